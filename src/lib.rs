@@ -1,0 +1,31 @@
+//! keyrelay: change a key, see it in every browser.
+//!
+//! ```text
+//! KeyDB ──feed──▶ mapping ──▶ relay (mirror) ──▶ hub (channel logs) ──▶ fanout (sessions: sse · ws) ──▶ browser
+//!   ▲                            │   ▲               │     ▲
+//!   └────── read the value ──────┘   └── interest ───┘     └── server (hyper reads every request)
+//! ```
+//!
+//! Left and right meet only in `hub`: nothing to its right names a key, a mapping or a server command, nothing to
+//! its left names a session or HTTP. In the order data flows:
+//!
+//! * `pattern`: the one grammar of key patterns and channel templates
+//! * `keyspace`: key events, values, notification flags
+//! * `upstream`: the feed of key events and the reader of values
+//! * `mapping`: key to channels, channel to keys
+//! * `payload`: a value rendered to the bytes of a change
+//! * `relay`: the mirror of the keys behind active channels
+//! * `hub`: channels, their logs, and the order of everything
+//! * `session`: what a client gets next
+//! * `transport`: the bytes of a message in SSE and WebSocket
+//! * `fanout`: the shards that own the clients' sockets
+//! * `server`: listeners, HTTP requests, hand-over to a shard
+//! * `config`: the file as written, and what it means
+//! * `process`: signals and logging
+//! * `cli`: the commands
+//! * `app`: builds everything from a config and runs until drained
+
+pub mod fanout;
+pub mod hub;
+pub mod relay;
+pub mod server;

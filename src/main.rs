@@ -1,0 +1,3 @@
+//! The `keyrelay` command.
+
+fn main() {}

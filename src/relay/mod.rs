@@ -1,0 +1,1 @@
+//! The mirror: what is known of the keys behind active channels.
