@@ -27,5 +27,6 @@
 
 pub mod fanout;
 pub mod hub;
+pub mod keyspace;
 pub mod relay;
 pub mod server;
