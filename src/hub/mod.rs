@@ -1,30 +1,21 @@
 //! The meeting point of both sides: named channels, each with a log of messages in one order for the whole process.
+//!
+//! The left side ([`Appender`], one in the process) assigns sequences, appends, and then moves the watermark; the right
+//! side ([`Subscription`], [`Inbox`]) takes nothing above the watermark that its inbox gave it. A subscriber is a cursor
+//! into its logs, never a queue. The hub knows names and bytes: no key is read here, no request answered.
 
-use std::time::Duration;
+mod appender;
+mod channel;
+mod cursor;
+mod inbox;
+mod log;
+mod message;
+mod registry;
 
-/// What the hub needs to know from the config.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Most channels that may have a log at once, lingering ones included.
-    pub max_channels: usize,
-}
-
-/// Whether a channel is the current value of its keys or a sequence of happenings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Compacted: only the newest message of each key is kept.
-    State,
-    /// Every message is kept while the retention lasts.
-    Events,
-}
-
-/// How much of an events channel is kept for those who come back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Most messages kept.
-    pub messages: usize,
-    /// Most payload bytes kept.
-    pub bytes: usize,
-    /// Longest time a message is kept.
-    pub age: Duration,
-}
+pub use appender::Appender;
+pub use channel::{Catalog, Channel, Mode, Retention};
+pub use cursor::{Cursor, set_of};
+pub use inbox::{Delivery, Inbox};
+pub use log::{Found, Log, LogView, SlotKey, TOMBSTONE_AGE, Trim};
+pub use message::{Body, Encoding, Message, Name, Payload, Reason, Snapshot};
+pub use registry::{Hub, Options, SubscribeError, Subscription};

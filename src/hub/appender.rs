@@ -1,0 +1,123 @@
+//! The one writer: assigns sequences, appends, then moves the watermark.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime};
+
+use super::channel::Mode;
+use super::log::{Log, SlotKey, Trim};
+use super::message::{Body, Message, Payload, Reason};
+use super::registry::Hub;
+
+/// There is one in the process, owned by one thread, so sequences and appends are in one order without a lock of their
+/// own. Nothing is visible to subscribers before [`Appender::commit`].
+#[derive(Debug)]
+pub struct Appender {
+    hub: Arc<Hub>,
+    last: u64,
+    grown: Vec<Arc<Log>>,
+}
+
+impl Appender {
+    pub(super) fn new(hub: Arc<Hub>) -> Appender {
+        let last = hub.watermark();
+        Appender {
+            hub,
+            last,
+            grown: Vec::new(),
+        }
+    }
+
+    /// The hub that this appends to.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    fn sequence(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// From here on the log is complete: call it when key events begin to be heard for it, before the first read.
+    pub fn activate(&mut self, log: &Arc<Log>) {
+        let sequence = self.sequence();
+        log.view().activate(sequence);
+    }
+
+    /// The log holds the whole state: those who wait for it may be served.
+    pub fn fill(&mut self, log: &Arc<Log>) {
+        let sequence = self.sequence();
+        log.view().fill(sequence);
+        self.grown.push(log.clone());
+    }
+
+    /// Appends the newest value of a slot; `None` where it has no form that could be sent. `fixed`: the slot's absence is
+    /// part of the channel's state. Appending the deletion of what was never there does nothing.
+    pub fn put(&mut self, log: &Arc<Log>, key: SlotKey, fixed: bool, payload: Option<Payload>, now: Instant) {
+        debug_assert_eq!(log.channel.mode, Mode::State);
+        let body = payload.map_or(Body::Unsendable, Body::Change);
+        let message = Arc::new(Message::new(self.sequence(), log.channel.clone(), body));
+        let mut view = log.view();
+        if view.put(key, fixed, message, now) {
+            view.trim(&log.channel, now);
+            drop(view);
+            self.grown.push(log.clone());
+        }
+    }
+
+    /// Appends a happening.
+    pub fn push(&mut self, log: &Arc<Log>, payload: Payload, now: Instant) {
+        self.push_body(log, Body::Change(payload), now);
+    }
+
+    /// Appends that happenings are missing.
+    pub fn gap(&mut self, log: &Arc<Log>, reason: Reason, missed: Option<u64>, now: Instant) {
+        self.push_body(log, Body::Gap { reason, missed }, now);
+    }
+
+    fn push_body(&mut self, log: &Arc<Log>, body: Body, now: Instant) {
+        debug_assert_eq!(log.channel.mode, Mode::Events);
+        let message = Arc::new(Message::new(self.sequence(), log.channel.clone(), body));
+        let mut view = log.view();
+        view.push(message, now);
+        view.trim(&log.channel, now);
+        drop(view);
+        self.grown.push(log.clone());
+    }
+
+    /// Appends that the log may be behind from here on.
+    pub fn stale(&mut self, log: &Arc<Log>, reason: Reason, since: SystemTime) {
+        self.status(log, Body::Stale { reason, since });
+    }
+
+    /// Appends that the log is true again: everything that differed was appended before.
+    pub fn fresh(&mut self, log: &Arc<Log>, reason: Reason, since: SystemTime) {
+        self.status(log, Body::Fresh { reason, since });
+    }
+
+    fn status(&mut self, log: &Arc<Log>, body: Body) {
+        let message = Arc::new(Message::new(self.sequence(), log.channel.clone(), body));
+        log.view().set_status(message);
+        self.grown.push(log.clone());
+    }
+
+    /// Drops what is too old; call it now and then for logs in which nothing happens.
+    pub fn trim(&mut self, log: &Arc<Log>, now: Instant) -> Trim {
+        log.view().trim(&log.channel, now)
+    }
+
+    /// Makes all that was appended visible, and tells the shards concerned.
+    pub fn commit(&mut self) {
+        if self.last == self.hub.watermark() {
+            return;
+        }
+        self.hub.watermark.store(self.last, Ordering::Release);
+        self.grown.sort_unstable_by_key(|log| log.id);
+        self.grown.dedup_by_key(|log| log.id);
+        for inbox in self.hub.inboxes().iter() {
+            inbox.put(self.last, &self.grown);
+        }
+        self.grown.clear();
+        self.hub.progress.send_replace(self.last);
+    }
+}

@@ -1,0 +1,51 @@
+//! What a channel is, before anything happened in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::message::{Name, Payload};
+
+/// Whether a channel is the current value of its keys or a sequence of happenings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Compacted: only the newest message of each key is kept.
+    State,
+    /// Every message is kept while the retention lasts.
+    Events,
+}
+
+/// How much of an events channel is kept for those who come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Most messages kept.
+    pub messages: usize,
+    /// Most payload bytes kept.
+    pub bytes: usize,
+    /// Longest time a message is kept.
+    pub age: Duration,
+}
+
+/// One channel's constant traits, shared by its log and all its messages.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// The name that clients subscribe to.
+    pub name: Name,
+    /// State or events.
+    pub mode: Mode,
+    /// The event name its messages carry on the wire; without one they are plain messages.
+    pub event_name: Option<Arc<str>>,
+    /// What an events channel keeps; a state channel has no use for it.
+    pub retention: Retention,
+    /// How long the log is kept warm after its last subscriber.
+    pub linger: Duration,
+    /// Whether a new subscriber is sent the current state before `ready` (state mode only).
+    pub snapshot: bool,
+    /// Sent after `reset`, before the new snapshot: what clears a list in clients that hear no control events.
+    pub on_reset: Vec<Payload>,
+}
+
+/// Says which channel names exist; the left side's answer to a subscriber.
+pub trait Catalog: Send + Sync + 'static {
+    /// The channel of this name, or `None` where no mapping can produce the name.
+    fn describe(&self, name: &str) -> Option<Channel>;
+}

@@ -1,0 +1,72 @@
+//! What the appender tells one shard: the watermark, and the logs that grew up to it, as one fact.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::log::Log;
+
+/// One shard's view of the hub's progress.
+#[derive(Debug)]
+pub struct Inbox {
+    /// The shard's number, below 64; its bit in every log that it has subscribers of.
+    pub shard: u32,
+    /// The watermark and the grown logs change together: whoever takes a watermark also takes every log of its shard
+    /// that has messages up to it.
+    state: Mutex<Delivery>,
+    notify: Notify,
+}
+
+/// What had come since the last look.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    /// Everything up to here is appended, on every log.
+    pub watermark: u64,
+    /// The logs of this shard with something new up to the watermark; each once or more.
+    pub grown: Vec<Arc<Log>>,
+}
+
+impl Inbox {
+    pub(super) fn new(shard: u32, watermark: u64) -> Inbox {
+        let state = Mutex::new(Delivery {
+            watermark,
+            grown: Vec::new(),
+        });
+        Inbox {
+            shard,
+            state,
+            notify: Notify::new(),
+        }
+    }
+
+    /// Takes what has come. A new subscriber must be registered at its logs ([`super::LogView::set_shard`]) before the
+    /// shard takes the watermark that it will be served up to: then what is appended later is announced to it.
+    pub fn take(&self) -> Delivery {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Delivery {
+            watermark: state.watermark,
+            grown: std::mem::take(&mut state.grown),
+        }
+    }
+
+    /// Waits until there is something to take. Only one task may wait.
+    pub async fn changed(&self) {
+        self.notify.notified().await;
+    }
+
+    pub(super) fn put(&self, watermark: u64, grown: &[Arc<Log>]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.watermark = watermark;
+        let before = state.grown.len();
+        let bit = 1 << self.shard;
+        // Asked under this lock: a subscriber that registered later takes the new watermark itself.
+        state
+            .grown
+            .extend(grown.iter().filter(|log| log.view().shards & bit != 0).cloned());
+        let any = state.grown.len() > before;
+        drop(state);
+        if any {
+            self.notify.notify_one();
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! One channel's log: what is kept of it, and what stands after a given sequence.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::channel::{Channel, Mode};
+use super::message::{Body, Message};
+
+/// A deletion is kept this long for those who come back with a cursor, unless there are too many ([`Trim`]).
+pub const TOMBSTONE_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// Fewer deletions than this are never dropped for their number.
+const TOMBSTONES: usize = 1_000;
+
+/// What tells the values of one state channel apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SlotKey {
+    /// Which of the channel's sources the value comes from.
+    pub source: u32,
+    /// The value's name within the source.
+    pub name: Bytes,
+}
+
+/// A message that stands after a cursor, and the slot it fills (state mode).
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The message.
+    pub message: Arc<Message>,
+    /// The slot's place in the fixed order of a sweep.
+    pub slot: Option<u32>,
+}
+
+/// What a trim did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trim {
+    /// Deletions or happenings that were dropped.
+    pub dropped: usize,
+}
+
+/// A channel with its messages. Cheap to share; every access goes through a short lock.
+#[derive(Debug)]
+pub struct Log {
+    /// Distinguishes this log from every other of the process, also from a later one of the same name.
+    pub id: u64,
+    /// What the channel is.
+    pub channel: Arc<Channel>,
+    /// Held for a few steps only and never across an await. Where the registry's lock is needed too, it is taken first.
+    inner: Mutex<LogView>,
+}
+
+/// A log under its lock.
+#[derive(Debug)]
+pub struct LogView {
+    mode: Mode,
+    /// From here on the log misses nothing: a cursor before it is unknown.
+    complete_from: u64,
+    /// The sequence from which on the log holds the whole state; `None` while the state is still being read.
+    filled: Option<u64>,
+    /// The newest `stale` or `fresh`.
+    status: Option<Arc<Message>>,
+
+    /// State mode: one place per value; a place keeps its index while it is occupied, which is what a sweep goes by.
+    slots: Vec<Option<Slot>>,
+    index: HashMap<SlotKey, u32>,
+    free: Vec<u32>,
+    /// Sequences in ascending order with their slots; an entry is void where the slot has a newer message.
+    order: VecDeque<(u64, u32)>,
+    /// Deletions in the order they happened; void where the slot has a newer message.
+    tombstones: VecDeque<(u64, u32, Instant)>,
+    /// Slots whose value is there.
+    live: usize,
+    /// Slots whose value is gone, fixed ones not counted.
+    dead: usize,
+
+    /// Events mode: what the retention kept, oldest first.
+    ring: VecDeque<(Arc<Message>, Instant)>,
+    ring_bytes: usize,
+
+    /// Connected subscribers. The log may be closed only while this is 0, which is checked under this same lock.
+    pub(super) subscribers: usize,
+    /// Whether any subscriber since the last idle time wants the log kept warm.
+    pub(super) lingers: bool,
+    /// Where it stands in the registry's order of idle logs, while it has no subscribers.
+    pub(super) idle: Option<u64>,
+    /// Closed for good: whoever still finds it must ask the registry again.
+    pub(super) closed: bool,
+    /// Already in the queue that tells the left side of changed interest.
+    pub(super) queued: bool,
+    /// Bit i: shard i has subscribers.
+    pub(super) shards: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: SlotKey,
+    message: Arc<Message>,
+    /// Its value's absence is part of the state, so it is never dropped and stands in every snapshot.
+    fixed: bool,
+}
+
+impl Log {
+    pub(super) fn new(id: u64, channel: Arc<Channel>) -> Log {
+        let inner = LogView {
+            mode: channel.mode,
+            complete_from: u64::MAX,
+            filled: None,
+            status: None,
+            slots: Vec::new(),
+            index: HashMap::new(),
+            free: Vec::new(),
+            order: VecDeque::new(),
+            tombstones: VecDeque::new(),
+            live: 0,
+            dead: 0,
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            subscribers: 0,
+            lingers: false,
+            idle: None,
+            closed: false,
+            queued: false,
+            shards: 0,
+        };
+        Log {
+            id,
+            channel,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// Locks the log; do little and let go.
+    pub fn view(&self) -> MutexGuard<'_, LogView> {
+        // A panic elsewhere cannot leave a view half-changed in a way that later steps would not bear.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogView {
+    /// From here on the log misses nothing; `u64::MAX` before it was activated.
+    pub fn complete_from(&self) -> u64 {
+        self.complete_from
+    }
+
+    /// Whether the log held the whole state at this watermark.
+    pub fn is_filled(&self, watermark: u64) -> bool {
+        self.filled.is_some_and(|filled| filled <= watermark)
+    }
+
+    /// The newest `stale` or `fresh` at this watermark.
+    pub fn status(&self, watermark: u64) -> Option<&Arc<Message>> {
+        self.status.as_ref().filter(|status| status.sequence <= watermark)
+    }
+
+    /// Whether the newest status, seen or not, is `stale`.
+    pub fn is_stale(&self) -> bool {
+        self.status
+            .as_ref()
+            .is_some_and(|status| matches!(status.body, Body::Stale { .. }))
+    }
+
+    /// How many values are there (state) or retained happenings (events).
+    pub fn len(&self) -> usize {
+        match self.mode {
+            Mode::State => self.live,
+            Mode::Events => self.ring.len(),
+        }
+    }
+
+    /// Whether there is no value and no happening.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Connected subscribers.
+    pub fn subscribers(&self) -> usize {
+        self.subscribers
+    }
+
+    /// Whether it is closed for good.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether it is to be kept warm after its last subscriber.
+    pub fn lingers(&self) -> bool {
+        self.lingers
+    }
+
+    /// Marks that shard `shard` (below 64) has subscribers here, or no longer has any.
+    pub fn set_shard(&mut self, shard: u32, present: bool) {
+        let bit = 1 << shard;
+        self.shards = if present { self.shards | bit } else { self.shards & !bit };
+    }
+
+    /// The message with the lowest sequence in `(after, upto]` that has something to send.
+    pub fn next(&self, after: u64, upto: u64) -> Option<Found> {
+        let found = match self.mode {
+            Mode::State => self
+                .order
+                .range(self.order.partition_point(|&(sequence, _)| sequence <= after)..)
+                .take_while(|&&(sequence, _)| sequence <= upto)
+                .find_map(|&(sequence, slot)| self.current(sequence, slot)),
+            Mode::Events => {
+                let first = self.ring.partition_point(|(message, _)| message.sequence <= after);
+                let first = self.ring.get(first).filter(|(message, _)| message.sequence <= upto);
+                first.map(|(message, _)| Found {
+                    message: message.clone(),
+                    slot: None,
+                })
+            }
+        };
+        let status = self.status(upto).filter(|status| status.sequence > after);
+        match (found, status) {
+            (Some(found), Some(status)) if status.sequence > found.message.sequence => Some(found),
+            (_, Some(status)) => Some(Found {
+                message: status.clone(),
+                slot: None,
+            }),
+            (found, None) => found,
+        }
+    }
+
+    /// All messages in `(after, upto]` that have something to send, in order.
+    pub fn since(&self, after: u64, upto: u64, mut take: impl FnMut(&Arc<Message>)) {
+        let mut last = after;
+        while let Some(found) = self.next(last, upto) {
+            last = found.message.sequence;
+            take(&found.message);
+        }
+    }
+
+    /// At most how many messages [`LogView::since`] would give.
+    pub fn pending(&self, after: u64) -> usize {
+        match self.mode {
+            Mode::State => self.order.len() - self.order.partition_point(|&(sequence, _)| sequence <= after),
+            Mode::Events => self.ring.len() - self.ring.partition_point(|(message, _)| message.sequence <= after),
+        }
+    }
+
+    /// The first slot at `from` or behind it, in the fixed order of a sweep, with a message in `(base, upto]`. What
+    /// `base` 0 never had needs no deletion: then only values that are there are given, and absent fixed ones.
+    pub fn slot(&self, from: u32, base: u64, upto: u64) -> Option<Found> {
+        let slots = self.slots.iter().enumerate().skip(from as usize);
+        slots
+            .filter_map(|(place, slot)| Some((place, slot.as_ref()?)))
+            .find_map(|(place, slot)| {
+                let message = &slot.message;
+                let due = message.sequence > base && message.sequence <= upto && message.is_sendable();
+                let told = base > 0 || slot.fixed || message.is_present();
+                (due && told).then(|| Found {
+                    message: message.clone(),
+                    slot: Some(place as u32),
+                })
+            })
+    }
+
+    fn current(&self, sequence: u64, slot: u32) -> Option<Found> {
+        let message = &self.slots.get(slot as usize)?.as_ref()?.message;
+        let current = message.sequence == sequence && message.is_sendable();
+        current.then(|| Found {
+            message: message.clone(),
+            slot: Some(slot),
+        })
+    }
+
+    pub(super) fn activate(&mut self, sequence: u64) {
+        self.complete_from = sequence;
+    }
+
+    pub(super) fn fill(&mut self, sequence: u64) {
+        self.filled = Some(sequence);
+    }
+
+    /// The state is no longer known to be whole: those who join wait until it is filled again.
+    pub(super) fn unfill(&mut self) {
+        self.filled = None;
+    }
+
+    pub(super) fn set_status(&mut self, message: Arc<Message>) {
+        self.status = Some(message);
+    }
+
+    /// Whether a value stands in this slot, its absence included.
+    pub fn has_slot(&self, key: &SlotKey) -> bool {
+        self.index.contains_key(key)
+    }
+
+    /// Puts a message into its slot. A deletion of what was never there is not kept: `false`.
+    pub(super) fn put(&mut self, key: SlotKey, fixed: bool, message: Arc<Message>, now: Instant) -> bool {
+        let present = message.is_present();
+        let place = match self.index.get(&key) {
+            Some(&place) => {
+                let was = self.slots[place as usize].take().expect("an indexed slot is occupied");
+                self.count(&was, -1);
+                place
+            }
+            None if !present && !fixed => return false,
+            None => {
+                let place = self.free.pop().unwrap_or_else(|| {
+                    self.slots.push(None);
+                    (self.slots.len() - 1) as u32
+                });
+                self.index.insert(key.clone(), place);
+                place
+            }
+        };
+        let sequence = message.sequence;
+        let slot = Slot { key, message, fixed };
+        self.count(&slot, 1);
+        self.slots[place as usize] = Some(slot);
+        self.order.push_back((sequence, place));
+        if !present && !fixed {
+            self.tombstones.push_back((sequence, place, now));
+        }
+        if self.order.len() > 2 * self.index.len() + 64 {
+            let slots = &self.slots;
+            self.order
+                .retain(|&(sequence, slot)| occupied_by(slots, slot, sequence));
+        }
+        true
+    }
+
+    fn count(&mut self, slot: &Slot, by: isize) {
+        let counter = match (slot.message.is_present(), slot.fixed) {
+            (true, _) => &mut self.live,
+            (false, false) => &mut self.dead,
+            (false, true) => return,
+        };
+        *counter = counter.wrapping_add_signed(by);
+    }
+
+    pub(super) fn push(&mut self, message: Arc<Message>, now: Instant) {
+        self.ring_bytes += message.size();
+        self.ring.push_back((message, now));
+    }
+
+    /// Drops what the retention no longer keeps, and says with `complete_from` that it is missing.
+    pub(super) fn trim(&mut self, channel: &Channel, now: Instant) -> Trim {
+        let mut dropped = 0;
+        while let Some(&(sequence, place, at)) = self.tombstones.front() {
+            let valid = occupied_by(&self.slots, place, sequence);
+            let too_many = self.dead > TOMBSTONES.max(self.live);
+            if valid && !too_many && now.saturating_duration_since(at) < TOMBSTONE_AGE {
+                break;
+            }
+            self.tombstones.pop_front();
+            if valid && let Some(slot) = self.slots[place as usize].take() {
+                self.index.remove(&slot.key);
+                self.free.push(place);
+                self.dead -= 1;
+                self.complete_from = self.complete_from.max(sequence);
+                dropped += 1;
+            }
+        }
+        let keep = &channel.retention;
+        while let Some((message, at)) = self.ring.front() {
+            let too_many = self.ring.len() > keep.messages || self.ring_bytes > keep.bytes;
+            if !too_many && now.saturating_duration_since(*at) < keep.age {
+                break;
+            }
+            self.ring_bytes -= message.size();
+            self.complete_from = self.complete_from.max(message.sequence);
+            self.ring.pop_front();
+            dropped += 1;
+        }
+        Trim { dropped }
+    }
+}
+
+fn occupied_by(slots: &[Option<Slot>], place: u32, sequence: u64) -> bool {
+    slots
+        .get(place as usize)
+        .and_then(Option::as_ref)
+        .is_some_and(|slot| slot.message.sequence == sequence)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! A message: immutable, numbered, shared by all who receive it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::channel::Channel;
+
+/// A channel's name.
+pub type Name = Arc<str>;
+
+/// The rendered bytes of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// What a connected subscriber is sent.
+    pub live: Bytes,
+    /// What the same value looks like in a snapshot, where no event is named.
+    pub snapshot: Snapshot,
+    /// Whether the bytes are one JSON value; otherwise they are text.
+    pub json: bool,
+    /// Whether this says that the key is gone.
+    pub absent: bool,
+}
+
+/// How a payload's snapshot rendition is had from the live one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// It is the same.
+    Same,
+    /// It is the live one without these bytes.
+    Without(Range<usize>),
+    /// It is another text.
+    Other(Bytes),
+}
+
+impl Payload {
+    /// The bytes for a snapshot; a copy is made only where a part is left out.
+    pub fn snapshot(&self) -> Cow<'_, [u8]> {
+        match &self.snapshot {
+            Snapshot::Same => Cow::Borrowed(&self.live),
+            Snapshot::Other(other) => Cow::Borrowed(other),
+            Snapshot::Without(part) => {
+                let mut bytes = Vec::with_capacity(self.live.len() - part.len());
+                bytes.extend_from_slice(&self.live[..part.start]);
+                bytes.extend_from_slice(&self.live[part.end..]);
+                Cow::Owned(bytes)
+            }
+        }
+    }
+}
+
+/// Why a channel is behind, as clients are told: a fixed word, so that no address or key leaves the house.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reason(pub &'static str);
+
+/// What a message says.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// A value changed, or something happened.
+    Change(Payload),
+    /// The slot's value has no form that could be sent: nothing is sent, but what stood there before is void.
+    Unsendable,
+    /// The channel may be behind its keys from here on.
+    Stale {
+        /// Why.
+        reason: Reason,
+        /// Since when.
+        since: SystemTime,
+    },
+    /// The channel is true again: everything that differed stands before this message.
+    Fresh {
+        /// Why it had been stale.
+        reason: Reason,
+        /// Since when it had been.
+        since: SystemTime,
+    },
+    /// Happenings of an events channel are missing here.
+    Gap {
+        /// Why.
+        reason: Reason,
+        /// How many, where that is known.
+        missed: Option<u64>,
+    },
+}
+
+/// Which cached encoding of a message is meant; the numbers are the transports' business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoding(pub usize);
+
+impl Encoding {
+    /// How many different encodings a message can cache.
+    pub const COUNT: usize = 9;
+}
+
+/// One numbered entry of a log.
+#[derive(Debug)]
+pub struct Message {
+    /// Place in the one order of the process; larger is newer.
+    pub sequence: u64,
+    /// The channel it belongs to.
+    pub channel: Arc<Channel>,
+    /// What it says.
+    pub body: Body,
+    /// Made on first use: most messages of an idle channel are never encoded again.
+    encoded: OnceLock<Box<[OnceLock<Bytes>; Encoding::COUNT]>>,
+}
+
+impl Message {
+    /// A message that is about to be appended.
+    pub fn new(sequence: u64, channel: Arc<Channel>, body: Body) -> Message {
+        Message {
+            sequence,
+            channel,
+            body,
+            encoded: OnceLock::new(),
+        }
+    }
+
+    /// The bytes of one encoding, made by the first who asks and shared by all who follow.
+    pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce(&Message) -> Bytes) -> &Bytes {
+        let all = self.encoded.get_or_init(Default::default);
+        all[encoding.0].get_or_init(|| encode(self))
+    }
+
+    /// Payload bytes that count against a retention.
+    pub fn size(&self) -> usize {
+        match &self.body {
+            Body::Change(payload) => payload.live.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether there is anything to send.
+    pub fn is_sendable(&self) -> bool {
+        !matches!(self.body, Body::Unsendable)
+    }
+
+    /// Whether the key behind it is there.
+    pub fn is_present(&self) -> bool {
+        match &self.body {
+            Body::Change(payload) => !payload.absent,
+            Body::Unsendable => true,
+            _ => false,
+        }
+    }
+}
