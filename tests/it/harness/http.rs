@@ -1,0 +1,296 @@
+//! HTTP/1.1 by hand: a request, its head, and a body that can be read piece by piece, slowly, or not at all.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::eventually::PATIENCE;
+
+/// How to open a connection to the relay.
+pub fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    if let Some(bytes) = receive_buffer {
+        // Must be set before connecting: the window that TCP offers is scaled then.
+        socket.set_recv_buffer_size(bytes).expect("SO_RCVBUF can be set");
+    }
+    socket
+        .connect_timeout(&address.into(), PATIENCE)
+        .expect("the relay accepts connections");
+    socket.set_tcp_nodelay(true).expect("TCP_NODELAY can be set");
+    socket.into()
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Response {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|err| panic!("{err} in the body: {}", self.text()))
+    }
+}
+
+/// Status and headers of an answer.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub version: String,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    /// The value of a header; `name` in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// `GET target`, the whole answer.
+#[track_caller]
+pub fn get(address: SocketAddr, target: &str) -> Response {
+    request(address, "GET", target, &[])
+}
+
+/// A request without a body, the whole answer.
+#[track_caller]
+pub fn request(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
+    let mut exchange = Exchange::send(connect(address, None), method, target, headers);
+    let body = match method {
+        "HEAD" => Vec::new(),
+        _ => exchange.read_to_end(),
+    };
+    Response {
+        head: exchange.head.clone(),
+        body,
+    }
+}
+
+/// How the end of the body is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Chunked,
+    Length(usize),
+    UntilClosed,
+}
+
+/// What reading more of a body gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// The body has grown.
+    Grown,
+    /// Nothing came in the time given.
+    Nothing,
+    /// The body ended as it should: last chunk, length reached, or closed where that is the only way.
+    Ended,
+    /// The connection broke before that.
+    Cut,
+}
+
+/// A request that was answered with a head, its body being read.
+pub struct Exchange {
+    stream: TcpStream,
+    pub head: Head,
+    framing: Framing,
+    /// Bytes as they came, not decoded yet.
+    raw: Vec<u8>,
+    /// Bytes of the body, not taken yet.
+    pub body: Vec<u8>,
+    /// Length of the body so far, taken bytes included.
+    length: usize,
+    end: Option<More>,
+}
+
+impl Exchange {
+    /// Sends a request and reads the head of its answer.
+    #[track_caller]
+    pub fn send(stream: TcpStream, method: &str, target: &str, headers: &[(&str, &str)]) -> Exchange {
+        Exchange::send_as(stream, "HTTP/1.1", method, target, headers)
+    }
+
+    /// The same with the version of HTTP named.
+    #[track_caller]
+    pub fn send_as(
+        mut stream: TcpStream,
+        version: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Exchange {
+        let mut head = format!("{method} {target} {version}\r\nHost: relay.test\r\n");
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        stream.write_all(head.as_bytes()).expect("the relay takes the request");
+        Exchange::receive(stream).unwrap_or_else(|| panic!("no answer to {method} {target}"))
+    }
+
+    /// Reads the head of an answer; nothing if the connection ends before one came.
+    pub fn receive(mut stream: TcpStream) -> Option<Exchange> {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        let mut raw = Vec::new();
+        let end = loop {
+            if let Some(at) = raw.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at;
+            }
+            let mut piece = [0; 4096];
+            match stream.read(&mut piece) {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => raw.extend_from_slice(&piece[..count]),
+            }
+        };
+        let text = String::from_utf8(raw[..end].to_vec()).expect("the head is text");
+        raw.drain(..end + 4);
+        let mut lines = text.split("\r\n");
+        let mut status = lines.next().unwrap_or_default().split(' ');
+        let version = status.next().unwrap_or_default().to_owned();
+        let status = status.next().and_then(|code| code.parse().ok()).expect("a status line");
+        let headers = lines
+            .map(|line| line.split_once(':').expect("a header has a colon"))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let head = Head {
+            version,
+            status,
+            headers,
+        };
+        let framing = match (head.header("transfer-encoding"), head.header("content-length")) {
+            (Some("chunked"), _) => Framing::Chunked,
+            (None, Some(length)) => Framing::Length(length.parse().expect("a length")),
+            (None, None) if matches!(status, 101 | 204 | 304) => Framing::Length(0),
+            _ => Framing::UntilClosed,
+        };
+        let mut exchange = Exchange {
+            stream,
+            head,
+            framing,
+            raw,
+            body: Vec::new(),
+            length: 0,
+            end: None,
+        };
+        exchange.decode();
+        Some(exchange)
+    }
+
+    /// The stream itself, for what stands behind this body.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Reads once from the socket, for at most `wait`.
+    pub fn read(&mut self, wait: Duration) -> More {
+        self.read_at_most(wait, 64 << 10)
+    }
+
+    /// The same, taking at most `limit` bytes off the socket.
+    pub fn read_at_most(&mut self, wait: Duration, limit: usize) -> More {
+        if let Some(end) = self.end {
+            return end;
+        }
+        // A timeout of zero would mean none at all.
+        self.stream
+            .set_read_timeout(Some(wait.max(Duration::from_millis(1))))
+            .expect("a timeout can be set");
+        let mut piece = vec![0; limit];
+        match self.stream.read(&mut piece) {
+            Ok(0) => {
+                let end = if self.framing == Framing::UntilClosed {
+                    More::Ended
+                } else {
+                    More::Cut
+                };
+                self.end = Some(end);
+                return end;
+            }
+            Ok(count) => self.raw.extend_from_slice(&piece[..count]),
+            Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return More::Nothing,
+            Err(_) => {
+                self.end = Some(More::Cut);
+                return More::Cut;
+            }
+        }
+        self.decode();
+        self.end.filter(|_| self.body.is_empty()).unwrap_or(More::Grown)
+    }
+
+    #[track_caller]
+    fn read_to_end(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.end {
+                Some(More::Ended) => return std::mem::take(&mut self.body),
+                Some(_) => panic!("the body was cut after {} bytes", self.length),
+                None => drop(self.read(deadline.saturating_duration_since(Instant::now()))),
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the body does not end: {}",
+                String::from_utf8_lossy(&self.body)
+            );
+        }
+    }
+
+    /// Moves what is complete from `raw` to `body`.
+    fn decode(&mut self) {
+        match self.framing {
+            Framing::UntilClosed => {
+                self.length += self.raw.len();
+                self.body.append(&mut self.raw);
+            }
+            Framing::Length(length) => {
+                self.length += self.raw.len();
+                self.body.append(&mut self.raw);
+                assert!(self.length <= length, "more bytes than the length that was announced");
+                if self.length == length {
+                    self.end = Some(More::Ended);
+                }
+            }
+            Framing::Chunked => {
+                while let Some(line_end) = self.raw.windows(2).position(|window| window == b"\r\n") {
+                    let line = std::str::from_utf8(&self.raw[..line_end]).expect("a chunk size is text");
+                    let size = usize::from_str_radix(line.split(';').next().unwrap_or_default(), 16)
+                        .unwrap_or_else(|err| panic!("{err}: chunk size {line:?}"));
+                    let whole = line_end + 2 + size + 2;
+                    if self.raw.len() < whole {
+                        return;
+                    }
+                    assert_eq!(&self.raw[whole - 2..whole], b"\r\n", "a chunk ends with a line end");
+                    self.body.extend_from_slice(&self.raw[line_end + 2..whole - 2]);
+                    self.length += size;
+                    self.raw.drain(..whole);
+                    if size == 0 {
+                        self.end = Some(More::Ended);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Percent-encodes everything but unreserved characters, for a query value or a path segment.
+pub fn escape(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

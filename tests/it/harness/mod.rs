@@ -1,0 +1,18 @@
+//! What the tests stand on: a real server, the real relay, and clients that remember what a page would.
+
+mod client;
+mod eventually;
+pub mod http;
+mod relay;
+mod resp;
+mod server;
+mod sse;
+mod ws;
+
+pub use client::{Ask, Client, End, Event, Memory, Message, names};
+pub use eventually::{PATIENCE, eventually};
+pub use relay::{PROGRAM, Relay};
+pub use resp::{Reply, Resp};
+pub use server::{Data, Server, free_port};
+pub use sse::{Sse, target};
+pub use ws::{PROTOCOL, Ws};

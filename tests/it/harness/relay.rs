@@ -1,0 +1,194 @@
+//! The relay under test: the real executable with a config file of its own, on a free port.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::eventually::eventually;
+use super::server::Server;
+
+/// The executable that cargo built for these tests.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keyrelay");
+
+/// A relay that is killed when dropped.
+pub struct Relay {
+    process: Option<Child>,
+    port: u16,
+    log: Arc<Mutex<String>>,
+    config: Config,
+    dir: TempDir,
+}
+
+/// The parts of a config file.
+#[derive(Clone)]
+struct Config {
+    /// Lines of the table `[server]`, without `listen`.
+    server: String,
+    /// Lines of the table `[upstream]`.
+    upstream: String,
+    /// The mappings, and anything else that stands outside those tables.
+    mappings: String,
+}
+
+impl Relay {
+    /// Starts a relay of `server` with `mappings` (TOML) and waits until it listens.
+    #[track_caller]
+    pub fn start(server: &Server, mappings: &str) -> Relay {
+        Relay::with(server, "", mappings)
+    }
+
+    /// Like [`start`](Relay::start), with further lines for the table `[server]`.
+    #[track_caller]
+    pub fn with(server: &Server, options: &str, mappings: &str) -> Relay {
+        let dir = tempfile::Builder::new()
+            .prefix("keyrelay-relay-")
+            .tempdir()
+            .expect("a temporary directory");
+        let config = Config {
+            server: options.to_owned(),
+            upstream: format!("url = \"{}\"", server.url()),
+            mappings: mappings.to_owned(),
+        };
+        let mut relay = Relay {
+            process: None,
+            port: 0,
+            log: Arc::default(),
+            config,
+            dir,
+        };
+        relay.spawn();
+        relay
+    }
+
+    #[track_caller]
+    fn spawn(&mut self) {
+        let Config {
+            server,
+            upstream,
+            mappings,
+        } = &self.config;
+        let config = format!(
+            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{mappings}\n",
+            self.port
+        );
+        let file = self.dir.path().join("keyrelay.toml");
+        std::fs::write(&file, config).expect("the directory can be written to");
+        self.log.lock().unwrap().clear();
+        let mut process = Command::new(PROGRAM)
+            .arg("run")
+            .arg(&file)
+            // What a developer has set for an app must not reach the relay under test.
+            .env_remove("REDIS_URL")
+            .env_remove("PORT")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the relay starts");
+        collect(process.stdout.take().expect("stdout is piped"), self.log.clone());
+        collect(process.stderr.take().expect("stderr is piped"), self.log.clone());
+        self.process = Some(process);
+        self.port = eventually("the relay says where it listens", || {
+            if let Some(status) = self.process.as_mut()?.try_wait().expect("the relay can be waited for") {
+                panic!("the relay ended with {status}: {}", self.log());
+            }
+            let log = self.log.lock().unwrap();
+            let (_, rest) = log.split_once("listening http://")?;
+            let (address, _) = rest.split_once(|c: char| c.is_whitespace())?;
+            let authority = address.split('/').next().unwrap_or(address);
+            Some(
+                authority
+                    .parse::<SocketAddr>()
+                    .expect("the line names an address")
+                    .port(),
+            )
+        });
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// What the relay has printed so far, both streams.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Ends the relay at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("the relay can be killed");
+            process.wait().expect("the relay has ended");
+        }
+    }
+
+    /// Starts the relay again at the port it had.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.kill();
+        self.spawn();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the relay can be signalled");
+    }
+
+    /// Waits until the process ended by itself; its status and how long that took.
+    #[track_caller]
+    pub fn wait(&mut self) -> (ExitStatus, Duration) {
+        let since = Instant::now();
+        let process = self.process.as_mut().expect("the relay runs");
+        let status = eventually("the relay ends", || {
+            process.try_wait().expect("the relay can be waited for")
+        });
+        self.process = None;
+        (status, since.elapsed())
+    }
+
+    /// Resident memory of the process in bytes.
+    #[track_caller]
+    pub fn resident(&self) -> u64 {
+        let file = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(file).expect("the relay runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("the kernel tells VmRSS");
+        let kilobytes: u64 = line
+            .trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .expect("VmRSS is a number");
+        kilobytes * 1024
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.process.as_ref().expect("the relay runs"))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- what the relay printed ---\n{}---", self.log());
+        }
+    }
+}
+
+/// Reads `pipe` to its end into `log`, line by line, so that the relay never blocks on it.
+fn collect(pipe: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}

@@ -1,0 +1,226 @@
+//! The server under the relay: a real KeyDB, Valkey or Redis on a free port, with a directory of its own.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::eventually::eventually;
+use super::resp::{Reply, Resp};
+
+/// What becomes of the keys when a server is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// As they were at the last [`Server::save`].
+    Kept,
+    Lost,
+}
+
+/// A server that is killed when dropped.
+pub struct Server {
+    process: Option<Child>,
+    port: u16,
+    dir: TempDir,
+    connection: Mutex<Option<Resp>>,
+}
+
+/// Runs one command and gives its answer; an error answer fails the test.
+#[macro_export]
+macro_rules! redis {
+    ($server:expr, $($argument:expr),+ $(,)?) => {{
+        let arguments: &[&dyn AsRef<[u8]>] = &[$(&$argument),+];
+        $server.run(arguments)
+    }};
+}
+
+impl Server {
+    /// Starts a server without keys.
+    #[track_caller]
+    pub fn start() -> Server {
+        let mut server = Server::away();
+        server.restart(Data::Lost);
+        server
+    }
+
+    /// Reserves an address at which no server runs yet; [`restart`](Server::restart) starts it.
+    pub fn away() -> Server {
+        let dir = tempfile::Builder::new()
+            .prefix("keyrelay-server-")
+            .tempdir()
+            .expect("a temporary directory");
+        Server {
+            process: None,
+            port: free_port(),
+            dir,
+            connection: Mutex::new(None),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}/0", self.address())
+    }
+
+    /// Another connection, for a thread that writes on its own.
+    #[track_caller]
+    pub fn connect(&self) -> Resp {
+        Resp::connect(self.address()).expect("the server accepts connections")
+    }
+
+    /// See the macro [`redis!`](crate::redis).
+    #[track_caller]
+    pub fn run(&self, arguments: &[&dyn AsRef<[u8]>]) -> Reply {
+        let arguments: Vec<&[u8]> = arguments.iter().map(|argument| (*argument).as_ref()).collect();
+        let mut connection = self.connection.lock().unwrap();
+        let connection = connection.get_or_insert_with(|| self.connect());
+        let reply = connection.command(&arguments).expect("the server answers");
+        if let Reply::Error(error) = &reply {
+            let command: Vec<_> = arguments
+                .iter()
+                .map(|argument| String::from_utf8_lossy(argument))
+                .collect();
+            panic!("{}: {error}", command.join(" "));
+        }
+        reply
+    }
+
+    /// Writes the keys to disk, for [`Data::Kept`].
+    #[track_caller]
+    pub fn save(&self) {
+        redis!(self, "SAVE");
+    }
+
+    /// Ends the server at once, as a crash would.
+    pub fn kill(&mut self) {
+        *self.connection.get_mut().unwrap() = None;
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("the server can be killed");
+            process.wait().expect("the server has ended");
+        }
+    }
+
+    /// Starts the server (again) at its address and waits until it answers.
+    #[track_caller]
+    pub fn restart(&mut self, data: Data) {
+        self.kill();
+        if data == Data::Lost {
+            // The file is not there yet the first time.
+            let _ = std::fs::remove_file(self.dir.path().join("dump.rdb"));
+        }
+        // Anyone may take a free port before it is used; at the first start another one does as well.
+        for attempt in 0.. {
+            if self.try_start() {
+                return;
+            }
+            assert!(attempt < 5, "the server does not start: {}", self.log());
+        }
+    }
+
+    fn try_start(&mut self) -> bool {
+        let dir = self.dir.path();
+        let config = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\nlogfile {}\nsave \"\"\nappendonly no\ndaemonize no\n",
+            self.port,
+            dir.display(),
+            dir.join("server.log").display(),
+        );
+        std::fs::write(dir.join("server.conf"), config).expect("the directory can be written to");
+        let process = Command::new(program())
+            .arg(dir.join("server.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|err| panic!("{} does not start: {err}", program().display()));
+        self.process = Some(process);
+        eventually("the server answers PING or ends", || {
+            let process = self.process.as_mut()?;
+            if process.try_wait().expect("the server can be waited for").is_some() {
+                self.process = None;
+                return Some(false);
+            }
+            let answer = Resp::connect(self.address()).ok()?.command(&[b"PING"]).ok()?;
+            (answer == Reply::Status("PONG".into())).then_some(true)
+        })
+    }
+
+    /// Stops the server in its tracks, connections open (SIGSTOP).
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets a frozen server go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("the server runs");
+        kill_process(Pid::from_child(process), signal).expect("the server can be signalled");
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The server program: `KEYRELAY_TEST_SERVER`, else the first that is on PATH.
+pub fn program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let wanted = std::env::var("KEYRELAY_TEST_SERVER")
+            .ok()
+            .filter(|wanted| !wanted.is_empty());
+        let candidates: Vec<&str> = match &wanted {
+            Some(wanted) => vec![wanted],
+            None => vec!["keydb-server", "valkey-server", "redis-server"],
+        };
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = candidates.iter().find_map(|name| {
+            // A path has a slash and is taken as it is.
+            let dirs = if name.contains('/') {
+                vec![PathBuf::new()]
+            } else {
+                std::env::split_paths(&path).collect()
+            };
+            dirs.into_iter().map(|dir| dir.join(name)).find(|file| file.is_file())
+        });
+        let found = found.unwrap_or_else(|| {
+            panic!(
+                "none of {candidates:?} is on PATH: install one (`scripts/need.sh server`) or set KEYRELAY_TEST_SERVER"
+            )
+        });
+        eprintln!("server under test: {}", found.display());
+        found
+    })
+}
+
+/// A port that nobody listens at: below the range from which the kernel takes the ports of outgoing connections, so
+/// that none of those takes it in between.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Each test process begins elsewhere: several may run at once.
+    let offset = std::process::id().wrapping_mul(131);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = (FIRST + offset.wrapping_add(step) % COUNT) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
