@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Makes sure that the named things are installed, with Debian's packages where they are missing and it may:
+#     scripts/need.sh cargo server node chromium
+# What it may not install, it prints the line for.
+set -euo pipefail
+
+# Whether any of the named programs is on PATH.
+any() {
+    local program
+    for program in "$@"; do
+        if command -v "$program" >/dev/null 2>&1; then return 0; fi
+    done
+    return 1
+}
+
+packages=()
+for thing in "$@"; do
+    case "$thing" in
+        cargo)
+            any cargo || {
+                echo "cargo is not on PATH: install Rust (https://rustup.rs), then come back" >&2
+                exit 1
+            }
+            # Some dependency builds C or links through the C compiler.
+            any cc || packages+=(gcc libc6-dev)
+            ;;
+        server) any "${KEYRELAY_TEST_SERVER:-keydb-server}" valkey-server redis-server || packages+=(redis-server) ;;
+        node)
+            any node || packages+=(nodejs)
+            any npm || packages+=(npm)
+            ;;
+        chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
+        *)
+            echo "need.sh does not know '$thing': say cargo, server, node or chromium" >&2
+            exit 2
+            ;;
+    esac
+done
+if [ "${#packages[@]}" -eq 0 ]; then exit 0; fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then as_root=(sudo -n); fi
+line="apt-get install -y --no-install-recommends ${packages[*]}"
+if ! any apt-get; then
+    echo "missing, and there is no apt-get to install it with: ${packages[*]}" >&2
+    exit 1
+fi
+if ! "${as_root[@]}" true 2>/dev/null; then
+    echo "missing: ${packages[*]}; type this and come back:" >&2
+    echo "    sudo apt-get update && sudo $line" >&2
+    exit 1
+fi
+echo "installing ${packages[*]}"
+# sudo does not pass the environment on.
+"${as_root[@]}" apt-get update -q </dev/null
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $line </dev/null
