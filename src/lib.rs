@@ -9,10 +9,10 @@
 //! Left and right meet only in `hub`: nothing to its right names a key, a mapping or a server command, nothing to
 //! its left names a session or HTTP. In the order data flows:
 //!
-//! * `pattern`: the one grammar of key patterns and channel templates
+//! * [`pattern`]: the one grammar of key patterns and channel templates
 //! * `keyspace`: key events, values, notification flags
 //! * `upstream`: the feed of key events and the reader of values
-//! * `mapping`: key to channels, channel to keys
+//! * [`mapping`]: key to channels, channel to keys
 //! * `payload`: a value rendered to the bytes of a change
 //! * `relay`: the mirror of the keys behind active channels
 //! * `hub`: channels, their logs, and the order of everything
@@ -28,5 +28,7 @@
 pub mod fanout;
 pub mod hub;
 pub mod keyspace;
+pub mod mapping;
+pub mod pattern;
 pub mod relay;
 pub mod server;
