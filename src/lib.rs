@@ -30,5 +30,6 @@ pub mod hub;
 pub mod keyspace;
 pub mod mapping;
 pub mod pattern;
+pub mod payload;
 pub mod relay;
 pub mod server;
