@@ -33,3 +33,4 @@ pub mod pattern;
 pub mod payload;
 pub mod relay;
 pub mod server;
+pub mod upstream;

@@ -1,0 +1,177 @@
+//! What a feed does on a new connection before it may trust what it hears.
+
+use redis_protocol::resp3::types::OwnedFrame;
+
+use super::{End, FatalError, LostReason, Notifications, Options};
+use crate::{
+    keyspace::flags,
+    upstream::{
+        Address, Endpoint, Info, Subscriptions,
+        info::ServerInfo,
+        link::{Link, LinkError},
+    },
+};
+
+/// The setting that this is all about.
+const SETTING: &str = "notify-keyspace-events";
+
+/// Channels or patterns in one command: a bound for what is written before anything is read.
+const NAMES_PER_COMMAND: usize = 1000;
+
+/// Connects, logs in, sees to the notifications, subscribes and awaits every confirmation.
+///
+/// The order matters: the flush signal is on before the subscriptions are, and both before anything is read.
+pub(super) async fn start(options: &Options, wanted: &Subscriptions) -> Result<(Link, ServerInfo), End> {
+    let endpoint = &options.endpoint;
+    let lost = |error| End::Lost(reason(&endpoint.address, error));
+    let mut link = Link::connect(&endpoint.address).await.map_err(lost)?;
+    log_in(&mut link, endpoint).await.map_err(lost)?;
+    notifications(&mut link, options).await?;
+    track_flushes(&mut link).await.map_err(lost)?;
+    subscribe(&mut link, wanted).await.map_err(lost)?;
+    let server = info(&mut link, b"server").await.map_err(lost)?.server();
+    let server = server.ok_or_else(|| lost(LinkError::Unexpected("INFO server".into())))?;
+    Ok((link, server))
+}
+
+/// Whether the server is reading its data from a file or a primary; until it has, there is nothing to be read.
+pub(super) async fn is_loading(link: &mut Link, address: &Address) -> Result<bool, End> {
+    let info = info(link, b"persistence").await;
+    Ok(info.map_err(|error| End::Lost(reason(address, error)))?.is_loading())
+}
+
+/// What to say of an error.
+pub(super) fn reason(address: &Address, error: LinkError) -> LostReason {
+    match error {
+        LinkError::Unreachable(why) => LostReason::Unreachable {
+            address: address.to_string(),
+            why,
+        },
+        LinkError::Closed => LostReason::Closed,
+        LinkError::Io(error) => LostReason::Broken(error.to_string()),
+        LinkError::Silent(time) => LostReason::Silent(time),
+        LinkError::Wire(_) | LinkError::Unexpected(_) => LostReason::Protocol(error.to_string()),
+        LinkError::Refused { ref message, .. } => match message.split(' ').next().unwrap_or_default() {
+            "WRONGPASS" | "NOAUTH" => LostReason::Login(message.clone()),
+            "NOPERM" => LostReason::Rights(error.to_string()),
+            _ => LostReason::Refused(error.to_string()),
+        },
+    }
+}
+
+async fn log_in(link: &mut Link, endpoint: &Endpoint) -> Result<(), LinkError> {
+    let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
+    if let Some(password) = &endpoint.password {
+        let user = endpoint.username.as_deref().unwrap_or("default");
+        hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
+    }
+    hello.extend([b"SETNAME".as_slice(), endpoint.client_name.as_bytes()]);
+    link.command(&hello).await?;
+    if endpoint.db != 0 {
+        link.command(&[b"SELECT", endpoint.db.to_string().as_bytes()]).await?;
+    }
+    Ok(())
+}
+
+/// Sees to it that the server sends key events, as far as `options` lets us.
+async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
+    let address = &options.endpoint.address;
+    let current = match options.notifications {
+        Notifications::Assume => return Ok(()),
+        Notifications::Ensure | Notifications::Require => read_setting(link, address).await?,
+    };
+    let Some(united) = flags::missing(&current) else {
+        return Ok(());
+    };
+    if options.notifications == Notifications::Require {
+        return Err(fatal(address, &format!("its {SETTING} is \"{current}\""), &united));
+    }
+    match link
+        .command(&[b"CONFIG", b"SET", SETTING.as_bytes(), united.as_bytes()])
+        .await
+    {
+        Ok(_) => {}
+        Err(LinkError::Refused { message, .. }) => {
+            let why = format!("its {SETTING} is \"{current}\", and it refuses to change that ({message})");
+            return Err(fatal(address, &why, &united));
+        }
+        Err(error) => return Err(End::Lost(reason(address, error))),
+    }
+    let now = read_setting(link, address).await?;
+    if flags::missing(&now).is_some() {
+        let why = format!("its {SETTING} is still \"{now}\" after it was set to \"{united}\"");
+        return Err(fatal(address, &why, &united));
+    }
+    tracing::info!(%address, before = current, now, "key events switched on");
+    Ok(())
+}
+
+async fn read_setting(link: &mut Link, address: &Address) -> Result<String, End> {
+    // Not knowing what others set, nothing less than all usual letters may be advised.
+    const ALL: &str = "KEA";
+    match link.command(&[b"CONFIG", b"GET", SETTING.as_bytes()]).await {
+        Ok(OwnedFrame::Map { data, .. }) => {
+            let value = data.into_values().next().and_then(text);
+            value.ok_or_else(|| fatal(address, &format!("it does not tell its {SETTING}"), ALL))
+        }
+        Ok(_) => Err(End::Lost(reason(address, LinkError::Unexpected("CONFIG GET".into())))),
+        Err(LinkError::Refused { message, .. }) => Err(fatal(
+            address,
+            &format!("it does not tell its {SETTING} ({message})"),
+            ALL,
+        )),
+        Err(error) => Err(End::Lost(reason(address, error))),
+    }
+}
+
+/// Everything an operator needs to help.
+fn fatal(address: &Address, why: &str, value: &str) -> End {
+    // The value is quoted, for `$l` would be a variable to the shell.
+    let command = format!("{} CONFIG SET {SETTING} '{value}'", address.command_line());
+    End::Fatal(FatalError::Notifications(format!(
+        "the server at {address} does not send all key events: {why}. Run\n\n    {command}\n\nas a user who may, and \
+         put it into the server's configuration, for a restart forgets it. Where CONFIG is not available, set \
+         {SETTING} to {value} where the service is managed, and `notifications = \"assume\"` under [upstream]."
+    )))
+}
+
+/// Asks for the one signal that servers send when all keys go without an event each: tracking a prefix that no key
+/// has costs nothing, and an emptied or newly loaded database is told to everyone who tracks anything.
+async fn track_flushes(link: &mut Link) -> Result<(), LinkError> {
+    let random = [super::backoff::random(), super::backoff::random()];
+    let prefix = format!("keyrelay:no-such-key:{:016x}{:016x}", random[0], random[1]);
+    let words: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", prefix.as_bytes()];
+    link.command(&words).await.map(drop)
+}
+
+async fn subscribe(link: &mut Link, wanted: &Subscriptions) -> Result<(), LinkError> {
+    let kinds = [
+        ("SUBSCRIBE", "subscribe", wanted.channels()),
+        ("PSUBSCRIBE", "psubscribe", wanted.patterns()),
+    ];
+    for (command, confirmation, names) in kinds {
+        for names in names.chunks(NAMES_PER_COMMAND) {
+            let mut words = vec![command.as_bytes()];
+            words.extend(names.iter().map(Vec::as_slice));
+            link.send(&words).await?;
+            for _ in names {
+                link.confirmed(command, confirmation.as_bytes()).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn info(link: &mut Link, section: &[u8]) -> Result<Info, LinkError> {
+    match link.command(&[b"INFO", section]).await? {
+        OwnedFrame::VerbatimString { data, .. } | OwnedFrame::BlobString { data, .. } => Ok(Info::from_bytes(&data)),
+        _ => Err(LinkError::Unexpected("INFO".into())),
+    }
+}
+
+fn text(frame: OwnedFrame) -> Option<String> {
+    match frame {
+        OwnedFrame::BlobString { data, .. } | OwnedFrame::SimpleString { data, .. } => String::from_utf8(data).ok(),
+        _ => None,
+    }
+}

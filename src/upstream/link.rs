@@ -1,0 +1,230 @@
+//! A connection to a server that takes replies and pushes apart.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use redis_protocol::resp3::types::OwnedFrame;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream, lookup_host},
+    time::timeout,
+};
+
+use super::{
+    Address,
+    wire::{self, Frame, WireError},
+};
+
+/// How long one address may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the server may be silent while we wait for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// First keepalive probe after this long without traffic, and then as often; own PINGs notice far sooner, this is for
+/// a connection that nobody pings any more.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Room for one read. Several hundred events fit, so that a burst costs few system calls.
+const READ_SIZE: usize = 64 * 1024;
+
+/// A buffer that one large frame has made bigger than this is given back once it is empty.
+const KEPT_CAPACITY: usize = 1024 * 1024;
+
+/// Bytes both ways, whatever carries them.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+/// See the module.
+pub(super) struct Link {
+    socket: Box<dyn Socket>,
+    /// What was read and not yet parsed; begins with a frame.
+    buffer: BytesMut,
+}
+
+/// Why a connection cannot be used further, or a command failed on it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// The name has no address, or nobody accepts there.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server closed the connection.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The connection broke.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Nothing came while an answer was awaited.
+    #[error("the server has not said anything for {0:?}")]
+    Silent(Duration),
+    /// What came cannot be understood.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The server refused a command; its own words, with their code in front.
+    #[error("{command}: {message}")]
+    Refused {
+        /// The command's name.
+        command: String,
+        /// As the server said it.
+        message: String,
+    },
+    /// The reply is not of the kind that belongs to the command.
+    #[error("the server answered {0} in a way that is not understood")]
+    Unexpected(String),
+}
+
+/// What can come while a command waits for its reply.
+enum Answer {
+    /// The reply, or the error's text.
+    Reply(Result<OwnedFrame, String>),
+    Push(OwnedFrame),
+}
+
+impl Link {
+    /// Connects to the first address that accepts; a name is resolved each time.
+    pub async fn connect(address: &Address) -> Result<Link, LinkError> {
+        let socket: Box<dyn Socket> = match address {
+            Address::Tcp { host, port } => Box::new(connect_tcp(host, *port).await?),
+            Address::Unix(path) => match timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
+                Ok(Ok(stream)) => Box::new(stream),
+                Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
+                Err(_) => return Err(unanswered()),
+            },
+        };
+        Ok(Link {
+            socket,
+            buffer: BytesMut::with_capacity(READ_SIZE),
+        })
+    }
+
+    /// Sends a command without waiting for its reply.
+    pub async fn send(&mut self, words: &[&[u8]]) -> Result<(), LinkError> {
+        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(word);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        Ok(self.socket.write_all(&bytes).await?)
+    }
+
+    /// Sends a command and waits for its reply; pushes before it are dropped.
+    pub async fn command(&mut self, words: &[&[u8]]) -> Result<OwnedFrame, LinkError> {
+        self.send(words).await?;
+        loop {
+            match self.next().await? {
+                Some(Answer::Reply(reply)) => return reply.map_err(|message| refused(words, message)),
+                Some(Answer::Push(_)) | None => {}
+            }
+        }
+    }
+
+    /// Waits for one confirmation of the subscriptions that `command` asked for: a push that begins with `name`.
+    pub async fn confirmed(&mut self, command: &str, name: &[u8]) -> Result<(), LinkError> {
+        loop {
+            match self.next().await? {
+                Some(Answer::Push(push)) if push_name(&push) == Some(name) => return Ok(()),
+                Some(Answer::Push(_)) | None => {}
+                Some(Answer::Reply(Err(message))) => return Err(refused(&[command.as_bytes()], message)),
+                Some(Answer::Reply(Ok(_))) => return Err(LinkError::Unexpected(command.to_owned())),
+            }
+        }
+    }
+
+    /// Waits for the next frame; None for one that says something about keys.
+    async fn next(&mut self) -> Result<Option<Answer>, LinkError> {
+        loop {
+            if let Some((frame, length)) = wire::parse(&self.buffer)? {
+                let answer = match frame {
+                    Frame::Reply(OwnedFrame::SimpleError { data, .. }) => Some(Answer::Reply(Err(data))),
+                    Frame::Reply(OwnedFrame::BlobError { data, .. }) => {
+                        Some(Answer::Reply(Err(String::from_utf8_lossy(&data).into_owned())))
+                    }
+                    Frame::Reply(reply) => Some(Answer::Reply(Ok(reply))),
+                    Frame::Push(push) => Some(Answer::Push(push)),
+                    Frame::Message { .. } | Frame::Invalidated(_) | Frame::Flushed => None,
+                };
+                self.consume(length);
+                return Ok(answer);
+            }
+            timeout(ANSWER_TIMEOUT, self.read())
+                .await
+                .map_err(|_| LinkError::Silent(ANSWER_TIMEOUT))??;
+        }
+    }
+
+    /// Reads what is there, at least one byte. Nothing is lost when the future is dropped.
+    pub async fn read(&mut self) -> Result<(), LinkError> {
+        self.buffer.reserve(READ_SIZE);
+        match self.socket.read_buf(&mut self.buffer).await? {
+            0 => Err(LinkError::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was read and not consumed.
+    pub fn unparsed(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Drops so many bytes from the front of what was read.
+    pub fn consume(&mut self, length: usize) {
+        self.buffer.advance(length);
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_CAPACITY {
+            self.buffer = BytesMut::new();
+        }
+    }
+}
+
+async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, LinkError> {
+    let addresses = match timeout(CONNECT_TIMEOUT, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => addresses.collect::<Vec<SocketAddr>>(),
+        Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
+        Err(_) => return Err(LinkError::Unreachable("the name was not resolved within 5 s".into())),
+    };
+    let mut last = LinkError::Unreachable("the name has no address".into());
+    for address in addresses {
+        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = LinkError::Unreachable(format!("{address}: {error}")),
+            Err(_) => last = unanswered(),
+        }
+    }
+    Err(last)
+}
+
+fn unanswered() -> LinkError {
+    LinkError::Unreachable("nobody answered within 5 s".into())
+}
+
+/// Names the command by its first word, and the second where that is a part of its name; never more, for then come
+/// passwords and keys.
+fn refused(words: &[&[u8]], message: String) -> LinkError {
+    let name = match words {
+        [first, second, ..] if [b"CONFIG".as_slice(), b"CLIENT"].contains(first) => [*first, *second].join(&b' '),
+        [first, ..] => first.to_vec(),
+        [] => Vec::new(),
+    };
+    LinkError::Refused {
+        command: String::from_utf8_lossy(&name).into_owned(),
+        message,
+    }
+}
+
+/// What a push is: its first element.
+fn push_name(push: &OwnedFrame) -> Option<&[u8]> {
+    match push {
+        OwnedFrame::Push { data, .. } => match data.first()? {
+            OwnedFrame::BlobString { data, .. } | OwnedFrame::SimpleString { data, .. } => Some(data),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,83 @@
+//! The way to one server: the feed of its key events and the reader of its values.
+//!
+//! * `feed`: hears key events and the flush signal, in order, and turns every way of losing events into a gap
+//! * `reader`: reads values and scans keys
+//! * `plan`: what to subscribe to
+//! * `link`: a connection that sends commands and takes replies and pushes apart
+//! * `wire`: the bytes of those
+//! * `info`: the server's own account of itself
+
+use std::{fmt, path::PathBuf};
+
+pub mod feed;
+mod info;
+mod link;
+pub mod plan;
+pub mod reader;
+pub mod wire;
+
+pub use info::{Info, ServerInfo};
+pub use plan::Subscriptions;
+
+/// One server and one database of it, and who connects.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Where the server listens.
+    pub address: Address,
+    /// Number of the database, 0 being the first.
+    pub db: u32,
+    /// User of the server's ACL; None is its `default` user.
+    pub username: Option<String>,
+    /// Password of the user; None logs in as nobody.
+    pub password: Option<String>,
+    /// What `CLIENT LIST` shows on the server; without blanks.
+    pub client_name: String,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A name or an IP address (an IPv6 one without brackets), resolved anew at each connect.
+    Tcp {
+        /// The name or IP address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Debug for Endpoint {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("address", &self.address)
+            .field("db", &self.db)
+            .field("username", &self.username)
+            .field("client_name", &self.client_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Address {
+    /// As in a URL: `host:port`, `[::1]:6379`, or the path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Address::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Address {
+    /// The `redis-cli` command that talks to this server, for messages that say what to run.
+    pub(crate) fn command_line(&self) -> String {
+        match self {
+            Address::Tcp { host, port } if host == "127.0.0.1" || host == "localhost" => format!("redis-cli -p {port}"),
+            Address::Tcp { host, port } => format!("redis-cli -h {host} -p {port}"),
+            Address::Unix(path) => format!("redis-cli -s {}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The reader: values of keys, in pipelined batches, and scans, over one connection of `fred`.
+//!
+//! fred takes any array reply of three to five elements that begins with a word like `message` or `subscribe` for a
+//! Pub/Sub message, drops it, and gives every later reply to the command before its own. A list or the chosen fields of
+//! a hash could look like that. So lists are read inside MULTI and EXEC, chosen fields are asked for at least six at a
+//! time, and each round ends with a PING whose answer proves that no reply was lost: a value is never taken for that of
+//! another key.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fred::{
+    clients::Client,
+    interfaces::ClientLike,
+    types::{
+        ConnectHandle, RespVersion,
+        config::{Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, UnresponsiveConfig},
+    },
+};
+use tokio::{select, sync::Mutex, task::AbortHandle};
+use tokio_util::sync::CancellationToken;
+
+use self::{command::Command, job::Job};
+use super::{Address, Endpoint, Info, info::ServerInfo};
+use crate::keyspace::{Kind, Value};
+
+mod command;
+mod error;
+mod job;
+
+pub use error::{ConnectError, ReadError, ReadErrorKind};
+
+/// How long a round of commands may take by default. A server that blocks for longer is better asked again.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long connecting may take, logging in included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Commands that fred gathers before it writes them out: more than one batch has.
+const FEED_COUNT: u64 = 100_000;
+
+/// What a reader connects to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// How long a round of commands may take, see [`TIMEOUT`]; a batch takes one to three rounds.
+    pub timeout: Duration,
+}
+
+/// One key to read.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// The key.
+    pub key: Bytes,
+    /// Most bytes of the value; a larger one is not given.
+    pub max_value: u64,
+    /// Read only these fields if it is a hash; None reads all.
+    pub fields: Option<Arc<[Bytes]>>,
+    /// The type it had last: a right guess saves a round trip.
+    pub likely: Option<Kind>,
+}
+
+/// What a read gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The value. Of a hash read by fields only those that exist; none of them, and it is an empty hash.
+    pub value: Value,
+    /// How long the key has yet to live; None without expiry.
+    pub ttl: Option<Duration>,
+}
+
+/// How far a scan has come. Only the connection that gave it may be asked to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Bytes);
+
+/// A part of a scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanPage {
+    /// Where to go on; None when this was the last page.
+    pub next: Option<Cursor>,
+    /// Keys, some perhaps given before; a page may have none.
+    pub keys: Vec<Bytes>,
+}
+
+/// One connection that reads. It is not mended: when it is closed, connect a new one.
+pub struct Reader {
+    client: Client,
+    options: Options,
+    server: ServerInfo,
+    /// Why lists cannot be read, if the user may not use MULTI and EXEC.
+    no_transactions: Option<ReadError>,
+    /// Makes guards unguessable, so that no value can look like one.
+    secret: u64,
+    /// Counts rounds, so that no two guards are equal.
+    rounds: AtomicU64,
+    /// The task that drives the connection; it ends with it. None once its end was seen.
+    connection: Mutex<Option<ConnectHandle>>,
+    abort: AbortHandle,
+    /// Set when replies may be out of step: the connection is of no use any more.
+    broken: CancellationToken,
+}
+
+impl Cursor {
+    /// Where a scan begins.
+    pub fn start() -> Cursor {
+        Cursor(Bytes::from_static(b"0"))
+    }
+}
+
+impl Reader {
+    /// Connects, logs in and chooses the database.
+    ///
+    /// # Errors
+    /// Why there is no connection; trying again later may help.
+    pub async fn connect(options: &Options) -> Result<Reader, ConnectError> {
+        let endpoint = &options.endpoint;
+        let client = Client::new(config(endpoint), Some(performance()), Some(connection()), None);
+        let refused = |error| ConnectError::new(&endpoint.address, error);
+        let handle = client
+            .init()
+            .await
+            .map_err(|error| refused(ReadError::from_fred(&error)))?;
+        let mut reader = Reader {
+            abort: handle.abort_handle(),
+            connection: Mutex::new(Some(handle)),
+            client,
+            options: options.clone(),
+            server: ServerInfo::default(),
+            no_transactions: None,
+            secret: getrandom::u64().map_err(|error| refused(ReadError::other(error.to_string())))?,
+            rounds: AtomicU64::new(0),
+            broken: CancellationToken::new(),
+        };
+        reader.prepare().await.map_err(refused)?;
+        Ok(reader)
+    }
+
+    /// Chooses the database and learns who answers and what the user may do.
+    async fn prepare(&mut self) -> Result<(), ReadError> {
+        let endpoint = &self.options.endpoint;
+        let commands = [
+            Command::new("SELECT", [endpoint.db.to_string()]),
+            Command::new("CLIENT", ["SETNAME".to_owned(), endpoint.client_name.clone()]),
+            Command::new("MULTI", [""; 0]),
+            Command::new("EXEC", [""; 0]),
+            Command::new("INFO", ["server"]),
+        ];
+        let mut replies = self.round(commands.into()).await?.into_iter();
+        let mut next = || replies.next().unwrap_or_else(|| Err(ReadError::out_of_step()));
+        // Database 0 is there without asking, and not every user may ask.
+        let selected = next();
+        if endpoint.db != 0 {
+            selected?;
+        }
+        // The name is for people only.
+        let _ = next();
+        let transaction = next().and(next());
+        let server = Info::from_bytes(&command::bytes(next()?)?).server();
+        self.no_transactions = transaction.err();
+        self.server = server.ok_or_else(|| ReadError::other("INFO server has no run_id".into()))?;
+        Ok(())
+    }
+
+    /// Random name of the server's process; the feed must hear the same one.
+    pub fn run_id(&self) -> &str {
+        &self.server.run_id
+    }
+
+    /// Who answers.
+    pub fn server(&self) -> &ServerInfo {
+        &self.server
+    }
+
+    /// Waits until the connection is closed, by whatever side.
+    pub async fn closed(&self) {
+        let ended = async {
+            let mut connection = self.connection.lock().await;
+            if let Some(handle) = connection.as_mut() {
+                // How it ended is told to those whose reads fail.
+                let _ = handle.await;
+            }
+            *connection = None;
+        };
+        select! {
+            () = self.broken.cancelled() => {}
+            () = ended => {}
+        }
+    }
+
+    /// Whether the connection is closed.
+    pub fn is_closed(&self) -> bool {
+        self.broken.is_cancelled() || self.abort.is_finished()
+    }
+
+    /// Reads keys, each as it is at some moment during the call; the answers are in the order of the requests.
+    ///
+    /// The number of elements is asked before a value is read, the bytes of a value other than a string are counted
+    /// after: what is held at once for one key may exceed `max_value` by the size of its elements.
+    pub async fn read(&self, batch: Vec<ReadRequest>) -> Vec<Result<Reading, ReadError>> {
+        let mut done: Vec<Option<Result<Reading, ReadError>>> = batch.iter().map(|_| None).collect();
+        let jobs = batch
+            .into_iter()
+            .map(|request| Job::new(request, self.no_transactions.as_ref()));
+        let mut jobs: Vec<(usize, Job<'_>)> = jobs.enumerate().collect();
+        while !jobs.is_empty() {
+            let mut commands = Vec::with_capacity(3 * jobs.len());
+            let mut ends = Vec::with_capacity(jobs.len());
+            for (_, job) in &jobs {
+                commands.extend(job.commands());
+                ends.push(commands.len());
+            }
+            match self.round(commands).await {
+                Ok(replies) => {
+                    let mut replies = replies.into_iter();
+                    let mut ends = ends.into_iter();
+                    let mut start = 0;
+                    jobs.retain_mut(|(index, job)| {
+                        let end = ends.next().unwrap_or(start);
+                        let own = replies.by_ref().take(end - start).collect();
+                        start = end;
+                        done[*index] = job.take(own);
+                        done[*index].is_none()
+                    });
+                }
+                Err(error) => {
+                    for (index, _) in jobs.drain(..) {
+                        done[index] = Some(Err(error.clone()));
+                    }
+                }
+            }
+        }
+        done.into_iter()
+            .map(|reading| reading.unwrap_or_else(|| Err(ReadError::out_of_step())))
+            .collect()
+    }
+
+    /// One page of all keys, or of those that `glob` matches; the server looks at about `count` keys for it.
+    ///
+    /// # Errors
+    /// Why there is no page; the cursor stays good as long as the connection does.
+    pub async fn scan(&self, cursor: Cursor, glob: Option<&[u8]>, count: u32) -> Result<ScanPage, ReadError> {
+        let mut words = vec![cursor.0];
+        if let Some(glob) = glob {
+            words.extend([Bytes::from_static(b"MATCH"), Bytes::copy_from_slice(glob)]);
+        }
+        words.extend([Bytes::from_static(b"COUNT"), Bytes::from(count.to_string())]);
+        let page = self.ask(Command::new("SCAN", words)).await?;
+        let [next, keys] = <[_; 2]>::try_from(command::array(page)?).map_err(|_| ReadError::not_understood("SCAN"))?;
+        let next = command::bytes(next)?;
+        // Copied: a key is kept for long, and as a part of the reply would keep all of it.
+        let keys = command::array(keys)?
+            .into_iter()
+            .map(|key| Ok(Bytes::copy_from_slice(&command::bytes(key)?)));
+        Ok(ScanPage {
+            next: (next != "0").then(|| Cursor(Bytes::copy_from_slice(&next))),
+            keys: keys.collect::<Result<_, ReadError>>()?,
+        })
+    }
+
+    /// A section of what the server says of itself, e.g. `persistence`.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn info(&self, section: &'static str) -> Result<Info, ReadError> {
+        let text = self.ask(Command::new("INFO", [section])).await?;
+        Ok(Info::from_bytes(&command::bytes(text)?))
+    }
+
+    async fn ask(&self, command: Command) -> Result<fred::types::Value, ReadError> {
+        let mut replies = self.round(vec![command]).await?;
+        replies.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))
+    }
+
+    /// Sends commands in one go; the replies are in their order, or there are none at all.
+    async fn round(&self, commands: Vec<Command>) -> Result<Vec<Result<fred::types::Value, ReadError>>, ReadError> {
+        if self.broken.is_cancelled() {
+            return Err(ReadError::out_of_step());
+        }
+        let number = self.rounds.fetch_add(1, Ordering::Relaxed);
+        let guard = format!("{:016x}-{number}", self.secret);
+        let replies = command::send(&self.client, commands, &guard, self.options.timeout).await;
+        if matches!(&replies, Err(error) if error.kind == ReadErrorKind::OutOfStep) {
+            self.broken.cancel();
+        }
+        replies
+    }
+}
+
+impl Drop for Reader {
+    /// Closes the connection; fred would keep it for ever.
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+fn config(endpoint: &Endpoint) -> Config {
+    Config {
+        username: endpoint.username.clone(),
+        password: endpoint.password.clone(),
+        server: match &endpoint.address {
+            Address::Tcp { host, port } => ServerConfig::Centralized {
+                server: Server::new(host.as_str(), *port),
+            },
+            Address::Unix(path) => ServerConfig::Unix { path: path.clone() },
+        },
+        version: RespVersion::RESP3,
+        ..Config::default()
+    }
+}
+
+/// Without retries: whoever reads must know that a connection broke, to begin scans anew.
+fn connection() -> ConnectionConfig {
+    ConnectionConfig {
+        connection_timeout: CONNECT_TIMEOUT,
+        internal_command_timeout: CONNECT_TIMEOUT,
+        max_command_attempts: 1,
+        max_redirections: 1,
+        disable_cluster_health_check: true,
+        unresponsive: UnresponsiveConfig {
+            max_timeout: None,
+            ..UnresponsiveConfig::default()
+        },
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            ..TcpConfig::default()
+        },
+        ..ConnectionConfig::default()
+    }
+}
+
+fn performance() -> PerformanceConfig {
+    PerformanceConfig {
+        max_feed_count: FEED_COUNT,
+        ..PerformanceConfig::default()
+    }
+}

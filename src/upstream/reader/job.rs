@@ -1,0 +1,313 @@
+//! The reading of one key, round by round.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::types::Value as Reply;
+
+use super::{
+    ReadError, ReadRequest, Reading,
+    command::{self, Command},
+};
+use crate::keyspace::{Kind, Size, StreamEntry, Value};
+
+/// How often a key is looked at anew because it changed its type between two commands. Each time takes a write that
+/// fell into a gap of microseconds, so this many in a row are no coincidence.
+const TRIES: u32 = 16;
+
+/// fred can lose replies of three to five strings, see the module above.
+const FEWEST_FIELDS: usize = 6;
+
+/// One key that is being read.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    request: ReadRequest,
+    /// Why lists cannot be read, if they cannot.
+    no_lists: Option<&'a ReadError>,
+    tries: u32,
+    step: Step,
+}
+
+/// What is asked next.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Type and expiry, and with them what fits the guessed type: the size, or for a string at once its text.
+    Look(Kind),
+    /// The value, whose type and size are known.
+    Whole(Kind, Option<Duration>),
+    /// The length of a string that is too large.
+    Length(Option<Duration>),
+}
+
+/// What came of a step.
+enum Taken {
+    Done(Value, Option<Duration>),
+    Next(Step),
+    /// The key was changed between two commands, or the guess was wrong; the type it has now.
+    Again(Kind),
+}
+
+type Replies = std::vec::IntoIter<Result<Reply, ReadError>>;
+
+impl<'a> Job<'a> {
+    pub fn new(request: ReadRequest, no_lists: Option<&'a ReadError>) -> Job<'a> {
+        let step = Step::Look(request.likely.unwrap_or(Kind::String));
+        Job {
+            request,
+            no_lists,
+            tries: 0,
+            step,
+        }
+    }
+
+    /// What to send next; [`Job::take`] takes the replies.
+    pub fn commands(&self) -> Vec<Command> {
+        match self.step {
+            Step::Look(kind) => {
+                let look = match kind {
+                    // One byte more than allowed tells whether there are more, for the end is included.
+                    Kind::String => {
+                        let end = self.request.max_value.min(i64::MAX as u64).to_string();
+                        self.command("GETRANGE", [Bytes::from_static(b"0"), Bytes::from(end)])
+                    }
+                    Kind::Hash => self.command("HLEN", []),
+                    Kind::List => self.command("LLEN", []),
+                    Kind::Set => self.command("SCARD", []),
+                    Kind::SortedSet => self.command("ZCARD", []),
+                    Kind::Stream => self.command("XLEN", []),
+                };
+                vec![self.command("TYPE", []), self.command("PTTL", []), look]
+            }
+            Step::Length(_) => vec![self.command("STRLEN", [])],
+            Step::Whole(kind, _) => match (kind, &self.request.fields) {
+                (Kind::String, _) => vec![self.command("GET", [])],
+                (Kind::Hash, None) => vec![self.command("HGETALL", [])],
+                (Kind::Hash, Some(fields)) => {
+                    // Asks for the last one again and again until there are enough.
+                    let last = fields.last().cloned().unwrap_or_default();
+                    let padding = FEWEST_FIELDS.saturating_sub(fields.len());
+                    let words = fields.iter().cloned().chain(std::iter::repeat_n(last, padding));
+                    vec![
+                        Command::new("HMGET", std::iter::once(self.request.key.clone()).chain(words)),
+                        self.command("HLEN", []),
+                    ]
+                }
+                (Kind::List, _) => {
+                    let range = self.command("LRANGE", ["0", "-1"].map(Bytes::from));
+                    vec![Command::new("MULTI", [""; 0]), range, Command::new("EXEC", [""; 0])]
+                }
+                (Kind::Set, _) => vec![self.command("SMEMBERS", [])],
+                (Kind::SortedSet, _) => vec![self.command("ZRANGE", ["0", "-1", "WITHSCORES"].map(Bytes::from))],
+                (Kind::Stream, _) => {
+                    vec![
+                        self.command("XRANGE", ["-", "+"].map(Bytes::from)),
+                        self.command("TYPE", []),
+                    ]
+                }
+            },
+        }
+    }
+
+    fn command<const N: usize>(&self, name: &'static str, words: [Bytes; N]) -> Command {
+        Command::new(name, std::iter::once(self.request.key.clone()).chain(words))
+    }
+
+    /// Takes the replies to the last [`Job::commands`]; the reading when there is one, else there is more to send.
+    pub fn take(&mut self, replies: Vec<Result<Reply, ReadError>>) -> Option<Result<Reading, ReadError>> {
+        let replies = replies.into_iter();
+        let taken = match self.step {
+            Step::Look(kind) => self.look(kind, replies),
+            Step::Whole(kind, ttl) => self.whole(kind, ttl, replies),
+            Step::Length(ttl) => self.length(ttl, replies),
+        };
+        match taken {
+            Ok(Taken::Done(value, ttl)) => {
+                // A key that is gone has no expiry, whatever was said of it before.
+                let ttl = ttl.filter(|_| !value.is_absent());
+                Some(Ok(Reading { value, ttl }))
+            }
+            Ok(Taken::Next(step)) => {
+                self.step = step;
+                None
+            }
+            Ok(Taken::Again(_)) if self.tries >= TRIES => Some(Err(ReadError::other(
+                "the key changes its type faster than it can be read".to_owned(),
+            ))),
+            Ok(Taken::Again(kind)) => {
+                self.tries += 1;
+                self.step = Step::Look(kind);
+                None
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn look(&self, guess: Kind, mut replies: Replies) -> Result<Taken, ReadError> {
+        let kind = command::bytes(next(&mut replies)?)?;
+        let ttl = match command::integer(&next(&mut replies)?)? {
+            ttl @ 0.. => Some(Duration::from_millis(ttl.unsigned_abs())),
+            // -1: none; -2: no key.
+            _ => None,
+        };
+        let kind = match &kind[..] {
+            b"none" => return Ok(Taken::Done(Value::Absent, None)),
+            b"string" => Kind::String,
+            b"hash" => Kind::Hash,
+            b"list" => Kind::List,
+            b"set" => Kind::Set,
+            b"zset" => Kind::SortedSet,
+            b"stream" => Kind::Stream,
+            other => return Err(ReadError::unsupported(&String::from_utf8_lossy(other))),
+        };
+        if kind != guess {
+            return Ok(Taken::Again(kind));
+        }
+        if let (Kind::List, Some(error)) = (kind, self.no_lists) {
+            let message = format!(
+                "lists are read inside MULTI and EXEC, which the user may not use ({})",
+                error.message
+            );
+            return Err(ReadError {
+                kind: error.kind,
+                message,
+            });
+        }
+        let looked = match next(&mut replies) {
+            Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
+            looked => looked?,
+        };
+        if kind == Kind::String {
+            let text = command::bytes(looked)?;
+            return Ok(match text.len() as u64 {
+                // An absent key looks the same to GETRANGE.
+                0 => Taken::Next(Step::Whole(kind, ttl)),
+                length if length > self.request.max_value => Taken::Next(Step::Length(ttl)),
+                _ => Taken::Done(Value::String(text), ttl),
+            });
+        }
+        let elements = command::integer(&looked)?.unsigned_abs();
+        let all = kind != Kind::Hash || self.request.fields.is_none();
+        if all && elements.saturating_mul(smallest(kind)) > self.request.max_value {
+            return Ok(Taken::Done(Value::TooLarge(Size::Elements(elements)), ttl));
+        }
+        Ok(Taken::Next(Step::Whole(kind, ttl)))
+    }
+
+    fn length(&self, ttl: Option<Duration>, mut replies: Replies) -> Result<Taken, ReadError> {
+        let length = match next(&mut replies) {
+            Err(error) if error.is_wrong_type() => return Ok(Taken::Again(Kind::String)),
+            length => command::integer(&length?)?.unsigned_abs(),
+        };
+        if length > self.request.max_value {
+            return Ok(Taken::Done(Value::TooLarge(Size::Bytes(length)), ttl));
+        }
+        Ok(Taken::Again(Kind::String))
+    }
+
+    fn whole(&self, kind: Kind, ttl: Option<Duration>, mut replies: Replies) -> Result<Taken, ReadError> {
+        let value = match self.value(kind, &mut replies) {
+            Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
+            value => value?,
+        };
+        let size = value.size_in_bytes() as u64;
+        if size > self.request.max_value {
+            return Ok(Taken::Done(Value::TooLarge(Size::Bytes(size)), ttl));
+        }
+        Ok(Taken::Done(value, ttl))
+    }
+
+    /// The value; a collection without elements does not exist on servers, so it is an absent key.
+    fn value(&self, kind: Kind, replies: &mut Replies) -> Result<Value, ReadError> {
+        let first = next(replies)?;
+        Ok(match kind {
+            Kind::String => command::optional_bytes(first)?.map_or(Value::Absent, Value::String),
+            Kind::Hash => match &self.request.fields {
+                None => unless_empty(command::map(first)?, Value::Hash),
+                Some(fields) => {
+                    let values = command::array(first)?.into_iter().map(command::optional_bytes);
+                    let values = values.collect::<Result<Vec<_>, _>>()?;
+                    let present = fields
+                        .iter()
+                        .cloned()
+                        .zip(values)
+                        .filter_map(|(name, value)| Some((name, value?)));
+                    let present: Vec<_> = present.collect();
+                    match command::integer(&next(replies)?)? {
+                        0 if present.is_empty() => Value::Absent,
+                        _ => Value::Hash(present),
+                    }
+                }
+            },
+            Kind::List => {
+                // `first` answers MULTI, then LRANGE is only queued; why it was not would come first.
+                next(replies)?;
+                let [items] = <[_; 1]>::try_from(command::array(next(replies)?)?)
+                    .map_err(|_| ReadError::not_understood("the one reply of a transaction"))?;
+                unless_empty(command::strings(items)?, Value::List)
+            }
+            Kind::Set => unless_empty(command::strings(first)?, Value::Set),
+            Kind::SortedSet => unless_empty(members(first)?, Value::SortedSet),
+            Kind::Stream => {
+                let entries = command::array(first)?
+                    .into_iter()
+                    .map(entry)
+                    .collect::<Result<Vec<_>, _>>()?;
+                // Unlike all others it may exist without elements.
+                let exists = command::bytes(next(replies)?)? == "stream";
+                if entries.is_empty() && !exists {
+                    Value::Absent
+                } else {
+                    Value::Stream(entries)
+                }
+            }
+        })
+    }
+}
+
+/// Fewest bytes that an element takes: less than the server holds for it, and not 0 for the empty text.
+fn smallest(kind: Kind) -> u64 {
+    match kind {
+        Kind::String | Kind::List | Kind::Set => 1,
+        Kind::Hash => 2,
+        // A member and its score of eight bytes.
+        Kind::SortedSet => 9,
+        // `0-1`, a field and a value.
+        Kind::Stream => 5,
+    }
+}
+
+fn next(replies: &mut Replies) -> Result<Reply, ReadError> {
+    replies.next().unwrap_or_else(|| Err(ReadError::out_of_step()))
+}
+
+fn unless_empty<T>(elements: Vec<T>, value: impl FnOnce(Vec<T>) -> Value) -> Value {
+    if elements.is_empty() {
+        Value::Absent
+    } else {
+        value(elements)
+    }
+}
+
+fn members(reply: Reply) -> Result<Vec<(Bytes, f64)>, ReadError> {
+    let member = |pair: Reply| {
+        let [member, score] =
+            <[_; 2]>::try_from(command::array(pair)?).map_err(|_| ReadError::not_understood("a member and a score"))?;
+        let score = score.as_f64().ok_or_else(|| ReadError::not_understood("a score"))?;
+        Ok((command::bytes(member)?, score))
+    };
+    command::array(reply)?.into_iter().map(member).collect()
+}
+
+fn entry(reply: Reply) -> Result<StreamEntry, ReadError> {
+    let [id, fields] =
+        <[_; 2]>::try_from(command::array(reply)?).map_err(|_| ReadError::not_understood("an id and its fields"))?;
+    let mut words = command::strings(fields)?.into_iter();
+    let mut pairs = Vec::with_capacity(words.len() / 2);
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        pairs.push((name, value));
+    }
+    Ok(StreamEntry {
+        id: command::bytes(id)?,
+        fields: pairs,
+    })
+}
