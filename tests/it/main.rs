@@ -1,6 +1,29 @@
 //! The relay as a whole: the real executable in front of a real server, seen through its clients.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that finds nothing where something must be has failed"
+)]
+
 mod harness;
 
+/// The commands: what they print and how they end.
+mod cli;
 /// What a client gets for each kind of value, payload and mapping.
 mod delivery;
+/// Events mode: what happened, in order, and never a silent hole.
+mod events;
+/// A hot key starves nobody.
+mod fairness;
+/// The URLs: answers, refusals, and who may ask from where.
+mod http;
+/// Coming back with a cursor.
+mod resume;
+/// The orderly end of the process.
+mod shutdown;
+/// A client that does not read.
+mod slow_client;
+/// Snapshot, `ready`, then changes, with no hole between them.
+mod subscribe;
+/// The server goes away and comes back.
+mod upstream_loss;

@@ -45,8 +45,10 @@ impl Message {
         self.json["channel"].as_str().unwrap_or_default()
     }
 
-    pub fn key(&self) -> &str {
-        self.json["key"].as_str().unwrap_or_default()
+    /// The key; one that is not UTF-8 in the form it was sent in.
+    pub fn key(&self) -> String {
+        let key = &self.json["key"];
+        key.as_str().map_or_else(|| key.to_string(), str::to_owned)
     }
 
     pub fn value(&self) -> &Value {
@@ -75,10 +77,12 @@ impl Memory {
     pub fn note(&mut self, event: &Event) {
         match event {
             Event::Message(message) => {
-                let slot = (message.channel().to_owned(), message.key().to_owned());
-                match message.value() {
-                    Value::Null => drop(self.state.remove(&slot)),
-                    value => drop(self.state.insert(slot, value.clone())),
+                let slot = (message.channel().to_owned(), message.key());
+                // A page that holds the state needs payloads that name the key.
+                match message.json.get("value") {
+                    Some(Value::Null) => drop(self.state.remove(&slot)),
+                    Some(value) => drop(self.state.insert(slot, value.clone())),
+                    None => {}
                 }
                 self.messages.push(message.clone());
             }

@@ -51,7 +51,6 @@ impl Response {
 /// Status and headers of an answer.
 #[derive(Clone, Debug)]
 pub struct Head {
-    pub version: String,
     pub status: u16,
     pub headers: Vec<(String, String)>,
 }
@@ -164,17 +163,12 @@ impl Exchange {
         raw.drain(..end + 4);
         let mut lines = text.split("\r\n");
         let mut status = lines.next().unwrap_or_default().split(' ');
-        let version = status.next().unwrap_or_default().to_owned();
-        let status = status.next().and_then(|code| code.parse().ok()).expect("a status line");
+        let status = status.nth(1).and_then(|code| code.parse().ok()).expect("a status line");
         let headers = lines
             .map(|line| line.split_once(':').expect("a header has a colon"))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
-        let head = Head {
-            version,
-            status,
-            headers,
-        };
+        let head = Head { status, headers };
         let framing = match (head.header("transfer-encoding"), head.header("content-length")) {
             (Some("chunked"), _) => Framing::Chunked,
             (None, Some(length)) => Framing::Length(length.parse().expect("a length")),
@@ -192,11 +186,6 @@ impl Exchange {
         };
         exchange.decode();
         Some(exchange)
-    }
-
-    /// The stream itself, for what stands behind this body.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
     }
 
     /// Reads once from the socket, for at most `wait`.

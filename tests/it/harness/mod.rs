@@ -9,10 +9,10 @@ mod server;
 mod sse;
 mod ws;
 
-pub use client::{Ask, Client, End, Event, Memory, Message, names};
+pub use client::{Client, End, Event, names};
 pub use eventually::{PATIENCE, eventually};
-pub use relay::{PROGRAM, Relay};
-pub use resp::{Reply, Resp};
-pub use server::{Data, Server, free_port};
+pub use relay::{PROGRAM, Relay, mapping};
+pub use resp::Reply;
+pub use server::{Data, Server};
 pub use sse::{Sse, target};
 pub use ws::{PROTOCOL, Ws};

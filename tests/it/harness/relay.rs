@@ -15,6 +15,11 @@ use super::server::Server;
 /// The executable that cargo built for these tests.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keyrelay");
 
+/// A mapping that anyone may read, of the lines given.
+pub fn mapping(lines: &str) -> String {
+    format!("[[mapping]]\naccess = \"public\"\n{lines}\n")
+}
+
 /// A relay that is killed when dropped.
 pub struct Relay {
     process: Option<Child>,
@@ -73,7 +78,7 @@ impl Relay {
             mappings,
         } = &self.config;
         let config = format!(
-            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{mappings}\n",
+            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[upstream]\n{upstream}\n{mappings}\n",
             self.port
         );
         let file = self.dir.path().join("keyrelay.toml");
