@@ -33,4 +33,5 @@ pub mod pattern;
 pub mod payload;
 pub mod relay;
 pub mod server;
+pub mod session;
 pub mod upstream;

@@ -233,11 +233,12 @@ impl LogView {
     }
 
     /// At most how many messages [`LogView::since`] would give.
-    pub fn pending(&self, after: u64) -> usize {
-        match self.mode {
-            Mode::State => self.order.len() - self.order.partition_point(|&(sequence, _)| sequence <= after),
-            Mode::Events => self.ring.len() - self.ring.partition_point(|(message, _)| message.sequence <= after),
-        }
+    pub fn pending(&self, after: u64, upto: u64) -> usize {
+        let count = |upto: u64| match self.mode {
+            Mode::State => self.order.partition_point(|&(sequence, _)| sequence <= upto),
+            Mode::Events => self.ring.partition_point(|(message, _)| message.sequence <= upto),
+        };
+        count(upto).saturating_sub(count(after))
     }
 
     /// The first slot at `from` or behind it, in the fixed order of a sweep, with a message in `(base, upto]`. What

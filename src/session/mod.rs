@@ -1,0 +1,358 @@
+//! What one client gets next, decided once for all transports.
+//!
+//! A session is a list of channels with a place in each. It is *live* when everything up to the shard's watermark was
+//! sent: then the shard's walk hands it each new message in the order of sequences, with ids. Otherwise it *sweeps*
+//! ([`sweep`]): slot by slot in a fixed order, each at its newest value, without ids. Snapshot, catch-up after a resume,
+//! reset and conflation of a slow client are all that one sweep, from different bases; so none of them can starve a key,
+//! and none needs memory that grows with what the client missed.
+
+mod ending;
+mod marks;
+mod sweep;
+
+use std::sync::Arc;
+
+use crate::hub::{Body, Channel, Cursor, Found, Log, Message, Name, Payload, Subscription, set_of};
+
+pub use ending::Ending;
+use marks::Marks;
+use sweep::Sweep;
+
+/// With at most this many messages before it, a session takes them one by one in order; with more it sweeps again.
+const WINDOW: usize = 64;
+
+/// What to send next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A message of a log, be it a change, `stale`, `fresh` or `gap`.
+    Message {
+        /// The message.
+        message: Arc<Message>,
+        /// In which form.
+        rendition: Rendition,
+    },
+    /// What clears the channel's list in clients that hear no control events; like a change, without id.
+    OnReset {
+        /// The channel that was reset.
+        channel: Arc<Channel>,
+        /// What to send.
+        payload: Payload,
+    },
+    /// The channels are complete; live messages follow.
+    Ready {
+        /// The channels, each with the number of its values.
+        channels: Vec<(Name, usize)>,
+        /// Where to resume with the session's list of channels.
+        cursor: Cursor,
+        /// The number by which the client asked for them.
+        reference: Option<u64>,
+    },
+    /// What the client knows of the channel is void; its state follows.
+    Reset {
+        /// The channel.
+        channel: Name,
+        /// Why, in one word.
+        reason: &'static str,
+    },
+    /// Happenings of the channel are missing before those that follow.
+    Gap {
+        /// The channel.
+        channel: Name,
+        /// Why, in one word.
+        reason: &'static str,
+    },
+}
+
+/// In which form a message is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rendition {
+    /// With its id: everything before it was sent.
+    Live,
+    /// Without id.
+    Catchup,
+    /// Without id, and as the state rather than a change.
+    Snapshot,
+}
+
+/// From where a channel is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The client knows nothing: the current state, or what happens from now on.
+    New,
+    /// The client has everything up to this sequence, if the log still knows it.
+    Resume(u64),
+    /// The client came with a cursor that is not known here.
+    Unknown,
+}
+
+impl Start {
+    /// Judges the cursor that came with a list of channels of this [`set_of`]. `kept`: the client itself keeps cursor and
+    /// list together (a browser that reconnects sends back the same URL), so the cursor need not name the set.
+    pub fn judge(cursor: Option<&str>, epoch: u64, set: u64, kept: bool) -> Start {
+        match cursor.map(Cursor::parse) {
+            None => Start::New,
+            Some(Some(cursor)) if cursor.epoch == epoch && cursor.set.map_or(kept, |given| given == set) => {
+                Start::Resume(cursor.sequence)
+            }
+            Some(_) => Start::Unknown,
+        }
+    }
+}
+
+/// One client's channels and how far it is in them.
+#[derive(Debug)]
+pub struct Session {
+    epoch: u64,
+    /// An index holds while a sweep goes on: what is unsubscribed then stays as an empty place until its end.
+    channels: Vec<Place>,
+    phase: Phase,
+    /// Live or in order: everything up to here was sent, on every channel.
+    cursor: u64,
+    /// The watermark at the start of the newest sweep; without progress there is nothing to sweep again.
+    swept: u64,
+    /// What the last sweep sent above the base that it gave.
+    marks: Marks,
+    /// What the sweep that goes on has visited.
+    visited: Marks,
+    /// Decided but not yet taken; empty but at the seams of a sweep.
+    outbox: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing to do until the watermark moves.
+    Rest,
+    /// On its way through the slots.
+    Sweep(Sweep),
+    /// Complete up to the cursor; takes what is left in order, with ids.
+    Ordered,
+    /// As ordered, with nothing left at the last look.
+    Live,
+}
+
+/// One channel of a session.
+#[derive(Debug)]
+struct Place {
+    /// `None` once unsubscribed.
+    subscription: Option<Subscription>,
+    start: Start,
+    /// Everything of this channel up to here was sent; 0 = nothing. Holds unless ordered or live.
+    base: u64,
+    /// The log was filled and the start judged.
+    joined: bool,
+    /// `stale` was sent, `fresh` not yet.
+    told_stale: bool,
+    /// Was in a `ready`.
+    announced: bool,
+    /// The number by which the client asked.
+    reference: Option<u64>,
+}
+
+impl Session {
+    /// A session without channels, in the process of this epoch.
+    pub fn new(epoch: u64) -> Session {
+        Session {
+            epoch,
+            channels: Vec::new(),
+            phase: Phase::Rest,
+            cursor: 0,
+            swept: 0,
+            marks: Marks::default(),
+            visited: Marks::default(),
+            outbox: Vec::new(),
+        }
+    }
+
+    /// Adds a channel; one that is there already stays as it is and is announced again with the new number. `walked`:
+    /// everything up to here is known to have been sent to live sessions; a new events channel begins there.
+    pub fn subscribe(&mut self, subscription: Subscription, start: Start, walked: u64, reference: Option<u64>) {
+        self.fall_behind(walked);
+        self.swept = 0;
+        let id = subscription.log().id;
+        if let Some(place) = self
+            .channels
+            .iter_mut()
+            .find(|place| place.log().is_some_and(|log| log.id == id))
+        {
+            place.announced = false;
+            place.reference = reference;
+            return;
+        }
+        self.channels.push(Place {
+            subscription: Some(subscription),
+            start,
+            base: walked,
+            joined: false,
+            told_stale: false,
+            announced: false,
+            reference,
+        });
+    }
+
+    /// Takes a channel out and gives its log, or `None` where it is not subscribed.
+    pub fn unsubscribe(&mut self, name: &str) -> Option<Arc<Log>> {
+        let named = |place: &&mut Place| place.log().is_some_and(|log| &*log.channel.name == name);
+        let log = self.channels.iter_mut().find(named)?.subscription.take()?.log().clone();
+        if !matches!(self.phase, Phase::Sweep(_)) {
+            self.remove_gone();
+        }
+        let set = self.set();
+        for step in &mut self.outbox {
+            if let Step::Ready { channels, cursor, .. } = step {
+                channels.retain(|(channel, _)| **channel != *name);
+                cursor.set = Some(set);
+            }
+        }
+        Some(log)
+    }
+
+    fn remove_gone(&mut self) {
+        for place in (0..self.channels.len()).rev() {
+            if self.channels[place].subscription.is_none() {
+                self.channels.remove(place);
+                self.marks.remove(place as u32);
+            }
+        }
+    }
+
+    /// The logs of its channels.
+    pub fn logs(&self) -> impl Iterator<Item = &Arc<Log>> {
+        self.channels.iter().filter_map(Place::log)
+    }
+
+    /// Whether it stands at the shard's watermark, so that the walk may hand it messages directly.
+    pub fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live)
+    }
+
+    /// If live: everything up to here was sent.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// The walk has handed over this message; live sessions only, in the order of sequences.
+    pub fn sent(&mut self, sequence: u64) {
+        self.cursor = sequence;
+    }
+
+    /// Whether a message that the walk is about to hand over is to be sent: of `stale` and `fresh` only what is news to
+    /// this client, which is noted as told.
+    pub fn tell(&mut self, message: &Message) -> bool {
+        let of = |place: &&mut Place| {
+            place
+                .log()
+                .is_some_and(|log| Arc::ptr_eq(&log.channel, &message.channel))
+        };
+        self.channels
+            .iter_mut()
+            .find(of)
+            .is_some_and(|place| place.tell(message))
+    }
+
+    /// The client could not take all that was due: from now on it is served by sweeps. `walked`: the watermark of the
+    /// last finished walk, up to which a live session has everything.
+    pub fn fall_behind(&mut self, walked: u64) {
+        let base = match self.phase {
+            Phase::Live => self.cursor.max(walked),
+            Phase::Ordered => self.cursor,
+            Phase::Rest | Phase::Sweep(_) => return,
+        };
+        self.cursor = base;
+        for place in self.channels.iter_mut().filter(|place| place.joined) {
+            place.base = base;
+        }
+        self.phase = Phase::Rest;
+        self.swept = 0;
+    }
+
+    /// What to send next; `None` when there is nothing up to this watermark. A session that is live afterwards stands at
+    /// the watermark. The watermark never goes back.
+    pub fn next(&mut self, watermark: u64) -> Option<Step> {
+        loop {
+            if !self.outbox.is_empty() {
+                return Some(self.outbox.remove(0));
+            }
+            match &mut self.phase {
+                Phase::Rest if watermark <= self.swept => return None,
+                Phase::Rest => {
+                    if !self.begin_sweep(watermark) && self.outbox.is_empty() {
+                        return None;
+                    }
+                }
+                Phase::Sweep(_) => match self.sweep(watermark) {
+                    Some(step) => return Some(step),
+                    None => self.end_sweep(watermark),
+                },
+                Phase::Live | Phase::Ordered => {
+                    self.phase = Phase::Ordered;
+                    match self.in_order(watermark) {
+                        Some(step) => return Some(step),
+                        None if matches!(self.phase, Phase::Ordered) => {
+                            self.cursor = self.cursor.max(watermark);
+                            self.marks.clear();
+                            self.phase = Phase::Live;
+                            return None;
+                        }
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The message with the lowest unsent sequence over all channels; `None` also when it had to fall behind.
+    fn in_order(&mut self, watermark: u64) -> Option<Step> {
+        loop {
+            let mut lowest: Option<(usize, Found)> = None;
+            let mut lost = false;
+            for (at, place) in self.channels.iter().enumerate() {
+                let Some(log) = place.log() else { continue };
+                let view = log.view();
+                lost |= !place.joined || view.complete_from() > self.cursor;
+                let upto = lowest
+                    .as_ref()
+                    .map_or(watermark, |(_, found)| found.message.sequence - 1);
+                if let Some(found) = view.next(self.cursor, upto) {
+                    lowest = Some((at, found));
+                }
+            }
+            if lost {
+                self.fall_behind(0);
+                return None;
+            }
+            let (at, found) = lowest?;
+            self.cursor = found.message.sequence;
+            let known = found
+                .slot
+                .is_some_and(|slot| self.marks.covers(at as u32, slot, self.cursor));
+            if !known && self.channels[at].tell(&found.message) {
+                return Some(Step::Message {
+                    message: found.message,
+                    rendition: Rendition::Live,
+                });
+            }
+        }
+    }
+
+    fn set(&self) -> u64 {
+        set_of(self.logs().map(|log| &*log.channel.name))
+    }
+}
+
+impl Place {
+    fn log(&self) -> Option<&Arc<Log>> {
+        self.subscription.as_ref().map(Subscription::log)
+    }
+
+    /// Whether a message is to be sent here; of `stale` and `fresh` only what is news.
+    fn tell(&mut self, message: &Message) -> bool {
+        match message.body {
+            Body::Stale { .. } => !std::mem::replace(&mut self.told_stale, true),
+            Body::Fresh { .. } => std::mem::replace(&mut self.told_stale, false),
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

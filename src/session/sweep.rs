@@ -1,0 +1,244 @@
+//! The sweep: one pass over all slots of a session's channels.
+
+use crate::hub::{Body, Cursor, Mode, Name};
+
+use super::{Phase, Place, Rendition, Session, Start, Step, WINDOW};
+
+/// How far a sweep has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep {
+    /// The watermark at its start: the base of every channel when it ends.
+    head: u64,
+    /// The channel it is in.
+    place: u32,
+    /// The slot it comes to next.
+    slot: u32,
+    /// Whether it has sent anything.
+    sent: bool,
+}
+
+impl Sweep {
+    fn next_place(&mut self) {
+        (self.place, self.slot) = (self.place + 1, 0);
+    }
+}
+
+impl Session {
+    /// Starts a sweep up to this watermark. `false` if no channel can be swept yet.
+    pub(super) fn begin_sweep(&mut self, watermark: u64) -> bool {
+        self.remove_gone();
+        self.swept = watermark;
+        let mut reset = false;
+        for place in &mut self.channels {
+            reset |= place.begin(watermark, &mut self.outbox);
+        }
+        if reset {
+            // What was sent before the reset is void.
+            self.marks.clear();
+        }
+        let any = self.channels.iter().any(|place| place.joined);
+        if any {
+            let sent = !self.outbox.is_empty();
+            self.phase = Phase::Sweep(Sweep {
+                head: watermark,
+                place: 0,
+                slot: 0,
+                sent,
+            });
+        }
+        any
+    }
+
+    /// The next step of the sweep; `None` at its end.
+    pub(super) fn sweep(&mut self, watermark: u64) -> Option<Step> {
+        let Phase::Sweep(sweep) = &mut self.phase else {
+            return None;
+        };
+        while let Some(place) = self.channels.get_mut(sweep.place as usize) {
+            let Some(log) = place.log().filter(|_| place.joined).cloned() else {
+                sweep.next_place();
+                continue;
+            };
+            if log.channel.mode == Mode::Events {
+                // Happenings are not renewed, so nothing above the head needs to be taken early.
+                let found = log.view().next(place.base, sweep.head);
+                let Some(found) = found else {
+                    sweep.next_place();
+                    continue;
+                };
+                place.base = found.message.sequence;
+                if place.tell(&found.message) {
+                    sweep.sent = true;
+                    return Some(Step::Message {
+                        message: found.message,
+                        rendition: Rendition::Catchup,
+                    });
+                }
+                continue;
+            }
+            let found = log.view().slot(sweep.slot, place.base, watermark);
+            let Some((slot, message)) = found.and_then(|found| Some((found.slot?, found.message))) else {
+                sweep.next_place();
+                self.visited.visit(sweep.place, 0, watermark);
+                continue;
+            };
+            let known = self.marks.covers(sweep.place, slot, message.sequence);
+            sweep.slot = slot + 1;
+            self.visited.visit(sweep.place, sweep.slot, watermark);
+            if !known {
+                sweep.sent = true;
+                let rendition = if place.base == 0 {
+                    Rendition::Snapshot
+                } else {
+                    Rendition::Catchup
+                };
+                return Some(Step::Message { message, rendition });
+            }
+        }
+        None
+    }
+
+    /// The sweep is through: its head is everybody's base now.
+    pub(super) fn end_sweep(&mut self, watermark: u64) {
+        let Phase::Sweep(Sweep { head, sent, .. }) = self.phase else {
+            return;
+        };
+        self.marks = std::mem::take(&mut self.visited);
+        self.marks.settle(head);
+        self.cursor = head;
+        self.phase = Phase::Rest;
+        let (mut pending, mut waiting) = (0, false);
+        for place in &mut self.channels {
+            let Some(log) = place.log().cloned() else { continue };
+            let view = log.view();
+            if place.joined {
+                place.base = head;
+            }
+            // What stands above the head is told by what comes next, in its order.
+            let status = view.status(head);
+            if let Some(status) = status.filter(|status| matches!(status.body, Body::Fresh { .. }))
+                && place.tell(status)
+            {
+                self.outbox.push(Step::Message {
+                    message: status.clone(),
+                    rendition: Rendition::Catchup,
+                });
+            }
+            waiting |= !place.joined || (!place.announced && (place.told_stale || view.is_stale()));
+            pending += view.pending(head, watermark);
+        }
+        if waiting {
+            return;
+        }
+        self.announce(head, sent);
+        if pending <= WINDOW {
+            self.phase = Phase::Ordered;
+        } else {
+            self.swept = 0;
+        }
+    }
+
+    /// Says `ready` to whom it is owed: to those who asked, each with their number; after a catch-up to all.
+    fn announce(&mut self, head: u64, caught_up: bool) {
+        let cursor = Cursor {
+            epoch: self.epoch,
+            sequence: head,
+            set: Some(self.set()),
+        };
+        let mut asked: Vec<Option<u64>> = Vec::new();
+        for place in self
+            .channels
+            .iter()
+            .filter(|place| !place.announced && place.subscription.is_some())
+        {
+            if !asked.contains(&place.reference) {
+                asked.push(place.reference);
+            }
+        }
+        let count = |place: &Place| {
+            let log = place.log()?;
+            Some((log.channel.name.clone(), log.view().len()))
+        };
+        for &reference in &asked {
+            let of = |place: &&Place| !place.announced && place.reference == reference;
+            let channels: Vec<(Name, usize)> = self.channels.iter().filter(of).filter_map(count).collect();
+            self.outbox.push(Step::Ready {
+                channels,
+                cursor,
+                reference,
+            });
+        }
+        if asked.is_empty() && caught_up {
+            let channels = self.channels.iter().filter_map(count).collect();
+            self.outbox.push(Step::Ready {
+                channels,
+                cursor,
+                reference: None,
+            });
+        }
+        for place in &mut self.channels {
+            place.announced = true;
+        }
+    }
+}
+
+impl Place {
+    /// Looks at the log before a sweep: joins it once it is filled, and finds out whether the base still holds. Says
+    /// whether it had to be reset.
+    fn begin(&mut self, watermark: u64, outbox: &mut Vec<Step>) -> bool {
+        let Some(log) = self.log().cloned() else { return false };
+        let view = log.view();
+        if let Some(status) = view
+            .status(watermark)
+            .filter(|status| matches!(status.body, Body::Stale { .. }))
+            && self.tell(status)
+        {
+            outbox.push(Step::Message {
+                message: status.clone(),
+                rendition: Rendition::Catchup,
+            });
+        }
+        let complete_from = view.complete_from();
+        if self.joined {
+            let lost = self.base > 0 && self.base < complete_from;
+            if lost {
+                self.reset("too-far-behind", outbox);
+            }
+            return lost;
+        }
+        if !view.is_filled(watermark) {
+            return false;
+        }
+        self.joined = true;
+        let from_now = log.channel.mode == Mode::Events || !log.channel.snapshot;
+        match self.start {
+            Start::New if from_now => self.base = self.base.max(complete_from),
+            Start::New => self.base = 0,
+            Start::Resume(cursor) if complete_from <= cursor && cursor <= watermark => self.base = cursor,
+            Start::Resume(_) | Start::Unknown => {
+                self.reset("unknown-cursor", outbox);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What the client has is void: it gets all there is.
+    fn reset(&mut self, reason: &'static str, outbox: &mut Vec<Step>) {
+        let Some(log) = self.log().cloned() else { return };
+        let channel = log.channel.name.clone();
+        self.base = 0;
+        self.announced = false;
+        if log.channel.mode == Mode::Events {
+            outbox.push(Step::Gap { channel, reason });
+            return;
+        }
+        outbox.push(Step::Reset { channel, reason });
+        for payload in &log.channel.on_reset {
+            outbox.push(Step::OnReset {
+                channel: log.channel.clone(),
+                payload: payload.clone(),
+            });
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! A session against a plain model, over the real hub.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::hub::{Appender, Catalog, Hub, Mode, Options, Payload, Reason, Retention, SlotKey, Snapshot};
+
+/// Channels that begin with `e` are events channels.
+struct Any;
+
+impl Catalog for Any {
+    fn describe(&self, name: &str) -> Option<Channel> {
+        Some(Channel {
+            name: name.into(),
+            mode: if name.starts_with('e') {
+                Mode::Events
+            } else {
+                Mode::State
+            },
+            event_name: None,
+            retention: Retention {
+                messages: 1000,
+                bytes: 1 << 20,
+                age: Duration::from_secs(60),
+            },
+            linger: Duration::from_secs(30),
+            snapshot: true,
+            on_reset: Vec::new(),
+        })
+    }
+}
+
+struct World {
+    hub: Arc<Hub>,
+    appender: Appender,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> World {
+        let (hub, appender) = Hub::new(Options { max_channels: 100 }, 7, Any);
+        World {
+            hub,
+            appender,
+            now: Instant::now(),
+        }
+    }
+
+    /// An active, filled channel.
+    fn open(&mut self, name: &str) -> Subscription {
+        let subscription = self.hub.subscribe(name, true).unwrap();
+        if subscription.log().view().complete_from() == u64::MAX {
+            self.appender.activate(subscription.log());
+        }
+        self.appender.fill(subscription.log());
+        self.appender.commit();
+        subscription
+    }
+
+    fn put(&mut self, log: &Arc<Log>, key: &str, value: Option<u64>) {
+        let key = SlotKey {
+            source: 0,
+            name: Bytes::copy_from_slice(key.as_bytes()),
+        };
+        let live = Bytes::from(format!("{}={}", String::from_utf8_lossy(&key.name), value.unwrap_or(0)));
+        let payload = Payload {
+            live,
+            snapshot: Snapshot::Same,
+            json: false,
+            absent: value.is_none(),
+        };
+        match log.channel.mode {
+            Mode::State => self.appender.put(log, key, false, Some(payload), self.now),
+            Mode::Events => self.appender.push(log, payload, self.now),
+        }
+    }
+
+    fn commit(&mut self) -> u64 {
+        self.appender.commit();
+        self.hub.watermark()
+    }
+}
+
+/// What a client makes of the steps, and the checks that hold for every stream.
+#[derive(Default)]
+struct Client {
+    /// Per channel: the values it shows.
+    state: HashMap<String, BTreeMap<String, String>>,
+    /// Per channel: the happenings it saw.
+    events: HashMap<String, Vec<u64>>,
+    /// Per channel and key: the sequence shown.
+    shown: HashMap<(String, String), u64>,
+    last_id: u64,
+    cursor: Option<String>,
+    readies: usize,
+    resets: usize,
+    gaps: usize,
+}
+
+impl Client {
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Message { message, rendition } => {
+                let channel = message.channel.name.to_string();
+                if rendition == Rendition::Live {
+                    assert!(message.sequence > self.last_id, "ids grow");
+                    self.last_id = message.sequence;
+                    self.cursor = Some(
+                        Cursor {
+                            epoch: 7,
+                            sequence: self.last_id,
+                            set: None,
+                        }
+                        .to_string(),
+                    );
+                }
+                let Body::Change(payload) = &message.body else { return };
+                if message.channel.mode == Mode::Events {
+                    let seen = self.events.entry(channel).or_default();
+                    assert!(
+                        seen.last().is_none_or(|&last| last < message.sequence),
+                        "in order, each once"
+                    );
+                    seen.push(message.sequence);
+                    return;
+                }
+                let text = String::from_utf8(payload.live.to_vec()).unwrap();
+                let (key, value) = text.split_once('=').unwrap();
+                let shown = self.shown.insert((channel.clone(), key.into()), message.sequence);
+                assert!(
+                    shown.is_none_or(|shown| shown < message.sequence),
+                    "no key goes back or comes twice: {text}"
+                );
+                let state = self.state.entry(channel).or_default();
+                match payload.absent {
+                    true => state.remove(key),
+                    false => state.insert(key.into(), value.into()),
+                };
+            }
+            Step::Ready { cursor, .. } => {
+                self.readies += 1;
+                self.cursor = Some(cursor.to_string());
+            }
+            Step::Reset { channel, .. } => {
+                self.resets += 1;
+                self.state.remove(&*channel);
+                self.shown.retain(|(of, _), _| *of != *channel);
+            }
+            Step::Gap { .. } => self.gaps += 1,
+            Step::OnReset { .. } => {}
+        }
+    }
+
+    /// Takes at most `most` steps; whether there may be more.
+    fn pull(&mut self, session: &mut Session, watermark: u64, most: usize) -> bool {
+        for _ in 0..most {
+            match session.next(watermark) {
+                Some(step) => self.take(step),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+fn start(client: &Client, names: &[&str]) -> Start {
+    Start::judge(client.cursor.as_deref(), 7, set_of(names.iter().copied()), true)
+}
+
+#[test]
+fn a_new_session_gets_the_state_then_ready_then_what_happens_with_ids() {
+    let mut world = World::new();
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    world.put(&log, "k", Some(1));
+    world.put(&log, "gone", Some(1));
+    world.put(&log, "gone", None);
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, watermark, Some(3));
+    let first = session.next(watermark).unwrap();
+    assert!(matches!(
+        &first,
+        Step::Message {
+            rendition: Rendition::Snapshot,
+            ..
+        }
+    ));
+    let ready = session.next(watermark).unwrap();
+    let Step::Ready {
+        channels,
+        cursor,
+        reference,
+    } = ready
+    else {
+        panic!("{ready:?}")
+    };
+    assert_eq!(
+        (channels, cursor.sequence, reference),
+        (vec![("a".into(), 1)], watermark, Some(3))
+    );
+    assert!(session.next(watermark).is_none() && session.is_live());
+    world.put(&log, "k", Some(2));
+    let watermark = world.commit();
+    let live = session.next(watermark).unwrap();
+    assert!(matches!(live, Step::Message { rendition: Rendition::Live, message } if message.sequence == watermark));
+}
+
+#[test]
+fn a_channel_that_is_not_filled_is_waited_for_and_stale_is_told_first() {
+    let mut world = World::new();
+    let subscription = world.hub.subscribe("a", true).unwrap();
+    let log = subscription.log().clone();
+    world.appender.activate(&log);
+    world
+        .appender
+        .stale(&log, Reason("away"), std::time::SystemTime::UNIX_EPOCH);
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::Unknown, watermark, None);
+    let stale = session.next(watermark);
+    assert!(matches!(stale, Some(Step::Message { message, .. }) if matches!(message.body, Body::Stale { .. })));
+    assert!(session.next(watermark).is_none() && !session.is_live());
+    world.put(&log, "k", Some(1));
+    world.appender.fill(&log);
+    world
+        .appender
+        .fresh(&log, Reason("away"), std::time::SystemTime::UNIX_EPOCH);
+    let watermark = world.commit();
+    let steps: Vec<Step> = std::iter::from_fn(|| session.next(watermark)).collect();
+    assert!(matches!(&steps[0], Step::Reset { .. }));
+    assert!(matches!(
+        &steps[1],
+        Step::Message {
+            rendition: Rendition::Snapshot,
+            ..
+        }
+    ));
+    assert!(matches!(&steps[2], Step::Message { message, .. } if matches!(message.body, Body::Fresh { .. })));
+    assert!(matches!(&steps[3], Step::Ready { .. }));
+    assert_eq!(steps.len(), 4);
+    assert!(session.is_live());
+}
+
+#[test]
+fn ready_waits_while_a_channel_is_stale() {
+    let mut world = World::new();
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    world.put(&log, "k", Some(1));
+    world
+        .appender
+        .stale(&log, Reason("late"), std::time::SystemTime::UNIX_EPOCH);
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, watermark, None);
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 99);
+    assert_eq!(
+        (client.readies, client.state["a"].len()),
+        (0, 1),
+        "the last known state, but no ready"
+    );
+    world.put(&log, "k", Some(2));
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 99);
+    assert_eq!((client.readies, client.last_id), (0, 0), "no id before ready");
+    world
+        .appender
+        .fresh(&log, Reason("late"), std::time::SystemTime::UNIX_EPOCH);
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 99);
+    assert_eq!(client.readies, 1);
+    assert!(session.is_live());
+}
+
+#[test]
+fn what_is_appended_but_not_committed_makes_no_one_spin() {
+    let mut world = World::new();
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    let watermark = world.commit();
+    for i in 0..10 * WINDOW as u64 {
+        world.put(&log, &i.to_string(), Some(i));
+    }
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, watermark, None);
+    let mut client = Client::default();
+    assert!(!client.pull(&mut session, watermark, 99));
+    assert!(session.is_live() && client.readies == 1);
+}
+
+#[test]
+fn deletions_trimmed_before_they_were_seen_reset_the_channel() {
+    let mut world = World::new();
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    for i in 0..2_000 {
+        world.put(&log, &i.to_string(), Some(i));
+    }
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, watermark, None);
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 9999);
+    for i in 0..2_000 {
+        world.put(&log, &i.to_string(), None);
+    }
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 9999);
+    assert_eq!(client.resets, 1);
+    assert!(client.state.get("a").is_none_or(BTreeMap::is_empty));
+    assert!(session.is_live());
+}
+
+/// Rule: under sustained writes of one hot and many cool keys to a client that takes less than half, every key is seen
+/// again and again.
+#[test]
+fn a_slow_client_sees_every_key_again_and_again() {
+    let mut world = World::new();
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, 0, None);
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut value = 0;
+    for round in 0..4_000u64 {
+        for key in [0, 1 + round % 99] {
+            value += 1;
+            world.put(&log, &key.to_string(), Some(value));
+        }
+        let watermark = world.commit();
+        if let Some(Step::Message { message, .. }) = session.next(watermark)
+            && let Body::Change(payload) = &message.body
+        {
+            let text = String::from_utf8(payload.live.to_vec()).unwrap();
+            *seen.entry(text.split('=').next().unwrap().into()).or_default() += 1;
+        }
+        session.fall_behind(watermark);
+    }
+    assert_eq!(seen.len(), 100);
+    assert!(seen.values().all(|&times| times >= 20), "{seen:?}");
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Write { channel: usize, key: u8, absent: bool },
+    Commit,
+    Pull(usize),
+    Block,
+    Reconnect,
+    AddChannel,
+    DropChannel,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        8 => (0usize..3, 0u8..6, prop::bool::weighted(0.3)).prop_map(|(channel, key, absent)| Act::Write { channel, key, absent }),
+        4 => Just(Act::Commit),
+        6 => (0usize..5).prop_map(Act::Pull),
+        2 => Just(Act::Block),
+        1 => Just(Act::Reconnect),
+        1 => Just(Act::AddChannel),
+        1 => Just(Act::DropChannel),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// However a client is cut off, blocked, or changes its channels: at rest it shows what is there, no key went back,
+    /// nothing came twice on one connection, no happening was passed over.
+    #[test]
+    fn every_schedule_ends_with_the_truth(acts in prop::collection::vec(act(), 1..120)) {
+        const NAMES: [&str; 3] = ["a", "b", "e"];
+        let mut world = World::new();
+        let keep: Vec<Subscription> = NAMES.iter().map(|name| world.open(name)).collect();
+        let logs: Vec<Arc<Log>> = keep.iter().map(|s| s.log().clone()).collect();
+        let mut truth: Vec<BTreeMap<String, String>> = vec![BTreeMap::new(); 3];
+        let mut happened: Vec<u64> = Vec::new();
+        let mut listed: Vec<&str> = vec!["a", "e"];
+        let mut client = Client::default();
+        let mut watermark = world.commit();
+        let mut session = Session::new(7);
+        let from = world.appender.hub().watermark();
+        for name in &listed {
+            session.subscribe(world.hub.subscribe(name, true).unwrap(), Start::New, watermark, None);
+        }
+        let (mut value, mut unknown) = (0, 0);
+        for act in acts {
+            match act {
+                Act::Write { channel, key, absent } => {
+                    value += 1;
+                    let absent = absent && channel != 2;
+                    world.put(&logs[channel], &key.to_string(), (!absent).then_some(value));
+                    match absent {
+                        true => truth[channel].remove(&key.to_string()),
+                        false => truth[channel].insert(key.to_string(), value.to_string()),
+                    };
+                }
+                Act::Commit => watermark = world.commit(),
+                Act::Pull(most) => {
+                    client.pull(&mut session, watermark, most);
+                }
+                Act::Block => session.fall_behind(session.cursor()),
+                Act::Reconnect => {
+                    session = Session::new(7);
+                    client.shown.clear();
+                    client.last_id = 0;
+                    if let Some(seen) = client.events.get_mut("e") {
+                        // What came without id comes again: the client resumes from its cursor.
+                        let cursor = client.cursor.as_deref().and_then(Cursor::parse).map_or(0, |c| c.sequence);
+                        seen.retain(|&sequence| sequence <= cursor);
+                    }
+                    let start = start(&client, &listed);
+                    // A `ready` from before the list changed is of another set: the channels are reset and told whole.
+                    unknown += usize::from(start == Start::Unknown);
+                    for name in &listed {
+                        if !matches!(start, Start::Resume(_)) {
+                            client.events.remove(*name);
+                        }
+                        if start == Start::New {
+                            client.state.remove(*name);
+                        }
+                        session.subscribe(world.hub.subscribe(name, true).unwrap(), start, watermark, None);
+                    }
+                }
+                Act::AddChannel if !listed.contains(&"b") => {
+                    listed.push("b");
+                    let subscription = world.hub.subscribe("b", true).unwrap();
+                    session.subscribe(subscription, Start::New, session.cursor(), Some(1));
+                    client.cursor = None;
+                    client.shown.retain(|(channel, _), _| channel != "b");
+                }
+                Act::DropChannel if listed.contains(&"b") => {
+                    listed.retain(|name| *name != "b");
+                    session.unsubscribe("b");
+                    client.state.remove("b");
+                    client.cursor = None;
+                }
+                Act::AddChannel | Act::DropChannel => {}
+            }
+        }
+        watermark = world.commit();
+        client.pull(&mut session, watermark, usize::MAX);
+        prop_assert!(session.is_live());
+        for (at, name) in NAMES[..2].iter().enumerate().filter(|(_, name)| listed.contains(name)) {
+            prop_assert_eq!(client.state.get(*name).cloned().unwrap_or_default(), truth[at].clone(), "{}", name);
+        }
+        logs[2].view().since(from, u64::MAX, |message| happened.push(message.sequence));
+        let seen = client.events.get("e").cloned().unwrap_or_default();
+        prop_assert!(happened.ends_with(&seen), "{:?} of {:?}", seen, happened);
+        prop_assert!(client.gaps <= unknown, "a gap is told only for an unknown cursor");
+    }
+}
