@@ -255,8 +255,8 @@ fn a_web_socket_handshake() {
     assert_eq!(chosen.as_deref(), Some(PROTOCOL.as_bytes()));
     ws.sees("v:1", "v:1", "{\"n\": 1}");
     ws.ready();
-    ws.send(&json!({"type": "ping", "ref": "x"}));
-    assert_eq!(ws.control("pong")["ref"], "x");
+    ws.send(&json!({"type": "ping", "ref": 7}));
+    assert_eq!(ws.control("pong")["ref"], 7);
     // What cannot be understood is answered, and the connection goes on.
     ws.send(&json!({"type": "dance"}));
     ws.control("error");
