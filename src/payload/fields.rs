@@ -23,6 +23,11 @@ impl Fields {
         Fields { names }
     }
 
+    /// The names, sorted.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
     /// The pairs of a hash that are sent.
     pub(super) fn of_hash(&self, mut pairs: Vec<(Bytes, Bytes)>) -> Vec<(Bytes, Bytes)> {
         pairs.retain(|(name, _)| self.position(name).is_some());

@@ -5,6 +5,7 @@
 //! ([`Renderer::fingerprint`]) and, if it differs from what was sent last, rendered ([`Renderer::render`]).
 
 mod decode;
+mod describe;
 mod fields;
 mod fingerprint;
 mod json;
