@@ -25,12 +25,14 @@
 //! * `cli`: the commands
 //! * `app`: builds everything from a config and runs until drained
 
+pub mod config;
 pub mod fanout;
 pub mod hub;
 pub mod keyspace;
 pub mod mapping;
 pub mod pattern;
 pub mod payload;
+pub mod process;
 pub mod relay;
 pub mod server;
 pub mod session;

@@ -1,0 +1,264 @@
+//! A config as it was written: every option that is there, with its place, and nothing yet of what it means.
+
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostics::{At, Problem, Problems};
+use super::reader::{List, Reader, Table, Written};
+use super::variables::Environment;
+use super::words::Section;
+
+/// One file.
+#[derive(Debug, Default)]
+pub(crate) struct File {
+    pub(crate) include: Option<List>,
+    pub(crate) server: Server,
+    pub(crate) log: Log,
+    pub(crate) upstream: Upstream,
+    pub(crate) defaults: MappingOptions,
+    pub(crate) mappings: Vec<Mapping>,
+    /// The sections that are there, and where.
+    pub(crate) sections: Vec<(Section, At)>,
+}
+
+/// `[server]`
+#[derive(Debug, Default)]
+pub(crate) struct Server {
+    pub(crate) listen: Option<List>,
+    pub(crate) path: Option<Written<String>>,
+    pub(crate) origins: Option<List>,
+    pub(crate) heartbeat: Option<Written<String>>,
+    pub(crate) write_timeout: Option<Written<String>>,
+    pub(crate) drain: Option<Written<String>>,
+    pub(crate) max_channels: Option<Written<i64>>,
+}
+
+/// `[log]`
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) level: Option<Written<String>>,
+    pub(crate) format: Option<Written<String>>,
+}
+
+/// `[upstream]`
+#[derive(Debug, Default)]
+pub(crate) struct Upstream {
+    pub(crate) url: Option<Written<String>>,
+    pub(crate) url_file: Option<Written<String>>,
+    pub(crate) username: Option<Written<String>>,
+    pub(crate) password: Option<Written<String>>,
+    pub(crate) password_file: Option<Written<String>>,
+    pub(crate) notifications: Option<Written<String>>,
+}
+
+/// `[[mapping]]`
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    /// The header.
+    pub(crate) at: At,
+    pub(crate) key: Option<Written<String>>,
+    pub(crate) channel: Option<Written<String>>,
+    pub(crate) access: Option<Written<Access>>,
+    /// Whether an option is there whose value could not be read, so that it is not reported as missing as well.
+    pub(crate) has_key: bool,
+    pub(crate) options: MappingOptions,
+}
+
+/// `access` as it was written.
+#[derive(Debug)]
+pub(crate) enum Access {
+    /// A word.
+    Word(String),
+    /// A table or a list: rules over a token.
+    Rules,
+    /// Nothing that could be a rule; already reported.
+    Wrong,
+}
+
+/// What a mapping and `[defaults]` have in common.
+#[derive(Debug, Default)]
+pub(crate) struct MappingOptions {
+    pub(crate) mode: Option<Written<String>>,
+    pub(crate) on: Option<List>,
+    pub(crate) event_name: Option<Written<String>>,
+    pub(crate) linger: Option<Written<String>>,
+    pub(crate) snapshot: Option<Written<bool>>,
+    pub(crate) retain: Option<Retain>,
+    pub(crate) max_value: Option<Written<String>>,
+    pub(crate) min_interval: Option<Written<String>>,
+    pub(crate) expires: Option<Written<bool>>,
+    pub(crate) fields: Option<List>,
+    pub(crate) decode: Option<Written<String>>,
+    pub(crate) format: Option<Written<String>>,
+    pub(crate) template: Option<Written<String>>,
+    pub(crate) template_file: Option<Written<String>>,
+    pub(crate) absent: Option<Written<String>>,
+    pub(crate) on_reset: Option<Written<String>>,
+}
+
+/// `retain = { … }`
+#[derive(Debug)]
+pub(crate) struct Retain {
+    pub(crate) at: At,
+    pub(crate) messages: Option<Written<i64>>,
+    pub(crate) bytes: Option<Written<String>>,
+    pub(crate) age: Option<Written<String>>,
+}
+
+/// Reads the text of a file. What is wrong with it goes to `problems`; what could be read is returned, nothing if it is
+/// not TOML.
+pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut Problems) -> Option<File> {
+    let text: Arc<str> = problems.sources[source].text.clone();
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    if !errors.is_empty() {
+        // What the parser made of the rest is a guess, and complaints about a guess would only confuse.
+        for error in errors {
+            problems.add(syntax(source, &text, &error));
+        }
+        return None;
+    }
+    let mut reader = Reader {
+        source,
+        text: text.clone(),
+        environment,
+        problems,
+    };
+    let reader = &mut reader;
+    let top = Table::new(reader, Section::Top, document.span(), document.get_ref());
+    let sections = [
+        ("server", Section::Server),
+        ("log", Section::Log),
+        ("upstream", Section::Upstream),
+        ("defaults", Section::Defaults),
+        ("mapping", Section::Mapping),
+    ];
+    Some(File {
+        sections: sections
+            .iter()
+            .filter_map(|(name, section)| Some((*section, top.name_at(name)?)))
+            .collect(),
+        include: top.texts(reader, "include"),
+        server: top
+            .table(reader, "server", Section::Server)
+            .map(|table| server(reader, &table))
+            .unwrap_or_default(),
+        log: top
+            .table(reader, "log", Section::Log)
+            .map(|table| log(reader, &table))
+            .unwrap_or_default(),
+        upstream: top
+            .table(reader, "upstream", Section::Upstream)
+            .map(|table| upstream(reader, &table))
+            .unwrap_or_default(),
+        defaults: top
+            .table(reader, "defaults", Section::Defaults)
+            .map(|table| options(reader, &table))
+            .unwrap_or_default(),
+        mappings: top
+            .tables(reader, "mapping", Section::Mapping)
+            .iter()
+            .map(|table| Mapping {
+                at: table.at,
+                key: table.text(reader, "key"),
+                channel: table.text(reader, "channel"),
+                access: access(reader, table),
+                has_key: table.any("key").is_some(),
+                options: options(reader, table),
+            })
+            .collect(),
+    })
+}
+
+fn server(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Server {
+    Server {
+        listen: table.texts(reader, "listen"),
+        path: table.text(reader, "path"),
+        origins: table.texts(reader, "origins"),
+        heartbeat: table.text(reader, "heartbeat"),
+        write_timeout: table.text(reader, "write_timeout"),
+        drain: table.text(reader, "drain"),
+        max_channels: table.number(reader, "max_channels"),
+    }
+}
+
+fn log(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Log {
+    Log {
+        level: table.text(reader, "level"),
+        format: table.text(reader, "format"),
+    }
+}
+
+fn upstream(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Upstream {
+    Upstream {
+        url: table.text(reader, "url"),
+        url_file: table.text(reader, "url_file"),
+        username: table.text(reader, "username"),
+        password: table.text(reader, "password"),
+        password_file: table.text(reader, "password_file"),
+        notifications: table.text(reader, "notifications"),
+    }
+}
+
+fn options(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> MappingOptions {
+    MappingOptions {
+        mode: table.text(reader, "mode"),
+        on: table.texts(reader, "on"),
+        event_name: table.text(reader, "event_name"),
+        linger: table.text(reader, "linger"),
+        snapshot: table.flag(reader, "snapshot"),
+        retain: table.table(reader, "retain", Section::Retain).map(|retain| Retain {
+            at: retain.at,
+            messages: retain.number(reader, "messages"),
+            bytes: retain.text(reader, "bytes"),
+            age: retain.text(reader, "age"),
+        }),
+        max_value: table.text(reader, "max_value"),
+        min_interval: table.text(reader, "min_interval"),
+        expires: table.flag(reader, "expires"),
+        fields: table.texts(reader, "fields"),
+        decode: table.text(reader, "decode"),
+        format: table.text(reader, "format"),
+        template: table.text(reader, "template"),
+        template_file: table.text(reader, "template_file"),
+        absent: table.text(reader, "absent"),
+        on_reset: table.text(reader, "on_reset"),
+    }
+}
+
+fn access(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Option<Written<Access>> {
+    let value = table.any("access")?;
+    Some(match value.get_ref() {
+        DeValue::Table(_) | DeValue::Array(_) => reader.written(value, Access::Rules),
+        _ => match reader.text_of(value, "access", "a text: \"public\"") {
+            Some(text) => text.map(Access::Word(text.value.clone())),
+            None => reader.written(value, Access::Wrong),
+        },
+    })
+}
+
+/// What the TOML parser says, with what is most often behind it.
+fn syntax(source: usize, text: &str, error: &toml::de::Error) -> Problem {
+    let span = error.span().unwrap_or(0..text.len().min(1));
+    let start = span.start.min(text.len());
+    let line = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[line..].lines().next().unwrap_or_default();
+    let message = error.message().lines().next().unwrap_or("not TOML").to_owned();
+    let problem = Problem::new(
+        At::new(source, start..span.end.clamp(start, text.len())),
+        "this is not TOML",
+        message,
+    );
+    let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+    if error.message().starts_with("duplicate") {
+        problem
+            .why("the file says it twice, and only one of them could count")
+            .instead("keep one; a further mapping begins with a [[mapping]] line of its own")
+    } else if value.starts_with(|first: char| first.is_ascii_alphanumeric() || "/{$*".contains(first))
+        && !value.contains('"')
+    {
+        problem.instead("texts stand in quotes, durations and sizes too: linger = \"30s\"")
+    } else {
+        problem.instead("see https://toml.io for how a TOML file is written")
+    }
+}

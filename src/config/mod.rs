@@ -1,0 +1,144 @@
+//! The config: a TOML file as written, and what it means.
+//!
+//! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words` lists them)
+//! * `compile`: what an option means (`server`, `upstream`, `options`, `mapping` are its parts, `units` and `variables`
+//!   the small languages in its texts, `include` further files)
+//! * `agree`: what only shows when all mappings are seen together
+//! * `diagnostics`: what is wrong, told as a compiler would
+//! * `origin`: where each value came from
+//!
+//! Nothing but [`Config`] leaves this module, and no other part knows of it: each defines the options that it takes.
+
+mod agree;
+mod compile;
+mod diagnostics;
+mod file;
+mod include;
+mod log;
+mod mapping;
+mod options;
+mod origin;
+mod reader;
+mod server;
+#[cfg(test)]
+mod tests;
+mod units;
+mod upstream;
+mod url;
+mod variables;
+mod words;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+pub use diagnostics::Problems;
+pub use origin::{From, Origin};
+pub use variables::Environment;
+pub use words::Section;
+
+use crate::mapping::MappingId;
+use crate::process::logging;
+use crate::relay::Rule;
+use crate::upstream::Endpoint;
+use crate::upstream::feed::Notifications;
+use crate::{fanout, hub, server as public};
+use compile::Compiler;
+use diagnostics::{Problem, Source};
+
+/// What a config means.
+#[derive(Debug)]
+pub struct Config {
+    /// The public listeners.
+    pub server: public::Options,
+    /// The clients' streams.
+    pub fanout: fanout::Options,
+    /// The channels.
+    pub hub: hub::Options,
+    /// The server whose keys are relayed.
+    pub upstream: Upstream,
+    /// What is logged.
+    pub log: logging::Options,
+    /// The mappings, in the order they were written; included files follow the file that names them.
+    pub mappings: Vec<Rule>,
+    /// Where each value came from that is not a default, those of single mappings aside.
+    pub origin: Vec<Origin>,
+}
+
+/// The server whose keys are relayed.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Where it is, which database, and who logs in.
+    pub endpoint: Endpoint,
+    /// What is done about the server's setting of keyspace notifications.
+    pub notifications: Notifications,
+}
+
+/// Reads a config file and the files that it includes.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn load(path: &Path, environment: Environment<'_>) -> Result<Config, Problems> {
+    match fs::read_to_string(path) {
+        Ok(text) => compile(path, text, environment),
+        Err(error) => {
+            let mut problems = Problems::default();
+            let shown = path.display().to_string();
+            let unreadable = Problem::elsewhere(
+                shown,
+                format!("the config cannot be read: {}", diagnostics::reason(&error)),
+            );
+            problems.add(unreadable.instead("give the path of a file: keyrelay check /etc/keyrelay/keyrelay.toml"));
+            Err(problems)
+        }
+    }
+}
+
+/// Compiles the text of a config as if it had been read from `path`.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
+    problems.sources.push(Source {
+        path: path.to_path_buf(),
+        text: text.into(),
+    });
+    let Some(mut file) = file::parse(0, environment, &mut problems) else {
+        return Err(problems);
+    };
+    let mut compiler = Compiler {
+        environment,
+        problems: &mut problems,
+        origin: Vec::new(),
+    };
+    if let Some(list) = file.include.take() {
+        let main = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        compiler.include(&list, &mut vec![main], &mut Vec::new(), &mut file);
+    }
+    let (server, fanout, hub) = compiler.server(&file.server);
+    let log = compiler.log(&file.log);
+    let upstream = compiler.upstream(&file.upstream);
+    let defaults = compiler.options("defaults", &file.defaults, &options::Options::default());
+    let mut files = HashMap::new();
+    let compiled: Vec<mapping::Compiled> = (0..)
+        .map(MappingId)
+        .zip(&file.mappings)
+        .filter_map(|(id, mapping)| compiler.mapping(id, mapping, &defaults, &mut files))
+        .collect();
+    compiler.agreement(&compiled);
+    let origin = compiler.origin;
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mappings = compiled.into_iter().map(|mapping| mapping.rule).collect();
+    Ok(Config {
+        server,
+        fanout,
+        hub,
+        upstream,
+        log,
+        mappings,
+        origin,
+    })
+}

@@ -1,0 +1,391 @@
+//! Walks the tables of a TOML document and takes options out of them, each with its place; what does not fit is reported.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::diagnostics::{At, Problem, Problems};
+use super::variables::{self, Environment, VariableErrorKind};
+use super::words::{self, Section};
+
+/// A value and where it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Written<T> {
+    pub(crate) value: T,
+    pub(crate) at: At,
+    /// The variables of the environment that it was made from.
+    pub(crate) variables: Vec<String>,
+    /// Where the first byte of a text stands in the file, when the file holds it byte for byte.
+    pub(crate) verbatim: Option<usize>,
+}
+
+impl<T> Written<T> {
+    /// The place of some bytes of a text; of the whole value where escapes or variables hide them.
+    pub(crate) fn part(&self, range: Range<usize>) -> At {
+        match self.verbatim {
+            Some(start) => At::new(self.at.source, start + range.start..start + range.end),
+            None => self.at,
+        }
+    }
+
+    pub(crate) fn map<U>(&self, value: U) -> Written<U> {
+        Written {
+            value,
+            at: self.at,
+            variables: self.variables.clone(),
+            verbatim: None,
+        }
+    }
+}
+
+/// A list and where it was written.
+pub(crate) type List = Written<Vec<Written<String>>>;
+
+/// What reading needs to know of its surroundings.
+pub(crate) struct Reader<'a> {
+    pub(crate) source: usize,
+    pub(crate) text: Arc<str>,
+    pub(crate) environment: Environment<'a>,
+    pub(crate) problems: &'a mut Problems,
+}
+
+/// A table of the document whose options are being taken.
+pub(crate) struct Table<'t, 'i> {
+    pub(crate) section: Section,
+    pub(crate) at: At,
+    entries: &'t DeTable<'i>,
+}
+
+impl<'t, 'i> Table<'t, 'i> {
+    /// Begins with a table: what is not an option of its section is reported.
+    pub(crate) fn new(
+        reader: &mut Reader<'_>,
+        section: Section,
+        span: Range<usize>,
+        entries: &'t DeTable<'i>,
+    ) -> Table<'t, 'i> {
+        for (key, _) in entries {
+            let name: &str = key.get_ref();
+            if !section.options().contains(&name) {
+                let at = At::new(reader.source, key.span());
+                reader.problems.add(unknown(section, name, at));
+            }
+        }
+        Table {
+            section,
+            at: At::new(reader.source, span),
+            entries,
+        }
+    }
+
+    fn get(&self, option: &str) -> Option<&'t Spanned<DeValue<'i>>> {
+        debug_assert!(
+            self.section.options().contains(&option),
+            "{option} is not in the list of options"
+        );
+        self.entries.get(option)
+    }
+
+    /// Where the name of an option stands.
+    pub(crate) fn name_at(&self, option: &str) -> Option<At> {
+        self.entries
+            .get_key_value(option)
+            .map(|(key, _)| At::new(self.at.source, key.span()))
+    }
+
+    pub(crate) fn text(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<String>> {
+        reader.text_of(self.get(option)?, option, "a text in quotes")
+    }
+
+    pub(crate) fn flag(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<bool>> {
+        let value = self.get(option)?;
+        if let Some(flag) = value.get_ref().as_bool() {
+            return Some(reader.written(value, flag));
+        }
+        let text = reader.variable_text(value, option, "true or false, without quotes")?;
+        match text.value.parse() {
+            Ok(flag) => Some(text.map(flag)),
+            Err(_) => reader.wrong_type(value, option, "true or false, without quotes"),
+        }
+    }
+
+    pub(crate) fn number(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<i64>> {
+        const EXPECTED: &str = "a whole number, without quotes";
+        let value = self.get(option)?;
+        if let Some(number) = value.get_ref().as_integer() {
+            let digits = number.as_str().replace('_', "");
+            return match i64::from_str_radix(&digits, number.radix()) {
+                Ok(number) => Some(reader.written(value, number)),
+                Err(_) => reader.wrong_type(value, option, EXPECTED),
+            };
+        }
+        let text = reader.variable_text(value, option, EXPECTED)?;
+        match text.value.parse() {
+            Ok(number) => Some(text.map(number)),
+            Err(_) => reader.wrong_type(value, option, EXPECTED),
+        }
+    }
+
+    /// A list of texts.
+    pub(crate) fn texts(&self, reader: &mut Reader<'_>, option: &str) -> Option<List> {
+        let value = self.get(option)?;
+        let Some(array) = value.get_ref().as_array() else {
+            return reader.wrong_type(value, option, "a list of texts, e.g. [\"a\", \"b\"]");
+        };
+        let items = array
+            .iter()
+            .filter_map(|item| reader.text_of(item, option, "a list of texts in quotes"))
+            .collect();
+        Some(reader.written(value, items))
+    }
+
+    /// A value of any type, for options that take several.
+    pub(crate) fn any(&self, option: &str) -> Option<&'t Spanned<DeValue<'i>>> {
+        self.get(option)
+    }
+
+    /// A table within this one.
+    pub(crate) fn table(&self, reader: &mut Reader<'_>, option: &str, section: Section) -> Option<Table<'t, 'i>> {
+        let value = self.get(option)?;
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Table::new(reader, section, value.span(), table)),
+            DeValue::Array(_) if self.section == Section::Top => {
+                let at = At::new(reader.source, value.span());
+                reader.problems.add(
+                    Problem::new(at, format!("`{option}` is given as a list"), "one table is expected")
+                        .why(format!("there is one `{option}`; only mappings may be many"))
+                        .instead(format!("write [{option}] with single brackets, once")),
+                );
+                None
+            }
+            _ => reader.wrong_type(value, option, table_example(section)),
+        }
+    }
+
+    /// The tables of a `[[section]]`.
+    pub(crate) fn tables(&self, reader: &mut Reader<'_>, option: &str, section: Section) -> Vec<Table<'t, 'i>> {
+        let Some(value) = self.get(option) else {
+            return Vec::new();
+        };
+        let Some(array) = value.get_ref().as_array() else {
+            let at = self.name_at(option).unwrap_or(self.at);
+            reader.problems.add(
+                Problem::new(
+                    at,
+                    format!("`{option}` is given as a single table"),
+                    "a list of tables is expected",
+                )
+                .why("there can be many mappings, so each one begins with double brackets")
+                .instead(format!("write [[{option}]]")),
+            );
+            return Vec::new();
+        };
+        array
+            .iter()
+            .filter_map(|item| match item.get_ref() {
+                DeValue::Table(table) => Some(Table::new(reader, section, item.span(), table)),
+                _ => reader.wrong_type(item, option, "a table"),
+            })
+            .collect()
+    }
+}
+
+impl Reader<'_> {
+    pub(crate) fn written<T>(&self, value: &Spanned<DeValue<'_>>, inner: T) -> Written<T> {
+        Written {
+            value: inner,
+            at: At::new(self.source, value.span()),
+            variables: Vec::new(),
+            verbatim: None,
+        }
+    }
+
+    /// A text with its variables put in.
+    pub(crate) fn text_of(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        option: &str,
+        expected: &str,
+    ) -> Option<Written<String>> {
+        let Some(text) = value.get_ref().as_str() else {
+            return self.wrong_type(value, option, expected);
+        };
+        let span = value.span();
+        let verbatim = verbatim(&self.text, span.clone(), text);
+        match variables::expand(text, self.environment) {
+            Ok(expanded) => Some(Written {
+                value: expanded.text,
+                at: At::new(self.source, span),
+                variables: expanded.used,
+                verbatim: verbatim.filter(|_| !expanded.changed),
+            }),
+            Err(errors) => {
+                for error in errors {
+                    let at = verbatim.map_or(span.clone(), |start| start + error.at.start..start + error.at.end);
+                    self.problems
+                        .add(variable_problem(error.kind, At::new(self.source, at)));
+                }
+                None
+            }
+        }
+    }
+
+    /// A text that is only there to carry a variable, since those stand in quotes whatever they hold.
+    fn variable_text(&mut self, value: &Spanned<DeValue<'_>>, option: &str, expected: &str) -> Option<Written<String>> {
+        match value.get_ref().as_str() {
+            Some(text) if text.contains("${") => self.text_of(value, option, expected),
+            _ => self.wrong_type(value, option, expected),
+        }
+    }
+
+    /// Reports that a value has the wrong type.
+    pub(crate) fn wrong_type<T>(&mut self, value: &Spanned<DeValue<'_>>, option: &str, expected: &str) -> Option<T> {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "a text",
+            DeValue::Integer(_) | DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        let written = self.text.get(value.span()).unwrap_or_default();
+        let mut problem = Problem::new(
+            At::new(self.source, value.span()),
+            format!("`{option}` has the wrong type"),
+            format!("this is {found}"),
+        )
+        .why(format!("`{option}` is {expected}"));
+        // A scalar where a text or a list of texts belongs only lacks its quotes or its brackets.
+        let quoted = if written.starts_with(['"', '\'']) {
+            written.to_owned()
+        } else {
+            format!("\"{written}\"")
+        };
+        let bare = written.trim_matches(['"', '\'']);
+        let scalar = !matches!(value.get_ref(), DeValue::Array(_) | DeValue::Table(_)) && !written.contains('\n');
+        if scalar && expected.starts_with("a list of texts, ") {
+            problem = problem.instead(format!("write {option} = [{quoted}]"));
+        } else if scalar && expected.starts_with("a text") {
+            problem = problem.instead(format!("write {option} = {quoted}"));
+        } else if scalar && expected.ends_with("without quotes") && bare != written && is_bare(bare, expected) {
+            problem = problem.instead(format!("write {option} = {bare}"));
+        }
+        self.problems.add(problem);
+        None
+    }
+}
+
+fn is_bare(text: &str, expected: &str) -> bool {
+    if expected.starts_with("true") {
+        text.parse::<bool>().is_ok()
+    } else {
+        text.parse::<i64>().is_ok()
+    }
+}
+
+fn table_example(section: Section) -> &'static str {
+    match section {
+        Section::Retain => "a table, e.g. { messages = 100, age = \"5m\" }",
+        Section::Server => "a table that begins with a line [server]",
+        Section::Log => "a table that begins with a line [log]",
+        Section::Upstream => "a table that begins with a line [upstream]",
+        _ => "a table",
+    }
+}
+
+/// Where a text begins in the file, if it stands there byte for byte between its quotes.
+fn verbatim(file: &str, span: Range<usize>, text: &str) -> Option<usize> {
+    let written = file.get(span.clone())?;
+    let (start, inner) = ["\"\"\"", "'''", "\"", "'"].iter().find_map(|quote| {
+        let inner = written.strip_prefix(quote)?.strip_suffix(quote)?;
+        // TOML drops a newline that follows the opening quotes of a text of several lines.
+        let newline = match quote.len() {
+            3 if inner.starts_with("\r\n") => 2,
+            3 if inner.starts_with('\n') => 1,
+            _ => 0,
+        };
+        Some((span.start + quote.len() + newline, &inner[newline..]))
+    })?;
+    (inner == text).then_some(start)
+}
+
+fn unknown(section: Section, name: &str, at: At) -> Problem {
+    let title = section.title();
+    let planned = section.planned().iter().find(|(word, _)| *word == name);
+    if let Some((_, what)) = planned {
+        return Problem::new(
+            at,
+            format!("`{name}` is not in this release"),
+            "known, but not yet built",
+        )
+        .why(format!("it is planned for a later release: {what}"))
+        .instead("leave it out".to_owned());
+    }
+    let place = if section == Section::Top {
+        "at the top of the file".to_owned()
+    } else {
+        format!("in {title}")
+    };
+    let problem = Problem::new(
+        at,
+        format!("unknown option `{name}` {place}"),
+        "no option has this name",
+    )
+    .why("an option that is not known is refused, so that a misspelt one is not passed over in silence");
+    if let Some(word) = words::nearest(name, section.options().iter().copied()) {
+        let word = if section == Section::Top {
+            header(word)
+        } else {
+            format!("`{word}`")
+        };
+        return problem.instead(format!("did you mean {word}?"));
+    }
+    match Section::home_of(name) {
+        Some(home) if home != section => match (section, home) {
+            (Section::Defaults, Section::Mapping) => {
+                problem.instead(format!("`{name}` belongs to one mapping: write it in each [[mapping]]"))
+            }
+            (_, Section::Top) => problem.instead(format!("write {} before the first section", header(name))),
+            _ => problem.instead(format!("`{name}` belongs in {}", home.title())),
+        },
+        _ => problem.instead(format!(
+            "the options here are {}",
+            section
+                .options()
+                .iter()
+                .map(|word| format!("`{word}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
+    }
+}
+
+fn header(word: &str) -> String {
+    match word {
+        "include" => "`include`".to_owned(),
+        "mapping" => "`[[mapping]]`".to_owned(),
+        _ => format!("`[{word}]`"),
+    }
+}
+
+fn variable_problem(kind: VariableErrorKind, at: At) -> Problem {
+    match kind {
+        VariableErrorKind::Unset(name) => Problem::new(at, format!("the variable `{name}` is not set"), "has no value")
+            .why("an empty value in its place could mean something else than was meant")
+            .instead(format!(
+                "set {name} in keyrelay's environment, or give a default: ${{{name}:-…}}"
+            )),
+        VariableErrorKind::Name(name) => Problem::new(
+            at,
+            format!("`{name}` is not the name of a variable"),
+            "between `${` and `}`",
+        )
+        .why("a name is made of letters, digits and `_` and does not begin with a digit")
+        .instead("to write a `${` that stands for itself, double the dollar: `$${`"),
+        VariableErrorKind::Open => Problem::new(at, "a `${` without its `}`", "begins here")
+            .why("`${NAME}` stands for the value of a variable of the environment")
+            .instead("close it, or write `$${` for a `${` that stands for itself"),
+    }
+}

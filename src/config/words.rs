@@ -1,0 +1,178 @@
+//! Every option that a config may hold, and those of which a later release will know.
+
+/// The sections of a config file, the mappings' first line being `[[mapping]]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Section {
+    /// What stands before the first header.
+    Top,
+    /// `[server]`
+    Server,
+    /// `[log]`
+    Log,
+    /// `[upstream]`
+    Upstream,
+    /// `[defaults]`
+    Defaults,
+    /// `[[mapping]]`
+    Mapping,
+    /// `retain = { … }` of a mapping or of the defaults
+    Retain,
+}
+
+impl Section {
+    /// All sections, in the order of the documented file.
+    pub const ALL: [Section; 7] = [
+        Section::Top,
+        Section::Server,
+        Section::Log,
+        Section::Upstream,
+        Section::Defaults,
+        Section::Mapping,
+        Section::Retain,
+    ];
+
+    /// How the section is written in a sentence.
+    pub fn title(self) -> &'static str {
+        match self {
+            Section::Top => "the top of the file",
+            Section::Server => "`[server]`",
+            Section::Log => "`[log]`",
+            Section::Upstream => "`[upstream]`",
+            Section::Defaults => "`[defaults]`",
+            Section::Mapping => "`[[mapping]]`",
+            Section::Retain => "`retain`",
+        }
+    }
+
+    /// Every option of the section.
+    pub fn options(self) -> &'static [&'static str] {
+        match self {
+            Section::Top => &["include", "server", "log", "upstream", "defaults", "mapping"],
+            Section::Server => &[
+                "listen",
+                "path",
+                "origins",
+                "heartbeat",
+                "write_timeout",
+                "drain",
+                "max_channels",
+            ],
+            Section::Log => &["level", "format"],
+            Section::Upstream => &[
+                "url",
+                "url_file",
+                "username",
+                "password",
+                "password_file",
+                "notifications",
+            ],
+            // All options of a mapping but the three that only one mapping can have.
+            Section::Defaults => MAPPING.split_at(3).1,
+            Section::Mapping => &MAPPING,
+            Section::Retain => &["messages", "bytes", "age"],
+        }
+    }
+
+    /// Options that are planned and not in this release, each with what it will do.
+    pub(crate) fn planned(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Section::Top => &[
+                ("admin", "the listener for health, metrics and status"),
+                ("access", "tokens, signed names and asking the app"),
+            ],
+            Section::Server => &[
+                (
+                    "tls",
+                    "TLS on the listener (until then, let a proxy in front of keyrelay end it)",
+                ),
+                ("max_connections", "a limit of connections"),
+            ],
+            Section::Upstream => &[
+                (
+                    "source",
+                    "the choice between notifications and client tracking; notifications are used",
+                ),
+                (
+                    "verify",
+                    "the slow background read that repairs what nothing else noticed",
+                ),
+                ("tls", "TLS to the server"),
+            ],
+            Section::Defaults | Section::Mapping => &[
+                ("subscribe", "mapping a Pub/Sub channel in place of keys"),
+                ("poll", "reading keys again and again whose changes are silent"),
+                (
+                    "verify",
+                    "the slow background read that repairs what nothing else noticed",
+                ),
+            ],
+            Section::Log | Section::Retain => &[],
+        }
+    }
+
+    /// The section in which a misplaced option belongs.
+    pub(crate) fn home_of(option: &str) -> Option<Section> {
+        Section::ALL
+            .into_iter()
+            .find(|section| *section != Section::Defaults && section.options().contains(&option))
+    }
+}
+
+/// The options of a mapping; the first three cannot be defaults.
+const MAPPING: [&str; 19] = [
+    "key",
+    "channel",
+    "access",
+    "mode",
+    "on",
+    "event_name",
+    "linger",
+    "snapshot",
+    "retain",
+    "max_value",
+    "min_interval",
+    "expires",
+    "fields",
+    "decode",
+    "format",
+    "template",
+    "template_file",
+    "absent",
+    "on_reset",
+];
+
+/// The word nearest to a misspelt one, if one is near enough to be what was meant.
+pub(crate) fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let written = written.to_lowercase().replace('-', "_");
+    words
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(&written, word), word))
+        // A third of the letters may be wrong, so that short words are not taken for one another.
+        .filter(|(distance, word)| *distance <= (word.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misspelt_words_find_home() {
+        let mapping = Section::Mapping.options();
+        assert_eq!(nearest("chanel", mapping.iter().copied()), Some("channel"));
+        assert_eq!(nearest("Channel", mapping.iter().copied()), Some("channel"));
+        assert_eq!(nearest("min-interval", mapping.iter().copied()), Some("min_interval"));
+        assert_eq!(nearest("colour", mapping.iter().copied()), None);
+        assert_eq!(Section::home_of("heartbeat"), Some(Section::Server));
+    }
+
+    #[test]
+    fn defaults_hold_what_mappings_hold() {
+        for option in ["key", "channel", "access"] {
+            assert!(Section::Mapping.options().contains(&option));
+            assert!(!Section::Defaults.options().contains(&option));
+        }
+        assert!(Section::Defaults.options().contains(&"mode"));
+    }
+}

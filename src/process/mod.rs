@@ -1,0 +1,3 @@
+//! The process itself: what it logs.
+
+pub mod logging;
