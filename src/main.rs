@@ -1,3 +1,7 @@
 //! The `keyrelay` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keyrelay::cli::main()
+}

@@ -1,0 +1,143 @@
+//! The commands, and what they print.
+
+mod check;
+mod explain;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+/// A config that cannot be used: EX_CONFIG of sysexits.h, which tells a supervisor that starting again is no use.
+const EXIT_CONFIG: u8 = 78;
+
+/// Where a config is looked for when none is named: beside oneself while trying things out, else where packages put it.
+const PLACES: [&str; 2] = ["keyrelay.toml", "/etc/keyrelay/keyrelay.toml"];
+
+/// Change a key, see it in every browser.
+///
+/// keyrelay runs beside an app, listens to the key events of its KeyDB, Valkey or Redis, and sends what changed to the
+/// browsers that subscribed, over Server-Sent Events or WebSocket. Which keys go to which channel is written in a TOML
+/// file.
+#[derive(Debug, Parser)]
+#[command(name = "keyrelay", version, arg_required_else_help = true, after_long_help = MORE, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const MORE: &str = "\
+A first config, keyrelay.toml:
+  [[mapping]]
+  key    = \"cart:{user}\"      # every key of this form …
+  access = \"public\"           # … is a channel of the same name, open to everyone
+
+Try it:
+  keyrelay check keyrelay.toml
+  keyrelay run keyrelay.toml
+  curl -N 'http://127.0.0.1:7400/events?channel=cart:42'
+  redis-cli set cart:42 hello
+
+Where the config comes from:
+  The file that is named, else ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml.
+  ${VAR} and ${VAR:-default} in its texts are taken from the environment.
+  REDIS_URL and PORT count only where the file says nothing.
+
+Exit codes:
+  0   all went well
+  1   it failed while running
+  2   the command line was not understood
+  78  the config cannot be used; the reasons are on standard error";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tell everything that is wrong with a config, or that nothing is
+    ///
+    /// Each problem is shown with its file and line, why it is one, and what to write instead. Nothing is connected to.
+    #[command(after_long_help = "Example:\n  keyrelay check keyrelay.toml && systemctl restart keyrelay")]
+    Check {
+        /// The config [default: ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml]
+        file: Option<PathBuf>,
+    },
+    /// Tell what the mappings make of a key, or where the keys of a channel are
+    ///
+    /// Shows which mappings take it, with captures, channel and payload, and why the others do not.
+    #[command(
+        after_long_help = "Examples:\n  keyrelay explain cart:42\n  keyrelay explain --channel room:lobby --config keyrelay.toml"
+    )]
+    Explain {
+        /// The key, byte for byte as the server has it
+        #[arg(required_unless_present = "channel", conflicts_with = "channel")]
+        key: Option<OsString>,
+        /// The channel, as a client names it
+        #[arg(long, value_name = "NAME")]
+        channel: Option<String>,
+        /// The config [default: ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// Does what the arguments of the process say.
+pub fn main() -> ExitCode {
+    // clap ends the process by itself only through `parse`; here main stays the one place that does.
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(told) => {
+            // Nothing can be said any more if the terminal went away.
+            let _ = told.print();
+            return ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match arguments.command {
+        Command::Check { file } => check::check(file),
+        Command::Explain { key, channel, config } => explain::explain(key, channel, config),
+    };
+    done.unwrap_or_else(|error| {
+        complain(&format!("keyrelay: {error:#}\n"));
+        ExitCode::FAILURE
+    })
+}
+
+/// The config that a command is about. What is wrong with it is told, and the exit code returned that says so.
+fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
+    let found = named.or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()));
+    let Some(path) = found else {
+        complain(&format!(
+            "keyrelay: no config: none was named, and there is neither ./{} nor {}\n\
+             name one, or write a first one as `keyrelay --help` shows\n",
+            PLACES[0], PLACES[1]
+        ));
+        return Err(ExitCode::from(EXIT_CONFIG));
+    };
+    let environment = |name: &str| std::env::var(name).ok();
+    match config::load(&path, &environment) {
+        Ok(config) => Ok((path, config)),
+        Err(problems) => {
+            complain(&problems.render(Path::new(&path), colours()));
+            Err(ExitCode::from(EXIT_CONFIG))
+        }
+    }
+}
+
+/// Colours are for people: not for files and pipes, nor for those who asked for none (no-color.org).
+fn colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn complain(text: &str) {
+    // Nothing can be said any more if standard error is gone.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
