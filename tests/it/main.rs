@@ -7,6 +7,8 @@
 
 mod harness;
 
+/// What the relay asks of the server.
+mod burden;
 /// The commands: what they print and how they end.
 mod cli;
 /// What a client gets for each kind of value, payload and mapping.
@@ -17,6 +19,10 @@ mod events;
 mod fairness;
 /// The URLs: answers, refusals, and who may ask from where.
 mod http;
+/// Ten thousand idle subscribers.
+mod many;
+/// Patterns without captures mean what the server means by them.
+mod patterns;
 /// Coming back with a cursor.
 mod resume;
 /// The orderly end of the process.
