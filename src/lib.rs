@@ -37,4 +37,5 @@ pub mod process;
 pub mod relay;
 pub mod server;
 pub mod session;
+pub mod transport;
 pub mod upstream;

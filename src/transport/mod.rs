@@ -1,0 +1,223 @@
+//! The bytes of messages, control events, heartbeats and endings, in SSE and in WebSocket. No I/O, no clock.
+//!
+//! What all subscribers of a channel get alike is encoded once and kept with the message ([`encoded`]). The shared SSE
+//! frame is one chunk of an HTTP/1.1 body; where there are no chunks, [`sse::without_chunk`] shows the event inside it.
+
+mod control;
+pub mod sse;
+#[cfg(test)]
+mod tests;
+pub mod ws;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::hub::{Body, Channel, Cursor, Encoding, Message, Payload};
+use crate::session::{Ending, Rendition, Step};
+use control::Control;
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Server-Sent Events; every frame is a chunk.
+    Sse,
+    /// WebSocket with JSON messages.
+    WebSocket,
+    /// WebSocket with bare payloads: of nothing else is the client told.
+    RawWebSocket,
+}
+
+/// Renditions of one transport among the encodings that a message caches.
+const RENDITIONS: usize = 3;
+
+impl Transport {
+    fn encoding(self, rendition: Rendition) -> Encoding {
+        let rendition = match (self, rendition) {
+            // A bare payload has no id to leave out.
+            (Transport::RawWebSocket, Rendition::Catchup) => Rendition::Live,
+            (_, rendition) => rendition,
+        };
+        Encoding(self as usize * RENDITIONS + rendition as usize)
+    }
+}
+
+const _: () = assert!(Transport::RawWebSocket as usize * RENDITIONS + (Rendition::Snapshot as usize) < Encoding::COUNT);
+
+/// The frame of a step, `epoch` being the process's own; empty if this transport has nothing to say of it.
+pub fn step(step: &Step, transport: Transport, epoch: u64) -> Bytes {
+    let (event, id) = match step {
+        Step::Message { message, rendition } => return encoded(message, transport, *rendition, epoch).clone(),
+        Step::OnReset { channel, payload } => return payload_frame(channel, payload, &payload.live, None, transport),
+        Step::Ready {
+            channels,
+            cursor,
+            reference,
+        } => {
+            let reference = *reference;
+            let event = Control::Ready {
+                channels,
+                cursor: *cursor,
+                reference,
+            };
+            // In JSON the cursor is a member of its own.
+            (event, (transport == Transport::Sse).then_some(*cursor))
+        }
+        Step::Reset { channel, reason } => (Control::Reset { channel, reason }, None),
+        Step::Gap { channel, reason } => {
+            let missed = None;
+            let event = Control::Gap {
+                channel,
+                reason,
+                missed,
+            };
+            (event, None)
+        }
+    };
+    control_frame(&event, id, transport).unwrap_or_default()
+}
+
+/// The shared frame of a message, `epoch` being the process's own; empty if this transport has nothing to say of it.
+pub fn encoded(message: &Message, transport: Transport, rendition: Rendition, epoch: u64) -> &Bytes {
+    message.encoded(transport.encoding(rendition), |message| {
+        encode(message, transport, rendition, epoch).unwrap_or_default()
+    })
+}
+
+fn encode(message: &Message, transport: Transport, rendition: Rendition, epoch: u64) -> Option<Bytes> {
+    let id = (rendition == Rendition::Live).then_some(Cursor {
+        epoch,
+        sequence: message.sequence,
+        set: None,
+    });
+    let channel = &*message.channel;
+    let name = &channel.name;
+    let event = match &message.body {
+        Body::Change(payload) => {
+            let snapshot = rendition == Rendition::Snapshot;
+            let bytes = if snapshot {
+                payload.snapshot()
+            } else {
+                (&*payload.live).into()
+            };
+            return Some(payload_frame(channel, payload, &bytes, id, transport));
+        }
+        Body::Unsendable => return None,
+        Body::Stale { reason, since } => Control::Stale {
+            channel: name,
+            reason: reason.0,
+            since: *since,
+        },
+        Body::Fresh { reason, since } => Control::Fresh {
+            channel: name,
+            reason: reason.0,
+            since: *since,
+        },
+        Body::Gap { reason, missed } => Control::Gap {
+            channel: name,
+            reason: reason.0,
+            missed: *missed,
+        },
+    };
+    control_frame(&event, id, transport)
+}
+
+/// The frame of one rendition of a payload.
+fn payload_frame(
+    channel: &Channel,
+    payload: &Payload,
+    bytes: &[u8],
+    id: Option<Cursor>,
+    transport: Transport,
+) -> Bytes {
+    match transport {
+        Transport::Sse => sse::event(id, channel.event_name.as_deref(), bytes),
+        Transport::WebSocket => ws::message(channel, id, bytes, payload.json),
+        Transport::RawWebSocket => ws::text(bytes),
+    }
+}
+
+fn control_frame(event: &Control<'_>, id: Option<Cursor>, transport: Transport) -> Option<Bytes> {
+    match transport {
+        Transport::Sse => Some(sse::control(event, id)),
+        Transport::WebSocket => Some(ws::control(event, id)),
+        Transport::RawWebSocket => None,
+    }
+}
+
+/// What an idle stream is sent, so that neither side nor anyone between takes it for dead.
+pub fn heartbeat(transport: Transport) -> Bytes {
+    match transport {
+        Transport::Sse => Bytes::from_static(sse::HEARTBEAT),
+        Transport::WebSocket | Transport::RawWebSocket => Bytes::from_static(ws::PING),
+    }
+}
+
+/// The last bytes of a stream, up to and with the end of an HTTP/1.1 body or the close frame. `retry` is the time after
+/// which this client is to come back, if it is to.
+pub fn ending(ending: Ending, retry: Duration, transport: Transport) -> Bytes {
+    let mut bytes = Vec::new();
+    // To one who has gone there is nothing to say.
+    if ending != Ending::Gone {
+        let event = Control::end(ending, retry);
+        bytes.extend_from_slice(&control_frame(&event, None, transport).unwrap_or_default());
+    }
+    match transport {
+        Transport::Sse => bytes.extend_from_slice(sse::LAST_CHUNK),
+        Transport::WebSocket | Transport::RawWebSocket => {
+            bytes.extend_from_slice(&ws::close(ending.close_code(), control::description(ending)));
+        }
+    }
+    bytes.into()
+}
+
+/// Milliseconds, as browsers take them.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Writes header lines. A name or value with a line end is left out: what stands after it would be another header.
+fn write_headers<'a>(out: &mut Vec<u8>, headers: impl Iterator<Item = (&'a str, &'a [u8])>) {
+    let safe = |bytes: &[u8]| !bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    for (name, value) in headers.filter(|(name, value)| safe(name.as_bytes()) && safe(value)) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes text as a JSON string.
+fn write_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a Vec takes all that is written, and a string is always JSON");
+}
+
+/// A frame whose head is known only when its body is: room is left for the head, and what is not needed of it is cut
+/// off in front, so that the body is written once.
+struct Frame(Vec<u8>);
+
+impl Frame {
+    /// The longest heads: `ffffffff\r\n` of a chunk, two bytes and a 64-bit length of a WebSocket frame.
+    const HEAD: usize = 10;
+
+    fn new(expected: usize) -> Frame {
+        let mut bytes = Vec::with_capacity(Frame::HEAD + expected);
+        bytes.resize(Frame::HEAD, 0);
+        Frame(bytes)
+    }
+
+    fn body(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+
+    fn body_len(&self) -> usize {
+        self.0.len() - Frame::HEAD
+    }
+
+    /// Puts the head, at most [`Frame::HEAD`] bytes, before the body.
+    fn finish(mut self, head: &[u8]) -> Bytes {
+        let start = Frame::HEAD - head.len();
+        self.0[start..Frame::HEAD].copy_from_slice(head);
+        Bytes::from(self.0.into_boxed_slice()).slice(start..)
+    }
+}
