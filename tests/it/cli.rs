@@ -1,9 +1,14 @@
 //! The commands: what they print and how they end.
 
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-use crate::harness::{PROGRAM, mapping};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::http::get;
+use crate::harness::{PROGRAM, eventually, mapping};
 
 fn keyrelay(arguments: &[&str]) -> Output {
     Command::new(PROGRAM)
@@ -52,14 +57,14 @@ fn help_teaches() {
 
 #[test]
 fn a_wrong_command_line_ends_with_2() {
-    for arguments in [
-        &[] as &[&str],
+    let wrong: [&[&str]; 5] = [
+        &[],
         &["dance"],
-        &["run"],
         &["run", "--dance", "file"],
-        &["check"],
+        &["check", "a", "b"],
         &["explain"],
-    ] {
+    ];
+    for arguments in wrong {
         let output = keyrelay(arguments);
         ends_with(&output, 2);
         assert!(
@@ -132,17 +137,7 @@ fn explaining_keys_and_channels() {
         mapping("key = \"user:{id}\""),
     ];
     let file = config(dir.path(), &mappings.concat());
-    // The options of the command are asked of its help, so that this test says what it means and not where.
-    let help = text(&keyrelay(&["explain", "--help"]).stdout);
-    assert!(help.contains("--channel"), "{help}");
-    let with = |arguments: &[&str]| {
-        let mut all = vec!["explain"];
-        all.extend_from_slice(arguments);
-        if help.contains("--config") {
-            all.extend_from_slice(&["--config", &file]);
-        }
-        keyrelay(&all)
-    };
+    let with = |arguments: &[&str]| keyrelay(&[&["explain", "--config", file.as_str()], arguments].concat());
     let output = with(&["cart:42"]);
     ends_with(&output, 0);
     let told = text(&output.stdout);
@@ -150,4 +145,53 @@ fn explaining_keys_and_channels() {
     let output = with(&["--channel", "basket:7"]);
     ends_with(&output, 0);
     assert!(text(&output.stdout).contains("cart:7"), "{}", text(&output.stdout));
+}
+
+/// The demo brings its own server, shows a page, prints a line to type, and leaves nothing behind.
+#[test]
+fn the_demo_cleans_up() {
+    let mut demo = Command::new(PROGRAM)
+        .arg("demo")
+        .env_remove("REDIS_URL")
+        .env_remove("PORT")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("the command runs");
+    let mut printed = String::new();
+    let mut lines = BufReader::new(demo.stdout.take().expect("stdout is piped")).lines();
+    let after = |text: &str, mark: &str| -> Option<u16> {
+        let (_, rest) = text.split_once(mark)?;
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    let (page, server) = loop {
+        let line = lines
+            .next()
+            .expect("the demo says where the page is and what to type")
+            .expect("text");
+        printed.push_str(&line);
+        printed.push('\n');
+        if let (Some(page), Some(server)) = (after(&printed, "http://127.0.0.1:"), after(&printed, "redis-cli -p ")) {
+            break (page, server);
+        }
+    };
+    let page = get(([127, 0, 0, 1], page).into(), "/");
+    assert_eq!(page.status(), 200);
+    assert!(
+        page.header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/html"))
+    );
+    assert!(
+        page.text().contains("EventSource") || page.text().contains("WebSocket"),
+        "{}",
+        page.text()
+    );
+    let server_runs = || TcpStream::connect(("127.0.0.1", server)).is_ok();
+    assert!(server_runs(), "{printed}");
+    kill_process(Pid::from_child(&demo), Signal::INT).expect("the demo can be signalled");
+    let status = eventually("the demo ends", || demo.try_wait().expect("the demo can be waited for"));
+    assert!(status.success(), "{status}");
+    assert!(!server_runs(), "the server is still there");
 }
