@@ -173,7 +173,7 @@ fn the_demo_cleans_up() {
             .expect("text");
         printed.push_str(&line);
         printed.push('\n');
-        if let (Some(page), Some(server)) = (after(&printed, "http://127.0.0.1:"), after(&printed, "redis-cli -p ")) {
+        if let (Some(page), Some(server)) = (after(&printed, "open   http://127.0.0.1:"), after(&printed, "-cli -p ")) {
             break (page, server);
         }
     };
