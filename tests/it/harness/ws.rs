@@ -63,11 +63,11 @@ impl Ws {
                     .as_str()
                     .unwrap_or_else(|| panic!("no type in {text}"))
                     .to_owned();
+                let id = frame["id"].as_str().map(str::to_owned);
+                if let Some(id) = &id {
+                    self.memory.cursor = Some(self.cursor_after(id));
+                }
                 if kind == "message" {
-                    let id = frame["id"].as_str().map(str::to_owned);
-                    if let Some(id) = &id {
-                        self.memory.cursor = Some(self.cursor_after(id));
-                    }
                     let data = frame["data"].clone();
                     let message = Message {
                         id,
