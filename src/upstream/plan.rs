@@ -81,3 +81,6 @@ fn escaped(literal: &[u8]) -> Vec<u8> {
     }
     glob
 }
+
+#[cfg(test)]
+mod tests;

@@ -274,3 +274,6 @@ impl<'a> Iterator for Keys<'a> {
         Some(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,5 +31,7 @@ mod shutdown;
 mod slow_client;
 /// Snapshot, `ready`, then changes, with no hole between them.
 mod subscribe;
+/// The feed of key events and the reader of values, by themselves.
+mod upstream;
 /// The server goes away and comes back.
 mod upstream_loss;

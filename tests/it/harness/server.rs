@@ -64,6 +64,11 @@ impl Server {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
+    /// The path of its Unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("server.sock")
+    }
+
     pub fn url(&self) -> String {
         format!("redis://{}/0", self.address())
     }
@@ -126,8 +131,9 @@ impl Server {
     fn try_start(&mut self) -> bool {
         let dir = self.dir.path();
         let config = format!(
-            "port {}\nbind 127.0.0.1\ndir {}\nlogfile {}\nsave \"\"\nappendonly no\ndaemonize no\n",
+            "port {}\nbind 127.0.0.1\nunixsocket {}\ndir {}\nlogfile {}\nsave \"\"\nappendonly no\ndaemonize no\n",
             self.port,
+            self.socket().display(),
             dir.display(),
             dir.join("server.log").display(),
         );
