@@ -45,6 +45,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands that fred gathers before it writes them out: more than one batch has.
 const FEED_COUNT: u64 = 100_000;
 
+/// Most keys that a page of a scan looks at. From 100 on KeyDB 6.3 scans on another thread, for which it makes a
+/// snapshot of the database, and leaves commands that came together with the SCAN unanswered until more bytes come.
+pub const SCAN_COUNT: u32 = 99;
+
 /// What a reader connects to.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -241,7 +245,8 @@ impl Reader {
             .collect()
     }
 
-    /// One page of all keys, or of those that `glob` matches; the server looks at about `count` keys for it.
+    /// One page of all keys, or of those that `glob` matches; the server looks at about `count` keys for it, and at
+    /// no more than [`SCAN_COUNT`].
     ///
     /// # Errors
     /// Why there is no page; the cursor stays good as long as the connection does.
@@ -250,7 +255,10 @@ impl Reader {
         if let Some(glob) = glob {
             words.extend([Bytes::from_static(b"MATCH"), Bytes::copy_from_slice(glob)]);
         }
-        words.extend([Bytes::from_static(b"COUNT"), Bytes::from(count.to_string())]);
+        words.extend([
+            Bytes::from_static(b"COUNT"),
+            Bytes::from(count.clamp(1, SCAN_COUNT).to_string()),
+        ]);
         let page = self.ask(Command::new("SCAN", words)).await?;
         let [next, keys] = <[_; 2]>::try_from(command::array(page)?).map_err(|_| ReadError::not_understood("SCAN"))?;
         let next = command::bytes(next)?;
@@ -280,12 +288,14 @@ impl Reader {
 
     /// Sends commands in one go; the replies are in their order, or there are none at all.
     async fn round(&self, commands: Vec<Command>) -> Result<Vec<Result<fred::types::Value, ReadError>>, ReadError> {
-        if self.broken.is_cancelled() {
-            return Err(ReadError::out_of_step());
-        }
         let number = self.rounds.fetch_add(1, Ordering::Relaxed);
         let guard = format!("{:016x}-{number}", self.secret);
-        let replies = command::send(&self.client, commands, &guard, self.options.timeout).await;
+        let replies = select! {
+            biased;
+            // fred takes commands for a closed connection and never answers them.
+            () = self.closed() => Err(ReadError::closed()),
+            replies = command::send(&self.client, commands, &guard, self.options.timeout) => replies,
+        };
         if matches!(&replies, Err(error) if error.kind == ReadErrorKind::OutOfStep) {
             self.broken.cancel();
         }

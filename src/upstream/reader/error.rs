@@ -86,6 +86,13 @@ impl ReadError {
         }
     }
 
+    pub(super) fn closed() -> ReadError {
+        ReadError {
+            kind: ReadErrorKind::Connection,
+            message: "the connection is closed".to_owned(),
+        }
+    }
+
     pub(super) fn out_of_step() -> ReadError {
         let message = "a reply got lost, so the connection is given up".to_owned();
         ReadError {
