@@ -19,7 +19,7 @@ use control::Control;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Transport {
+pub enum Wire {
     /// Server-Sent Events; every frame is a chunk.
     Sse,
     /// WebSocket with JSON messages.
@@ -28,27 +28,27 @@ pub enum Transport {
     RawWebSocket,
 }
 
-/// Renditions of one transport among the encodings that a message caches.
+/// Renditions of one wire among the encodings that a message caches.
 const RENDITIONS: usize = 3;
 
-impl Transport {
+impl Wire {
     fn encoding(self, rendition: Rendition) -> Encoding {
         let rendition = match (self, rendition) {
             // A bare payload has no id to leave out.
-            (Transport::RawWebSocket, Rendition::Catchup) => Rendition::Live,
+            (Wire::RawWebSocket, Rendition::Catchup) => Rendition::Live,
             (_, rendition) => rendition,
         };
         Encoding(self as usize * RENDITIONS + rendition as usize)
     }
 }
 
-const _: () = assert!(Transport::RawWebSocket as usize * RENDITIONS + (Rendition::Snapshot as usize) < Encoding::COUNT);
+const _: () = assert!(Wire::RawWebSocket as usize * RENDITIONS + (Rendition::Snapshot as usize) < Encoding::COUNT);
 
-/// The frame of a step, `epoch` being the process's own; empty if this transport has nothing to say of it.
-pub fn step(step: &Step, transport: Transport, epoch: u64) -> Bytes {
+/// The frame of a step, `epoch` being the process's own; empty if this wire has nothing to say of it.
+pub fn step(step: &Step, wire: Wire, epoch: u64) -> Bytes {
     let (event, id) = match step {
-        Step::Message { message, rendition } => return encoded(message, transport, *rendition, epoch).clone(),
-        Step::OnReset { channel, payload } => return payload_frame(channel, payload, &payload.live, None, transport),
+        Step::Message { message, rendition } => return encoded(message, wire, *rendition, epoch).clone(),
+        Step::OnReset { channel, payload } => return payload_frame(channel, payload, &payload.live, None, wire),
         Step::Ready {
             channels,
             cursor,
@@ -61,7 +61,7 @@ pub fn step(step: &Step, transport: Transport, epoch: u64) -> Bytes {
                 reference,
             };
             // In JSON the cursor is a member of its own.
-            (event, (transport == Transport::Sse).then_some(*cursor))
+            (event, (wire == Wire::Sse).then_some(*cursor))
         }
         Step::Reset { channel, reason } => (Control::Reset { channel, reason }, None),
         Step::Gap { channel, reason } => {
@@ -74,17 +74,17 @@ pub fn step(step: &Step, transport: Transport, epoch: u64) -> Bytes {
             (event, None)
         }
     };
-    control_frame(&event, id, transport).unwrap_or_default()
+    control_frame(&event, id, wire).unwrap_or_default()
 }
 
-/// The shared frame of a message, `epoch` being the process's own; empty if this transport has nothing to say of it.
-pub fn encoded(message: &Message, transport: Transport, rendition: Rendition, epoch: u64) -> &Bytes {
-    message.encoded(transport.encoding(rendition), |message| {
-        encode(message, transport, rendition, epoch).unwrap_or_default()
+/// The shared frame of a message, `epoch` being the process's own; empty if this wire has nothing to say of it.
+pub fn encoded(message: &Message, wire: Wire, rendition: Rendition, epoch: u64) -> &Bytes {
+    message.encoded(wire.encoding(rendition), |message| {
+        encode(message, wire, rendition, epoch).unwrap_or_default()
     })
 }
 
-fn encode(message: &Message, transport: Transport, rendition: Rendition, epoch: u64) -> Option<Bytes> {
+fn encode(message: &Message, wire: Wire, rendition: Rendition, epoch: u64) -> Option<Bytes> {
     let id = (rendition == Rendition::Live).then_some(Cursor {
         epoch,
         sequence: message.sequence,
@@ -100,7 +100,7 @@ fn encode(message: &Message, transport: Transport, rendition: Rendition, epoch: 
             } else {
                 (&*payload.live).into()
             };
-            return Some(payload_frame(channel, payload, &bytes, id, transport));
+            return Some(payload_frame(channel, payload, &bytes, id, wire));
         }
         Body::Unsendable => return None,
         Body::Stale { reason, since } => Control::Stale {
@@ -119,52 +119,46 @@ fn encode(message: &Message, transport: Transport, rendition: Rendition, epoch: 
             missed: *missed,
         },
     };
-    control_frame(&event, id, transport)
+    control_frame(&event, id, wire)
 }
 
 /// The frame of one rendition of a payload.
-fn payload_frame(
-    channel: &Channel,
-    payload: &Payload,
-    bytes: &[u8],
-    id: Option<Cursor>,
-    transport: Transport,
-) -> Bytes {
-    match transport {
-        Transport::Sse => sse::event(id, channel.event_name.as_deref(), bytes),
-        Transport::WebSocket => ws::message(channel, id, bytes, payload.json),
-        Transport::RawWebSocket => ws::text(bytes),
+fn payload_frame(channel: &Channel, payload: &Payload, bytes: &[u8], id: Option<Cursor>, wire: Wire) -> Bytes {
+    match wire {
+        Wire::Sse => sse::event(id, channel.event_name.as_deref(), bytes),
+        Wire::WebSocket => ws::message(channel, id, bytes, payload.json),
+        Wire::RawWebSocket => ws::text(bytes),
     }
 }
 
-fn control_frame(event: &Control<'_>, id: Option<Cursor>, transport: Transport) -> Option<Bytes> {
-    match transport {
-        Transport::Sse => Some(sse::control(event, id)),
-        Transport::WebSocket => Some(ws::control(event, id)),
-        Transport::RawWebSocket => None,
+fn control_frame(event: &Control<'_>, id: Option<Cursor>, wire: Wire) -> Option<Bytes> {
+    match wire {
+        Wire::Sse => Some(sse::control(event, id)),
+        Wire::WebSocket => Some(ws::control(event, id)),
+        Wire::RawWebSocket => None,
     }
 }
 
 /// What an idle stream is sent, so that neither side nor anyone between takes it for dead.
-pub fn heartbeat(transport: Transport) -> Bytes {
-    match transport {
-        Transport::Sse => Bytes::from_static(sse::HEARTBEAT),
-        Transport::WebSocket | Transport::RawWebSocket => Bytes::from_static(ws::PING),
+pub fn heartbeat(wire: Wire) -> Bytes {
+    match wire {
+        Wire::Sse => Bytes::from_static(sse::HEARTBEAT),
+        Wire::WebSocket | Wire::RawWebSocket => Bytes::from_static(ws::PING),
     }
 }
 
 /// The last bytes of a stream, up to and with the end of an HTTP/1.1 body or the close frame. `retry` is the time after
 /// which this client is to come back, if it is to.
-pub fn ending(ending: Ending, retry: Duration, transport: Transport) -> Bytes {
+pub fn ending(ending: Ending, retry: Duration, wire: Wire) -> Bytes {
     let mut bytes = Vec::new();
     // To one who has gone there is nothing to say.
     if ending != Ending::Gone {
         let event = Control::end(ending, retry);
-        bytes.extend_from_slice(&control_frame(&event, None, transport).unwrap_or_default());
+        bytes.extend_from_slice(&control_frame(&event, None, wire).unwrap_or_default());
     }
-    match transport {
-        Transport::Sse => bytes.extend_from_slice(sse::LAST_CHUNK),
-        Transport::WebSocket | Transport::RawWebSocket => {
+    match wire {
+        Wire::Sse => bytes.extend_from_slice(sse::LAST_CHUNK),
+        Wire::WebSocket | Wire::RawWebSocket => {
             bytes.extend_from_slice(&ws::close(ending.close_code(), control::description(ending)));
         }
     }

@@ -11,7 +11,7 @@ use super::*;
 use crate::hub::{Mode, Reason, Retention, Snapshot};
 
 const EPOCH: u64 = 0xab;
-const TRANSPORTS: [Transport; 3] = [Transport::Sse, Transport::WebSocket, Transport::RawWebSocket];
+const WIRES: [Wire; 3] = [Wire::Sse, Wire::WebSocket, Wire::RawWebSocket];
 const RENDITIONS_OF_ALL: [Rendition; 3] = [Rendition::Live, Rendition::Catchup, Rendition::Snapshot];
 
 fn channel(event_name: Option<&str>) -> Channel {
@@ -148,13 +148,13 @@ fn ws_text(bytes: &Bytes) -> String {
 #[test]
 fn a_message_has_an_id_only_when_live_and_an_event_only_outside_a_snapshot() {
     let message = message(None, Body::Change(json_payload()));
-    let sse = |rendition| sse_text(encoded(&message, Transport::Sse, rendition, EPOCH));
+    let sse = |rendition| sse_text(encoded(&message, Wire::Sse, rendition, EPOCH));
     let live = "id: 00000000000000ab-17\ndata: {\"value\":1,\"event\":\"set\"}\n\n";
     assert_eq!(sse(Rendition::Live), live);
     assert_eq!(sse(Rendition::Catchup), "data: {\"value\":1,\"event\":\"set\"}\n\n");
     assert_eq!(sse(Rendition::Snapshot), "data: {\"value\":1}\n\n");
 
-    let ws = |rendition| ws_text(encoded(&message, Transport::WebSocket, rendition, EPOCH));
+    let ws = |rendition| ws_text(encoded(&message, Wire::WebSocket, rendition, EPOCH));
     assert_eq!(
         ws(Rendition::Live),
         r#"{"type":"message","channel":"cart:\"42\"","id":"00000000000000ab-17","data":{"value":1,"event":"set"}}"#
@@ -168,7 +168,7 @@ fn a_message_has_an_id_only_when_live_and_an_event_only_outside_a_snapshot() {
         r#"{"type":"message","channel":"cart:\"42\"","data":{"value":1}}"#
     );
 
-    let raw = |rendition| ws_text(encoded(&message, Transport::RawWebSocket, rendition, EPOCH));
+    let raw = |rendition| ws_text(encoded(&message, Wire::RawWebSocket, rendition, EPOCH));
     assert_eq!(raw(Rendition::Live), r#"{"value":1,"event":"set"}"#);
     assert_eq!(raw(Rendition::Catchup), raw(Rendition::Live));
     assert_eq!(raw(Rendition::Snapshot), r#"{"value":1}"#);
@@ -177,13 +177,13 @@ fn a_message_has_an_id_only_when_live_and_an_event_only_outside_a_snapshot() {
 #[test]
 fn no_two_renditions_share_a_place_but_equal_ones() {
     let mut taken = std::collections::BTreeMap::new();
-    for transport in TRANSPORTS {
+    for wire in WIRES {
         for rendition in RENDITIONS_OF_ALL {
-            let Encoding(place) = transport.encoding(rendition);
+            let Encoding(place) = wire.encoding(rendition);
             assert!(place < Encoding::COUNT);
-            let before = taken.insert(place, (transport, rendition));
+            let before = taken.insert(place, (wire, rendition));
             assert!(
-                matches!(before, None | Some((Transport::RawWebSocket, Rendition::Live))),
+                matches!(before, None | Some((Wire::RawWebSocket, Rendition::Live))),
                 "{before:?}"
             );
         }
@@ -193,9 +193,9 @@ fn no_two_renditions_share_a_place_but_equal_ones() {
 #[test]
 fn text_is_a_string_in_json_and_names_are_told() {
     let message = message(Some("tick"), Body::Change(text_payload("<a>\n\"é".as_bytes())));
-    let sse = encoded(&message, Transport::Sse, Rendition::Catchup, EPOCH);
+    let sse = encoded(&message, Wire::Sse, Rendition::Catchup, EPOCH);
     assert_eq!(sse_text(sse), "event: tick\ndata: <a>\ndata: \"é\n\n");
-    let ws = ws_json(encoded(&message, Transport::WebSocket, Rendition::Catchup, EPOCH));
+    let ws = ws_json(encoded(&message, Wire::WebSocket, Rendition::Catchup, EPOCH));
     assert_eq!(
         ws,
         json!({"type": "message", "channel": "cart:\"42\"", "name": "tick", "data": "<a>\n\"é"})
@@ -204,19 +204,19 @@ fn text_is_a_string_in_json_and_names_are_told() {
         channel: Arc::new(channel(None)),
         payload: text_payload(b"clear"),
     };
-    assert_eq!(sse_text(&step(&cleared, Transport::Sse, EPOCH)), "data: clear\n\n");
-    assert_eq!(ws_text(&step(&cleared, Transport::RawWebSocket, EPOCH)), "clear");
+    assert_eq!(sse_text(&step(&cleared, Wire::Sse, EPOCH)), "data: clear\n\n");
+    assert_eq!(ws_text(&step(&cleared, Wire::RawWebSocket, EPOCH)), "clear");
 }
 
 #[test]
 fn what_cannot_be_sent_is_nothing_and_bare_payloads_know_no_control() {
-    for transport in TRANSPORTS {
+    for wire in WIRES {
         let message = message(None, Body::Unsendable);
-        assert!(encoded(&message, transport, Rendition::Live, EPOCH).is_empty());
+        assert!(encoded(&message, wire, Rendition::Live, EPOCH).is_empty());
     }
     let (reason, missed) = (Reason("lost"), Some(1));
     let message = message(None, Body::Gap { reason, missed });
-    assert!(encoded(&message, Transport::RawWebSocket, Rendition::Live, EPOCH).is_empty());
+    assert!(encoded(&message, Wire::RawWebSocket, Rendition::Live, EPOCH).is_empty());
 }
 
 #[test]
@@ -249,14 +249,14 @@ fn the_control_events_of_a_log() {
     for ((body, traits), word) in bodies.into_iter().zip(["stale", "fresh", "gap", "gap"]) {
         let message = message(Some("named"), body);
         let members = format!(r#""channels":{{"cart:\"42\"":{{{traits}}}}},"reason":"upstream""#);
-        let sse = sse_text(encoded(&message, Transport::Sse, Rendition::Live, EPOCH));
+        let sse = sse_text(encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
         assert_eq!(
             sse,
             format!("id: 00000000000000ab-17\nevent: keyrelay.{word}\ndata: {{{members}}}\n\n")
         );
-        let sse = sse_text(encoded(&message, Transport::Sse, Rendition::Snapshot, EPOCH));
+        let sse = sse_text(encoded(&message, Wire::Sse, Rendition::Snapshot, EPOCH));
         assert_eq!(sse, format!("event: keyrelay.{word}\ndata: {{{members}}}\n\n"));
-        let ws = ws_text(encoded(&message, Transport::WebSocket, Rendition::Live, EPOCH));
+        let ws = ws_text(encoded(&message, Wire::WebSocket, Rendition::Live, EPOCH));
         assert_eq!(
             ws,
             format!(r#"{{"type":"{word}","id":"00000000000000ab-17",{members}}}"#)
@@ -281,13 +281,13 @@ fn the_control_events_of_a_session() {
     };
     let first = ready(&[("a", 2), ("b\n", 0)], None);
     assert_eq!(
-        sse_text(&step(&first, Transport::Sse, EPOCH)),
+        sse_text(&step(&first, Wire::Sse, EPOCH)),
         "id: 00000000000000ab-9\nevent: keyrelay.ready\ndata: {\"channels\":{\"a\":2,\"b\\n\":0},\
          \"cursor\":\"00000000000000ab-9-00000000000000cd\",\"set\":\"00000000000000cd\"}\n\n"
     );
-    assert!(step(&first, Transport::RawWebSocket, EPOCH).is_empty());
+    assert!(step(&first, Wire::RawWebSocket, EPOCH).is_empty());
     assert_eq!(
-        ws_json(&step(&ready(&[("a", 1)], Some(7)), Transport::WebSocket, EPOCH)),
+        ws_json(&step(&ready(&[("a", 1)], Some(7)), Wire::WebSocket, EPOCH)),
         json!({
             "type": "ready", "channels": {"a": 1},
             "cursor": "00000000000000ab-9-00000000000000cd", "set": "00000000000000cd", "ref": 7
@@ -299,12 +299,12 @@ fn the_control_events_of_a_session() {
         reason,
     };
     assert_eq!(
-        ws_text(&step(&reset, Transport::WebSocket, EPOCH)),
+        ws_text(&step(&reset, Wire::WebSocket, EPOCH)),
         r#"{"type":"reset","channels":{"a":{}},"reason":"unknown-cursor"}"#
     );
     let gap = Step::Gap { channel, reason };
     assert_eq!(
-        ws_text(&step(&gap, Transport::WebSocket, EPOCH)),
+        ws_text(&step(&gap, Wire::WebSocket, EPOCH)),
         r#"{"type":"gap","channels":{"a":{"missed":null}},"reason":"unknown-cursor"}"#
     );
 }
@@ -312,23 +312,23 @@ fn the_control_events_of_a_session() {
 #[test]
 fn an_ending_says_whether_to_come_back_and_ends_the_stream_as_its_transport_does() {
     let retry = Duration::from_millis(1234);
-    let drain = ending(Ending::Drain, retry, Transport::Sse);
+    let drain = ending(Ending::Drain, retry, Wire::Sse);
     let event = "event: keyrelay.end\nretry: 1234\ndata: {\"reason\":\"drain\",\"reconnect\":true,\"retry\":1234}\n\n";
     assert!(drain.ends_with(sse::LAST_CHUNK));
     assert_eq!(sse_text(&drain), event);
     assert_eq!(sse_text(&sse::end_event(Ending::Drain, retry)), event);
-    assert_eq!(&ending(Ending::Gone, retry, Transport::Sse)[..], sse::LAST_CHUNK);
+    assert_eq!(&ending(Ending::Gone, retry, Wire::Sse)[..], sse::LAST_CHUNK);
 
-    let big = frames(&ending(Ending::TooBig, retry, Transport::WebSocket));
+    let big = frames(&ending(Ending::TooBig, retry, Wire::WebSocket));
     assert_eq!(
         big[0],
         (1, br#"{"type":"end","reason":"too-big","reconnect":false}"#.to_vec())
     );
     assert_eq!(big[1], (8, b"\x03\xf1too-big".to_vec()));
-    let wrong = frames(&ending(Ending::Protocol("masked"), retry, Transport::WebSocket));
+    let wrong = frames(&ending(Ending::Protocol("masked"), retry, Wire::WebSocket));
     let expected = br#"{"type":"end","reason":"protocol","message":"masked","reconnect":false}"#;
     assert_eq!(wrong, [(1, expected.to_vec()), (8, b"\x03\xeamasked".to_vec())]);
-    let raw = frames(&ending(Ending::Drain, retry, Transport::RawWebSocket));
+    let raw = frames(&ending(Ending::Drain, retry, Wire::RawWebSocket));
     assert_eq!(raw, [(8, b"\x03\xf4drain".to_vec())]);
 }
 
@@ -354,7 +354,7 @@ fn lines_end_in_three_ways_and_nothing_else_is_lost() {
     let data = |text: &str| {
         let message = message(None, Body::Change(text_payload(text.as_bytes())));
         let mut stream = sse::opening(Duration::from_secs(2)).to_vec();
-        stream.extend_from_slice(encoded(&message, Transport::Sse, Rendition::Live, EPOCH));
+        stream.extend_from_slice(encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
         let mut events = events(&unchunk(&stream));
         assert_eq!(events.len(), 1, "{text:?}");
         events.remove(0).data
@@ -381,7 +381,7 @@ fn lines_end_in_three_ways_and_nothing_else_is_lost() {
 fn the_event_of_a_chunk_is_shown_without_copying() {
     for chunk in [
         sse::opening(Duration::from_millis(2500)),
-        heartbeat(Transport::Sse),
+        heartbeat(Wire::Sse),
         sse::event(None, None, &[b'x'; 300]),
     ] {
         let inside = sse::without_chunk(&chunk);
@@ -440,7 +440,7 @@ fn frames_have_the_shortest_length_and_control_frames_fit() {
         );
         assert_eq!(frames(&frame), [(1, vec![b'x'; length])]);
     }
-    assert_eq!(frames(&heartbeat(Transport::WebSocket)), [(9, vec![])]);
+    assert_eq!(frames(&heartbeat(Wire::WebSocket)), [(9, vec![])]);
     assert_eq!(frames(&ws::pong(b"abc")), [(10, b"abc".to_vec())]);
     assert_eq!(frames(&ws::pong(&[0; 200])), [(10, vec![0; 125])]);
     assert_eq!(frames(&ws::close(1012, "drain")), [(8, b"\x03\xf4drain".to_vec())]);
@@ -465,9 +465,9 @@ proptest! {
         let mut frames_sent = Vec::new();
         for text in &texts {
             let message = message(name.as_deref(), Body::Change(text_payload(text.as_bytes())));
-            stream.extend_from_slice(encoded(&message, Transport::Sse, Rendition::Live, EPOCH));
-            stream.extend_from_slice(&heartbeat(Transport::Sse));
-            let frame = encoded(&message, Transport::WebSocket, Rendition::Live, EPOCH);
+            stream.extend_from_slice(encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
+            stream.extend_from_slice(&heartbeat(Wire::Sse));
+            let frame = encoded(&message, Wire::WebSocket, Rendition::Live, EPOCH);
             frames_sent.push(ws_json(frame)["data"].as_str().unwrap().to_owned());
         }
         let got = events(&unchunk(&stream));
