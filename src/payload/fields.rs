@@ -1,6 +1,7 @@
 //! The choice of fields: of a hash or a JSON object, only those that the mapping names.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -14,13 +15,21 @@ use super::json::write_string;
 pub(super) struct Fields {
     /// Sorted, each once.
     names: Vec<String>,
+    /// The same, as a reader wants them.
+    bytes: Arc<[Bytes]>,
 }
 
 impl Fields {
     pub(super) fn new(mut names: Vec<String>) -> Fields {
         names.sort_unstable();
         names.dedup();
-        Fields { names }
+        let bytes = names.iter().cloned().map(Bytes::from).collect();
+        Fields { names, bytes }
+    }
+
+    /// The names as bytes, sorted.
+    pub(super) fn as_bytes(&self) -> &Arc<[Bytes]> {
+        &self.bytes
     }
 
     /// The names, sorted.

@@ -205,6 +205,11 @@ impl Renderer {
         })
     }
 
+    /// The names of the fields that this mapping sends, if it does not send all: of a hash nothing else need be read.
+    pub fn fields(&self) -> Option<&Arc<[Bytes]>> {
+        self.fields.as_ref().map(Fields::as_bytes)
+    }
+
     /// Leaves of a value that was read what this mapping may send.
     ///
     /// What is over the mapping's `max_value` becomes [`Value::TooLarge`], even if it was read for another mapping.
