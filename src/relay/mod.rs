@@ -1,5 +1,34 @@
 //! The mirror: what is known of the keys behind active channels.
+//!
+//! A key event says only that a key may have changed. The feed's thread ([`Intake`]) sorts out the keys of channels that
+//! somebody listens to; the relay's thread ([`Relay`]) reads them, compares what it read with what was sent last, and
+//! appends what differs to the channels' logs.
+//!
+//! * `channels`: which channels there can be
+//! * `intake`: where the feed's thread hands over
+//! * `entries`: what is known of one key and of one log
+//! * `mirror`: the tables of both, and when a log is whole
+//! * `reads`, `values`: from keys to batches of reads, and what becomes of what was read
+//! * `scan`: channels that must be enumerated
+//! * `happenings`: events channels
+//! * `resync`: losses and their repair
+//! * `timers`: what is to be done later
+//! * `run`: the loop that does the I/O
 
+mod channels;
+mod entries;
+mod happenings;
+mod intake;
+mod mirror;
+mod reads;
+mod resync;
 mod rule;
+mod run;
+mod scan;
+mod timers;
+mod values;
 
+pub use channels::Catalog;
+pub use intake::Intake;
 pub use rule::Rule;
+pub use run::{Options, Relay, new};

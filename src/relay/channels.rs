@@ -1,0 +1,91 @@
+//! Which channels there can be, and what each of them is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Rule;
+use crate::hub::{self, Channel, Mode, Payload, Snapshot};
+use crate::keyspace::EventName;
+use crate::mapping::{self, MappingId, Mappings, RuleError};
+
+/// All mappings, and the way from a key to their channels and back.
+#[derive(Debug)]
+pub(super) struct Table {
+    rules: Vec<Rule>,
+    pub mappings: Mappings,
+}
+
+impl Table {
+    /// # Errors
+    /// Every rule whose channel template does not fit its key pattern.
+    pub fn new(rules: Vec<Rule>) -> Result<Table, Vec<RuleError>> {
+        let pairs = rules.iter().map(|rule| mapping::Rule {
+            pattern: rule.pattern.clone(),
+            channel: rule.channel.clone(),
+        });
+        let mappings = Mappings::new(pairs.collect())?;
+        Ok(Table { rules, mappings })
+    }
+
+    pub fn rule(&self, mapping: MappingId) -> &Rule {
+        &self.rules[mapping.0 as usize]
+    }
+
+    /// Whether the mapping takes an event of this name.
+    pub fn takes(&self, mapping: MappingId, event: &EventName) -> bool {
+        let on = self.rule(mapping).on.as_ref();
+        on.is_none_or(|names| names.contains(event))
+    }
+}
+
+/// Says which channel names the mappings can give.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    pub(super) table: Arc<Table>,
+}
+
+impl hub::Catalog for Catalog {
+    /// Mappings of one channel agree in mode, event name and retention; it lingers as long as the longest of them says,
+    /// and has a snapshot if one of them wants it.
+    fn describe(&self, name: &str) -> Option<Channel> {
+        let sources = self.table.mappings.sources(name);
+        let rules = sources.iter().map(|source| self.table.rule(source.mapping));
+        let first = rules.clone().next()?;
+        let mut channel = Channel {
+            name: name.into(),
+            mode: first.mode,
+            event_name: first.event_name.clone(),
+            retention: first.retain,
+            linger: first.linger,
+            snapshot: false,
+            on_reset: Vec::new(),
+        };
+        for rule in rules {
+            channel.linger = channel.linger.max(rule.linger);
+            channel.snapshot |= rule.snapshot && channel.mode == Mode::State;
+            match rule.payload.on_reset(name) {
+                Ok(Some(text)) => channel.on_reset.push(plain(text)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(file = %rule.file.display(), line = rule.line, %error, "on_reset fails"),
+            }
+        }
+        // Two mappings that clear the same list clear it once.
+        let mut seen = Vec::new();
+        channel.on_reset.retain(|payload| {
+            let new = !seen.contains(&payload.live);
+            seen.push(payload.live.clone());
+            new
+        });
+        Some(channel)
+    }
+}
+
+fn plain(live: Bytes) -> Payload {
+    Payload {
+        live,
+        snapshot: Snapshot::Same,
+        json: false,
+        absent: false,
+    }
+}

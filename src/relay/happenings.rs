@@ -1,0 +1,162 @@
+//! Events channels: what happened, in order, each with the value read after it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::entries::{Captures, Happening, Now};
+use super::intake::Backlog;
+use super::mirror::Mirror;
+use super::resync::OVERFLOW;
+use super::values::render;
+use crate::hub::{Payload, Reason};
+use crate::keyspace::EventName;
+use crate::mapping::MappingId;
+use crate::payload::{Change, Projected};
+
+/// One log's happenings from the first that waits for its value on.
+#[derive(Debug)]
+pub(super) struct Fifo {
+    /// Ticket of the first entry.
+    first: u64,
+    entries: VecDeque<Pending>,
+    backlog: Arc<Backlog>,
+    /// Events were lost since the feed last began to hear.
+    pub lost: bool,
+}
+
+/// What will be appended when all before it was.
+#[derive(Debug)]
+enum Pending {
+    /// Waits for the value.
+    Happening { event: EventName, captures: Captures },
+    /// May be appended; `None` where the mapping has no form for it.
+    Ready(Option<Payload>),
+    /// Happenings are missing here.
+    Gap { reason: Reason, missed: Option<u64> },
+}
+
+impl Fifo {
+    pub fn new(backlog: Arc<Backlog>) -> Fifo {
+        Fifo {
+            first: 0,
+            entries: VecDeque::new(),
+            backlog,
+            lost: false,
+        }
+    }
+
+    fn push(&mut self, pending: Pending) -> u64 {
+        self.entries.push_back(pending);
+        self.first + self.entries.len() as u64 - 1
+    }
+}
+
+impl Mirror {
+    /// Something happened to a key of an events channel.
+    pub(super) fn happened(&mut self, id: u64, mapping: MappingId, key: Bytes, event: EventName, now: Now) {
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let Some(fifo) = &mut log.fifo else { return };
+        let mut captures = Captures::new();
+        self.table.mappings.each(&key, &mut self.scratch, |found, _, taken| {
+            if found == mapping {
+                captures.extend(
+                    taken
+                        .iter()
+                        .map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value))),
+                );
+            }
+        });
+        let ticket = fifo.push(Pending::Happening { event, captures });
+        let happening = Happening {
+            log: id,
+            ticket,
+            mapping,
+        };
+        self.keys.entry(key.clone()).or_default().happenings.push(happening);
+        self.dirty(&key, true, now);
+    }
+
+    /// Happenings were too many to be kept.
+    pub(super) fn missed(&mut self, id: u64, count: u64, now: Now) {
+        let Some(fifo) = self.logs.get_mut(&id).and_then(|log| log.fifo.as_mut()) else {
+            return;
+        };
+        fifo.push(Pending::Gap {
+            reason: OVERFLOW,
+            missed: Some(count),
+        });
+        tracing::warn!(count, "an events channel overflowed: its subscribers are told");
+        self.drain(id, now.mono);
+    }
+
+    /// The feed hears again: whoever reads a log that it did not hear for must know.
+    pub(super) fn tell_gaps(&mut self, reason: Reason, now: Now) {
+        for id in self.ids() {
+            let fifo = self.logs.get_mut(&id).and_then(|log| log.fifo.as_mut());
+            if let Some(fifo) = fifo.filter(|fifo| fifo.lost) {
+                fifo.lost = false;
+                fifo.push(Pending::Gap { reason, missed: None });
+                self.drain(id, now.mono);
+            }
+        }
+    }
+
+    /// The value of a happening's key was read after it happened; `None` for one that cannot be read.
+    pub(super) fn serve(
+        &mut self,
+        happening: Happening,
+        key: &[u8],
+        value: Option<&Projected>,
+        expires_at: Option<u64>,
+    ) {
+        let Happening {
+            log: id,
+            ticket,
+            mapping,
+        } = happening;
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let Some(fifo) = &mut log.fifo else { return };
+        let at = ticket
+            .checked_sub(fifo.first)
+            .and_then(|at| fifo.entries.get_mut(at as usize));
+        let Some(pending) = at else { return };
+        let Pending::Happening { event, captures } = &*pending else {
+            return;
+        };
+        let payload = value.and_then(|value| {
+            let change = Change {
+                channel: &log.log.channel.name,
+                key,
+                captures,
+                value,
+                event: Some(event),
+                expires_at,
+            };
+            render(&self.table, &mut self.said, mapping, &change)
+        });
+        *pending = Pending::Ready(payload);
+    }
+
+    /// Appends what waits for nothing.
+    pub(super) fn drain(&mut self, id: u64, now: Instant) {
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let Some(fifo) = &mut log.fifo else { return };
+        while let Some(pending) = fifo.entries.front_mut() {
+            match pending {
+                Pending::Happening { .. } => break,
+                Pending::Ready(payload) => {
+                    fifo.backlog.remove();
+                    if let Some(payload) = payload.take() {
+                        self.appender.push(&log.log, payload, now);
+                    }
+                }
+                Pending::Gap { reason, missed } => self.appender.gap(&log.log, *reason, *missed, now),
+            }
+            fifo.entries.pop_front();
+            fifo.first += 1;
+        }
+    }
+}

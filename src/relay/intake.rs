@@ -1,0 +1,279 @@
+//! Where the feed's thread hands over to the relay's: which keys may have changed, and what happened, in order.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::channels::Table;
+use crate::hub::Name;
+use crate::keyspace::EventName;
+use crate::mapping::{MappingId, Scratch};
+use crate::upstream::ServerInfo;
+use crate::upstream::feed::{KeyEvent, Listener, LostReason};
+
+/// Most keys that wait to be taken by the relay's thread. It takes all of them many times a second, so this many wait
+/// only if it is stuck; at some 150 bytes each they are 150 MB, and reading everything again is cheaper than more.
+const MAX_DIRTY: usize = 1_000_000;
+
+/// A channel that key events are wanted for.
+#[derive(Clone, Debug)]
+pub(super) struct Interest {
+    /// Id of its log; the name may get another log later.
+    pub log: u64,
+    /// In events mode, how many happenings wait.
+    pub backlog: Option<Arc<Backlog>>,
+}
+
+/// How many happenings of one channel wait for their value, on both threads together.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    waiting: AtomicUsize,
+    limit: usize,
+}
+
+impl Backlog {
+    pub fn new(limit: usize) -> Arc<Backlog> {
+        let waiting = AtomicUsize::new(0);
+        Arc::new(Backlog { waiting, limit })
+    }
+
+    /// Whether one more may wait. Only the feed's thread adds, so nothing can come between look and deed.
+    fn add(&self) -> bool {
+        let room = self.waiting.load(Ordering::Relaxed) < self.limit;
+        if room {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// One has been appended.
+    pub fn remove(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What has come that has an order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Item {
+    /// The feed hears this server's process; nothing is missed from here on.
+    Up { run_id: String },
+    /// The feed may miss events from here on.
+    Lost { why: String },
+    /// Keys may have gone or come without events.
+    Flushed,
+    /// The server does not answer, or does again.
+    Late(bool),
+    /// Something happened to a key of an events channel.
+    Happening {
+        log: u64,
+        mapping: MappingId,
+        key: Bytes,
+        event: EventName,
+    },
+    /// Happenings of an events channel were too many to be kept.
+    Missed { log: u64, count: u64 },
+}
+
+/// What has come since the relay's thread last looked.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Keys of state channels that may have changed, with the last event of each.
+    pub keys: HashMap<Bytes, EventName>,
+    /// The rest, in order.
+    pub items: Vec<Item>,
+    /// There were more keys than may wait: all must be read again.
+    pub overflowed: bool,
+    /// Where in `items` the happenings missed of a log are being counted.
+    missed: HashMap<u64, usize>,
+}
+
+impl Taken {
+    /// Empties it and keeps its memory, unless a burst made it large.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.keys.shrink_to(10_000);
+        self.items.clear();
+        self.items.shrink_to(10_000);
+        self.missed.clear();
+        self.overflowed = false;
+    }
+
+    fn key(&mut self, key: &[u8], event: &EventName) {
+        if let Some(last) = self.keys.get_mut(key) {
+            *last = event.clone();
+        } else if self.keys.len() < MAX_DIRTY {
+            self.keys.insert(Bytes::copy_from_slice(key), event.clone());
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    fn happening(&mut self, log: u64, backlog: &Backlog, happening: impl FnOnce() -> Item) {
+        if backlog.add() {
+            self.missed.remove(&log);
+            self.items.push(happening());
+            return;
+        }
+        match self.missed.entry(log) {
+            Entry::Occupied(at) => {
+                if let Some(Item::Missed { count, .. }) = self.items.get_mut(*at.get()) {
+                    *count += 1;
+                }
+            }
+            Entry::Vacant(at) => {
+                at.insert(self.items.len());
+                self.items.push(Item::Missed { log, count: 1 });
+            }
+        }
+    }
+}
+
+/// What both threads share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Written by the relay's thread alone, before it first reads a key of the channel: an event that is not heard yet is
+    /// older than that read.
+    interests: RwLock<HashMap<Name, Interest>>,
+    /// Filled by the feed's thread, emptied by the relay's.
+    taken: Mutex<Taken>,
+    /// Told after something was put into `taken`.
+    pub notify: Notify,
+}
+
+impl Shared {
+    pub fn insert(&self, name: Name, interest: Interest) {
+        let mut interests = self.interests.write().unwrap_or_else(PoisonError::into_inner);
+        interests.insert(name, interest);
+    }
+
+    pub fn remove(&self, name: &Name) {
+        let mut interests = self.interests.write().unwrap_or_else(PoisonError::into_inner);
+        interests.remove(name);
+    }
+
+    /// Exchanges an empty `Taken` for what has come.
+    pub fn take(&self, empty: &mut Taken) {
+        std::mem::swap(&mut *self.taken(), empty);
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The relay's ear at the feed.
+#[derive(Debug)]
+pub struct Intake {
+    shared: Arc<Shared>,
+    table: Arc<Table>,
+    scratch: Scratch,
+    hits: Vec<Hit>,
+}
+
+/// An event of a batch that somebody is interested in.
+#[derive(Debug)]
+struct Hit {
+    at: usize,
+    event: EventName,
+    /// The happening it is; of a state channel nothing more needs to be known.
+    happening: Option<(u64, MappingId, Arc<Backlog>)>,
+}
+
+impl Intake {
+    pub(super) fn new(shared: Arc<Shared>, table: Arc<Table>) -> Intake {
+        Intake {
+            shared,
+            table,
+            scratch: Scratch::default(),
+            hits: Vec::new(),
+        }
+    }
+
+    fn tell(&self, item: Item) {
+        let mut taken = self.shared.taken();
+        // What is missed later is counted behind this.
+        taken.missed.clear();
+        taken.items.push(item);
+        drop(taken);
+        self.shared.notify.notify_one();
+    }
+}
+
+impl Listener for Intake {
+    fn up(&mut self, server: &ServerInfo) {
+        let run_id = server.run_id.clone();
+        self.tell(Item::Up { run_id });
+    }
+
+    fn events(&mut self, batch: &[KeyEvent<'_>]) {
+        let Intake {
+            shared,
+            table,
+            scratch,
+            hits,
+        } = self;
+        let interests = shared.interests.read().unwrap_or_else(PoisonError::into_inner);
+        if interests.is_empty() {
+            return;
+        }
+        for (at, &KeyEvent { key, event: name }) in batch.iter().enumerate() {
+            let mut event = None;
+            let mut state = false;
+            table.mappings.each(key, scratch, |mapping, channel, _| {
+                let Some(interest) = interests.get(channel) else {
+                    return;
+                };
+                let event = event.get_or_insert_with(|| EventName::from_bytes(name));
+                match &interest.backlog {
+                    None => state = true,
+                    Some(backlog) if table.takes(mapping, event) => hits.push(Hit {
+                        at,
+                        event: event.clone(),
+                        happening: Some((interest.log, mapping, backlog.clone())),
+                    }),
+                    Some(_) => {}
+                }
+            });
+            if let Some(event) = event.filter(|_| state) {
+                let happening = None;
+                hits.push(Hit { at, event, happening });
+            }
+        }
+        drop(interests);
+        if hits.is_empty() {
+            return;
+        }
+        let mut taken = shared.taken();
+        for Hit { at, event, happening } in hits.drain(..) {
+            let key = batch[at].key;
+            match happening {
+                None => taken.key(key, &event),
+                Some((log, mapping, backlog)) => taken.happening(log, &backlog, || Item::Happening {
+                    log,
+                    mapping,
+                    key: Bytes::copy_from_slice(key),
+                    event,
+                }),
+            }
+        }
+        drop(taken);
+        shared.notify.notify_one();
+    }
+
+    fn flushed(&mut self) {
+        self.tell(Item::Flushed);
+    }
+
+    fn lost(&mut self, reason: &LostReason) {
+        let why = reason.to_string();
+        self.tell(Item::Lost { why });
+    }
+
+    fn late(&mut self, late: bool) {
+        self.tell(Item::Late(late));
+    }
+}

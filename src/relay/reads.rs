@@ -1,0 +1,252 @@
+//! From keys that may have changed to batches of reads, and what becomes of a batch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::smallvec;
+
+use super::entries::{Awaits, Now, State, Trouble, back_off};
+use super::mirror::Mirror;
+use super::timers::Timer;
+use crate::hub::Reason;
+use crate::upstream::reader::{ReadError, ReadErrorKind, ReadRequest, Reading};
+
+/// Most keys of one batch: enough that a round trip costs a key next to nothing, few enough that the server is not kept
+/// from others for more than some 100 µs.
+pub(super) const BATCH_KEYS: usize = 256;
+
+/// Most bytes that a batch is expected to bring.
+pub(super) const BATCH_BYTES: usize = 4 << 20;
+
+/// Most batches in flight: one being answered, one on the way, and as many being taken apart.
+const FLIGHTS: usize = 4;
+
+/// One key in so many comes from those that only need to be known, however many change.
+const BULK_SHARE: usize = 4;
+
+/// How long a key may be unreadable before clients are told.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A batch of reads under way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    keys: Vec<Bytes>,
+    generation: u64,
+}
+
+/// A batch of reads to begin now.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub flight: u64,
+    pub requests: Vec<ReadRequest>,
+}
+
+impl Mirror {
+    /// The next reads, if there is something to read and a way to do it.
+    pub fn next_batch(&mut self, now: Now) -> Option<Batch> {
+        if self.reader.is_none() || self.feed.is_none() || self.flights.len() >= FLIGHTS {
+            return None;
+        }
+        let flight = self.last_id + 1;
+        let (mut keys, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while keys.len() < BATCH_KEYS && bytes < BATCH_BYTES {
+            let bulk_first = keys.len() % BULK_SHARE == BULK_SHARE - 1;
+            let [first, second] = match bulk_first {
+                false => [&mut self.queue.urgent, &mut self.queue.bulk],
+                true => [&mut self.queue.bulk, &mut self.queue.urgent],
+            };
+            let Some(key) = first.pop_front().or_else(|| second.pop_front()) else {
+                break;
+            };
+            if let Some((request, size)) = self.begin_read(&key, flight, now) {
+                requests.push(request);
+                keys.push(key);
+                bytes += size;
+            }
+        }
+        if keys.is_empty() {
+            return None;
+        }
+        self.last_id = flight;
+        let generation = self.generation;
+        self.flights.insert(flight, Flight { keys, generation });
+        Some(Batch { flight, requests })
+    }
+
+    /// Keys in queues and in flight.
+    pub(super) fn unread(&self) -> usize {
+        self.queue.urgent.len() + self.queue.bulk.len() + self.flights.len() * BATCH_KEYS
+    }
+
+    fn begin_read(&mut self, key: &Bytes, flight: u64, now: Now) -> Option<(ReadRequest, usize)> {
+        let entry = self.keys.get_mut(key)?;
+        if !matches!(entry.state, State::Queued { .. }) {
+            return None;
+        }
+        if entry.is_cold(&self.logs) {
+            entry.state = State::Deferred;
+            return None;
+        }
+        entry.state = State::Reading { flight, again: false };
+        entry.last_read = Some(now.mono);
+        entry.reading_event = entry.event.take();
+        entry.reading.append(&mut entry.happenings);
+        for each in entry.uses.iter_mut().filter(|each| each.awaits == Awaits::Next) {
+            each.awaits = Awaits::This;
+        }
+        let mappings = entry.uses.iter().map(|each| each.mapping);
+        let rules = mappings
+            .chain(entry.reading.iter().map(|each| each.mapping))
+            .map(|mapping| self.table.rule(mapping));
+        let max_value = rules.clone().map(|rule| rule.max_value).max().unwrap_or_default();
+        let request = ReadRequest {
+            key: key.clone(),
+            max_value,
+            fields: union(rules.map(|rule| rule.payload.fields())),
+            likely: entry.kind,
+        };
+        let size = entry.size.unwrap_or(self.typical);
+        Some((request, size + key.len()))
+    }
+
+    /// A batch has been answered.
+    pub fn replied(&mut self, flight: u64, results: Vec<Result<Reading, ReadError>>, now: Now) {
+        // A batch that is not known was given up with its connection.
+        let Some(Flight { keys, generation }) = self.flights.remove(&flight) else {
+            return;
+        };
+        let mut results = results.into_iter();
+        for key in &keys {
+            match results.next() {
+                _ if generation != self.generation => self.put_back(key, flight, now),
+                Some(Ok(reading)) => self.apply(key, flight, Some(reading), now),
+                Some(Err(error)) if error.kind == ReadErrorKind::Unsupported => {
+                    self.apply(key, flight, None, now);
+                }
+                Some(Err(error)) if !error.is_of_connection() => self.failed(key, flight, &error, now),
+                // The connection is gone: the loop will hear of it and connect anew.
+                Some(Err(_)) | None => self.put_back(key, flight, now),
+            }
+        }
+    }
+
+    /// Gives up what is in flight; all of it will be read again.
+    pub(super) fn abandon_flights(&mut self, now: Now) {
+        for (flight, Flight { keys, .. }) in std::mem::take(&mut self.flights) {
+            for key in &keys {
+                self.put_back(key, flight, now);
+            }
+        }
+    }
+
+    /// The read of a key came to nothing: whatever waited for it waits for the next one.
+    fn put_back(&mut self, key: &Bytes, flight: u64, now: Now) {
+        let Some(entry) = self.keys.get_mut(key) else { return };
+        if !matches!(entry.state, State::Reading { flight: own, .. } if own == flight) {
+            return;
+        }
+        entry.state = State::Clean;
+        entry.event = entry.event.take().or(entry.reading_event.take());
+        let later = std::mem::replace(&mut entry.happenings, std::mem::take(&mut entry.reading));
+        entry.happenings.extend(later);
+        for each in entry.uses.iter_mut().filter(|each| each.awaits == Awaits::This) {
+            each.awaits = Awaits::Next;
+        }
+        let urgent = entry.event.is_some() || !entry.happenings.is_empty();
+        self.dirty(key, urgent, now);
+    }
+
+    /// The server could not give the value: it is asked again, less and less often.
+    fn failed(&mut self, key: &Bytes, flight: u64, error: &ReadError, now: Now) {
+        let Some(entry) = self.keys.get_mut(key) else { return };
+        if !matches!(entry.state, State::Reading { flight: own, .. } if own == flight) {
+            return;
+        }
+        let fresh = || {
+            Box::new(Trouble {
+                since: now,
+                attempts: 0,
+                retry_at: now.mono,
+                logs: smallvec![],
+            })
+        };
+        let trouble = entry.trouble.get_or_insert_with(fresh);
+        trouble.retry_at = now.mono + back_off(trouble.attempts, &mut self.jitter);
+        trouble.attempts += 1;
+        let since = trouble.since;
+        if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
+            let happenings = entry.reading.iter().chain(&entry.happenings).map(|each| each.log);
+            let concerned: Vec<u64> = entry.uses.iter().map(|each| each.log).chain(happenings).collect();
+            for id in concerned {
+                let Some(trouble) = self.keys.get_mut(key).and_then(|entry| entry.trouble.as_mut()) else {
+                    break;
+                };
+                let Some(log) = self.logs.get_mut(&id).filter(|log| log.is_told()) else {
+                    continue;
+                };
+                if !trouble.logs.contains(&id) {
+                    trouble.logs.push(id);
+                    log.failing += 1;
+                    if log.failing == 1 {
+                        tracing::warn!(reason = reason(error.kind).0, %error, "keys cannot be read: clients are told stale");
+                    }
+                    self.stale(id, reason(error.kind), since.wall);
+                }
+            }
+        }
+        self.put_back(key, flight, now);
+    }
+
+    /// A deadline has come: the server may say so much later, or never.
+    pub(super) fn expired(&mut self, key: &Bytes, now: Now) {
+        let Some(entry) = self.keys.get_mut(key) else { return };
+        entry.armed = None;
+        let Some(deadline) = entry.deadline else { return };
+        if deadline > now.mono {
+            // It was prolonged after the timer was set.
+            entry.armed = Some(self.timers.set(deadline, Timer::Deadline(key.clone())));
+            return;
+        }
+        entry.deadline = None;
+        entry.overdue += 1;
+        self.dirty(key, true, now);
+    }
+}
+
+/// The fields that all want together; `None` if one of them wants all.
+fn union<'a>(mut each: impl Iterator<Item = Option<&'a Arc<[Bytes]>>>) -> Option<Arc<[Bytes]>> {
+    let first = each.next()??;
+    let mut all: Option<Vec<Bytes>> = None;
+    for fields in each {
+        let fields = fields?;
+        if !Arc::ptr_eq(first, fields) {
+            let all = all.get_or_insert_with(|| first.to_vec());
+            all.extend(fields.iter().filter(|field| !first.contains(field)).cloned());
+        }
+    }
+    Some(match all {
+        None => first.clone(),
+        Some(mut all) => {
+            all.sort_unstable();
+            all.dedup();
+            all.into()
+        }
+    })
+}
+
+/// The word that clients are told.
+pub(super) fn reason(kind: ReadErrorKind) -> Reason {
+    Reason(match kind {
+        ReadErrorKind::Busy => "busy",
+        ReadErrorKind::Loading => "loading",
+        ReadErrorKind::NoPermission => "no-permission",
+        ReadErrorKind::TryAgain => "try-again",
+        ReadErrorKind::ClusterDown => "cluster-down",
+        ReadErrorKind::MasterDown => "master-down",
+        ReadErrorKind::OutOfMemory => "out-of-memory",
+        ReadErrorKind::Timeout => "timeout",
+        ReadErrorKind::Connection | ReadErrorKind::OutOfStep => "upstream-lost",
+        ReadErrorKind::Unsupported | ReadErrorKind::Other => "unreadable",
+    })
+}

@@ -1,0 +1,262 @@
+//! Channels that must be enumerated: one paced pass over the keys at a time, shared by all that wait for one.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::entries::{Now, Scan, back_off};
+use super::mirror::Mirror;
+use super::reads::{PATIENCE, reason};
+use crate::hub::Reason;
+use crate::mapping::KeySet;
+use crate::upstream::reader::{Cursor, ReadError, ScanPage};
+
+/// Keys that the server looks at for one page: about 100 µs of its time.
+const PAGE: u32 = 500;
+
+/// While this many keys wait to be read no more are looked for: the memory that a pass takes, whatever it finds.
+const MAX_UNREAD: usize = 5_000;
+
+/// The pass under way, and who waits for the next.
+#[derive(Debug, Default)]
+pub(super) struct Scans {
+    /// Logs in [`Scan::Waiting`]; others in it are void.
+    pub waiting: Vec<u64>,
+    pass: Option<Pass>,
+    /// Passes begun.
+    pub passes: u64,
+}
+
+#[derive(Debug)]
+struct Pass {
+    number: u64,
+    generation: u64,
+    logs: Vec<u64>,
+    glob: Option<Bytes>,
+    cursor: Cursor,
+    /// A page is on its way.
+    asked: bool,
+    next_at: Instant,
+    /// Since when, and how often, the server has refused a page.
+    trouble: Option<(Now, u32)>,
+}
+
+/// A page to ask for now.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    pub pass: u64,
+    pub cursor: Cursor,
+    pub glob: Option<Bytes>,
+    pub count: u32,
+}
+
+impl Mirror {
+    /// The next page, if one is wanted and it is time for it.
+    pub fn next_page(&mut self, now: Now) -> Option<Page> {
+        if self.reader.is_none() || self.feed.is_none() || self.unread() > MAX_UNREAD {
+            return None;
+        }
+        if self
+            .scans
+            .pass
+            .as_ref()
+            .is_some_and(|pass| pass.generation != self.generation && !pass.asked)
+        {
+            self.abandon_pass();
+        }
+        if self.scans.pass.is_none() {
+            self.begin_pass(now);
+        }
+        let pass = self.scans.pass.as_mut()?;
+        if pass.asked || pass.next_at > now.mono {
+            return None;
+        }
+        pass.asked = true;
+        Some(Page {
+            pass: pass.number,
+            cursor: pass.cursor.clone(),
+            glob: pass.glob.clone(),
+            count: PAGE,
+        })
+    }
+
+    /// When a page may be wanted that is not wanted now.
+    pub(super) fn next_page_at(&self) -> Option<Instant> {
+        let pass = self.scans.pass.as_ref().filter(|pass| !pass.asked)?;
+        (self.reader.is_some() && self.unread() <= MAX_UNREAD).then_some(pass.next_at)
+    }
+
+    fn begin_pass(&mut self, now: Now) {
+        let mut waiting = std::mem::take(&mut self.scans.waiting);
+        let mut globs = Vec::new();
+        waiting.retain(|id| {
+            let Some(log) = self.logs.get_mut(id).filter(|log| log.scan == Scan::Waiting) else {
+                return false;
+            };
+            log.scan = Scan::Running;
+            globs.extend(log.sources.iter().filter_map(|source| match &source.keys {
+                KeySet::Matching(glob) => Some(glob.clone()),
+                KeySet::One(_) => None,
+            }));
+            true
+        });
+        if waiting.is_empty() {
+            return;
+        }
+        self.scans.passes += 1;
+        self.scans.pass = Some(Pass {
+            number: self.scans.passes,
+            generation: self.generation,
+            logs: waiting,
+            glob: common(&globs),
+            cursor: Cursor::start(),
+            asked: false,
+            next_at: now.mono,
+            trouble: None,
+        });
+    }
+
+    /// A page has come, `took` after it was asked for.
+    pub fn scanned(&mut self, number: u64, page: Result<ScanPage, ReadError>, took: Duration, now: Now) {
+        let Some(pass) = self.scans.pass.as_mut().filter(|pass| pass.number == number) else {
+            return;
+        };
+        pass.asked = false;
+        if pass.generation != self.generation {
+            return self.abandon_pass();
+        }
+        match page {
+            Ok(page) => {
+                // At most half of the time is spent on it.
+                pass.next_at = now.mono + took;
+                pass.trouble = None;
+                let last = page.next.is_none();
+                if let Some(next) = page.next {
+                    pass.cursor = next;
+                }
+                for key in page.keys {
+                    if self.adopt(&key, true) {
+                        self.dirty(&key, false, now);
+                    }
+                }
+                let listened = |id: &u64| self.logs.get(id).is_some_and(|log| log.lingering.is_none());
+                let wanted = self
+                    .scans
+                    .pass
+                    .as_ref()
+                    .is_some_and(|pass| pass.logs.iter().any(listened));
+                if last {
+                    self.end_pass();
+                } else if !wanted {
+                    self.abandon_pass();
+                }
+            }
+            // The loop hears of it and connects anew.
+            Err(error) if error.is_of_connection() => self.abandon_pass(),
+            Err(error) => {
+                let (since, attempts) = pass.trouble.unwrap_or((now, 0));
+                pass.trouble = Some((since, attempts + 1));
+                pass.next_at = now.mono + back_off(attempts, &mut self.jitter);
+                if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
+                    let logs = pass.logs.clone();
+                    self.cannot_scan(&logs, reason(error.kind), &error, since);
+                }
+            }
+        }
+    }
+
+    fn cannot_scan(&mut self, logs: &[u64], reason: Reason, error: &ReadError, since: Now) {
+        let told = |id: &u64| self.logs.get(id).is_some_and(|log| log.stale.is_some());
+        if !logs.iter().any(told) {
+            tracing::warn!(reason = reason.0, %error, "keys cannot be scanned: clients are told stale");
+        }
+        for &id in logs {
+            self.stale(id, reason, since.wall);
+        }
+    }
+
+    fn end_pass(&mut self) {
+        let Some(pass) = self.scans.pass.take() else { return };
+        for id in pass.logs {
+            if let Some(log) = self.logs.get_mut(&id).filter(|log| log.scan == Scan::Running) {
+                log.scan = Scan::Done;
+                self.settle(id);
+            }
+        }
+    }
+
+    /// Gives the pass up: whoever waited for it waits for the next one.
+    pub(super) fn abandon_pass(&mut self) {
+        let Some(pass) = self.scans.pass.take() else { return };
+        for id in pass.logs {
+            if let Some(log) = self.logs.get_mut(&id).filter(|log| log.scan == Scan::Running) {
+                log.scan = Scan::Waiting;
+                self.scans.waiting.push(id);
+            }
+        }
+    }
+}
+
+/// One server glob that takes all that these take, or `None` where nothing but every key would do.
+fn common(globs: &[Bytes]) -> Option<Bytes> {
+    let (first, rest) = globs.split_first()?;
+    if rest.iter().all(|glob| glob == first) {
+        return Some(first.clone());
+    }
+    let mut prefix = literal_prefix(first);
+    for glob in rest {
+        let other = literal_prefix(glob);
+        let same = prefix.iter().zip(&other).take_while(|(a, b)| a == b).count();
+        prefix.truncate(same);
+    }
+    if prefix.is_empty() {
+        return None;
+    }
+    let mut glob = Vec::with_capacity(prefix.len() + 1);
+    for byte in prefix {
+        if matches!(byte, b'*' | b'?' | b'[' | b'\\') {
+            glob.push(b'\\');
+        }
+        glob.push(byte);
+    }
+    glob.push(b'*');
+    Some(glob.into())
+}
+
+/// The bytes that every key of a server glob begins with.
+fn literal_prefix(glob: &[u8]) -> Vec<u8> {
+    let mut prefix = Vec::new();
+    let mut bytes = glob.iter();
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'*' | b'?' | b'[' => break,
+            b'\\' => match bytes.next() {
+                Some(&escaped) => prefix.push(escaped),
+                None => break,
+            },
+            byte => prefix.push(byte),
+        }
+    }
+    prefix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(globs: &[&'static str]) -> Option<String> {
+        let globs: Vec<Bytes> = globs.iter().map(|glob| Bytes::from_static(glob.as_bytes())).collect();
+        common(&globs).map(|glob| String::from_utf8(glob.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn one_glob_takes_what_all_of_them_take() {
+        assert_eq!(of(&["room:1:*"]), Some("room:1:*".into()));
+        assert_eq!(of(&["room:1:*", "room:1:*"]), Some("room:1:*".into()));
+        assert_eq!(of(&["room:1:*", "room:2:*"]), Some("room:*".into()));
+        assert_eq!(of(&[r"room:\*:*", r"room:\*:x:?"]), Some(r"room:\*:*".into()));
+        assert_eq!(of(&["room:*", "cart:*"]), None);
+        assert_eq!(of(&["room:*", "*"]), None);
+        assert_eq!(of(&["room[12]:*", "room1"]), Some("room*".into()));
+    }
+}

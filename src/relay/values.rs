@@ -1,0 +1,226 @@
+//! What becomes of a value that was read: compared, rendered, put into its slots.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::channels::Table;
+use super::entries::{Awaits, KeyEntry, Last, MIN_INTERVAL, Now, State, Use};
+use super::mirror::Mirror;
+use super::timers::{Timer, Timers};
+use crate::hub::{Payload, SlotKey};
+use crate::keyspace::{EventName, Value};
+use crate::mapping::MappingId;
+use crate::payload::{Change, Unsendable};
+use crate::upstream::reader::Reading;
+
+/// A deadline lies this far behind the moment that the server named, so that the key is gone when it is read.
+const AFTER: Duration = Duration::from_millis(1);
+
+/// A key is looked at again after this time although it expires later: no clock runs true for longer.
+const FARTHEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Two times of expiry that differ by less are the same, measured twice.
+const SAME_EXPIRY: u64 = 5;
+
+impl Mirror {
+    /// A key was read; `None`: it has a type that cannot be read.
+    pub(super) fn apply(&mut self, key: &Bytes, flight: u64, reading: Option<Reading>, now: Now) {
+        let Some(entry) = self.keys.get_mut(key) else { return };
+        let State::Reading { flight: own, again } = entry.state else {
+            return;
+        };
+        if own != flight {
+            return;
+        }
+        let ttl = reading.as_ref().and_then(|reading| reading.ttl);
+        let value = reading.map(|reading| reading.value);
+        let absent = value.as_ref().is_some_and(Value::is_absent);
+        let size = value.as_ref().map_or(0, Value::size_in_bytes);
+        self.typical = (self.typical * 15 + size) / 16;
+        entry.state = State::Clean;
+        entry.size = Some(size);
+        if let Some(value) = &value {
+            entry.kind = value.kind().or(entry.kind);
+        }
+        arm(entry, key, ttl, &mut self.timers, now);
+        let expires_at = ttl.map(|ttl| unix_ms(now.wall + ttl));
+        let event = entry.reading_event.take();
+        let happenings = std::mem::take(&mut entry.reading);
+        let mut uses = std::mem::take(&mut entry.uses);
+        let mut touched: SmallVec<[u64; 4]> = SmallVec::new();
+        if let Some(trouble) = entry.trouble.take() {
+            for id in trouble.logs {
+                if let Some(log) = self.logs.get_mut(&id) {
+                    log.failing -= 1;
+                    touched.push(id);
+                }
+            }
+        }
+        for each in &mut uses {
+            self.show(each, key, value.as_ref(), event.as_ref(), expires_at, now);
+            if each.awaits == Awaits::This {
+                each.awaits = Awaits::Nothing;
+                if let Some(log) = self.logs.get_mut(&each.log) {
+                    log.awaiting -= 1;
+                    touched.push(each.log);
+                }
+            }
+        }
+        for happening in happenings {
+            let rule = self.table.rule(happening.mapping);
+            let value = value.clone().map(|value| rule.payload.project(value));
+            self.serve(happening, key, value.as_ref(), expires_at);
+            self.drain(happening.log, now.mono);
+        }
+        if absent && !again {
+            uses.retain(|each| {
+                let keep = each.fixed;
+                if let Some(log) = self.logs.get_mut(&each.log).filter(|_| !keep) {
+                    log.keys.remove(key);
+                }
+                keep
+            });
+        }
+        if let Some(entry) = self.keys.get_mut(key) {
+            if absent && !again {
+                // Were it to come back, it would have to be given its uses again.
+                entry.as_of = 0;
+            }
+            entry.uses = uses;
+            if entry.is_idle() {
+                // Its entry says when it was last read, and stays as long as that matters.
+                if !std::mem::replace(&mut entry.forgetting, true) {
+                    self.timers.set(now.mono + MIN_INTERVAL, Timer::Forget(key.clone()));
+                }
+            }
+        }
+        if again {
+            self.dirty(key, true, now);
+        }
+        for id in touched {
+            self.settle(id);
+        }
+    }
+
+    /// Puts a value into a slot unless it is there already.
+    fn show(
+        &mut self,
+        slot: &mut Use,
+        key: &Bytes,
+        value: Option<&Value>,
+        event: Option<&EventName>,
+        expires_at: Option<u64>,
+        now: Now,
+    ) {
+        let Some(log) = self.logs.get(&slot.log).map(|entry| entry.log.clone()) else {
+            return;
+        };
+        let rule = self.table.rule(slot.mapping);
+        let value = value.map(|value| rule.payload.project(value.clone()));
+        let fingerprint = value.as_ref().map(|value| rule.payload.fingerprint(value));
+        let unread = value
+            .as_ref()
+            .is_some_and(|value| matches!(value.value(), Value::TooLarge(_)));
+        let absent = value.as_ref().is_some_and(|value| value.value().is_absent());
+        let same = match &slot.last {
+            // What never was there need not be called gone.
+            None => absent && !slot.fixed,
+            Some(last) => {
+                let same_expiry = !rule.expires || is_same_expiry(last.expires_at, expires_at);
+                // Two values that were not read may differ although they are equally large.
+                last.fingerprint == fingerprint && same_expiry && !(unread && event.is_some())
+            }
+        };
+        if same {
+            return;
+        }
+        slot.last = Some(Last {
+            fingerprint,
+            expires_at,
+        });
+        let payload = value.as_ref().map(|value| {
+            let change = Change {
+                channel: &log.channel.name,
+                key,
+                captures: &slot.captures,
+                value,
+                event,
+                expires_at,
+            };
+            render(&self.table, &mut self.said, slot.mapping, &change)
+        });
+        let name = SlotKey {
+            source: slot.mapping.0,
+            name: key.clone(),
+        };
+        self.appender.put(&log, name, slot.fixed, payload.flatten(), now.mono);
+        if let Some(recovery) = &mut self.recovery {
+            recovery.differences += 1;
+        }
+    }
+}
+
+/// Renders a change; what cannot be sent is logged once a mapping.
+pub(super) fn render(
+    table: &Table,
+    said: &mut HashSet<(MappingId, &'static str)>,
+    mapping: MappingId,
+    change: &Change<'_>,
+) -> Option<Payload> {
+    let rule = table.rule(mapping);
+    match rule.payload.render(change) {
+        Ok(payload) => Some(payload),
+        Err(Unsendable::AbsentWithoutTemplate) => None,
+        Err(error) => {
+            if said.insert((mapping, error.reason())) {
+                tracing::warn!(file = %rule.file.display(), line = rule.line, %error, "a value cannot be sent");
+            }
+            None
+        }
+    }
+}
+
+/// Sets the timer for when the key expires.
+fn arm(entry: &mut KeyEntry, key: &Bytes, ttl: Option<Duration>, timers: &mut Timers, now: Now) {
+    let Some(ttl) = ttl.filter(|_| !entry.uses.is_empty()) else {
+        entry.deadline = None;
+        entry.overdue = 0;
+        if let Some(timer) = entry.armed.take() {
+            timers.cancel(timer);
+        }
+        return;
+    };
+    let mut wait = ttl.min(FARTHEST) + AFTER;
+    // A key that is still there at its deadline is asked for less and less often.
+    let at_least = AFTER * 2_u32.pow(entry.overdue.min(12));
+    if wait >= at_least {
+        entry.overdue = 0;
+    }
+    wait = wait.max(at_least);
+    let deadline = now.mono + wait;
+    entry.deadline = Some(deadline);
+    match entry.armed {
+        Some(timer) if timer.at() <= deadline => {}
+        armed => {
+            if let Some(timer) = armed {
+                timers.cancel(timer);
+            }
+            entry.armed = Some(timers.set(deadline, Timer::Deadline(key.clone())));
+        }
+    }
+}
+
+fn is_same_expiry(a: Option<u64>, b: Option<u64>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.abs_diff(b) <= SAME_EXPIRY,
+        (a, b) => a == b,
+    }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
