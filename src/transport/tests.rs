@@ -480,3 +480,87 @@ proptest! {
         prop_assert_eq!(frames_sent, texts);
     }
 }
+
+/// The document of the wire shows what is sent, letter for letter.
+#[test]
+fn the_document_shows_what_is_sent() {
+    const EPOCH: u64 = 0x7f3a_9c0d_51e8_b264;
+    let document = include_str!("../../docs/protocol.md");
+    let shows = |text: &str| {
+        assert!(
+            document.contains(&format!("\n{text}")),
+            "not in docs/protocol.md:\n{text}"
+        )
+    };
+    let shows_sse = |frame: &Bytes| shows(&format!("```text\n{}```\n", sse_text(frame)));
+    let shows_ws = |frame: &Bytes| shows(&format!("```json\n{}\n```\n", ws_text(frame)));
+    let at_cart = |sequence, body| {
+        let channel = Channel {
+            name: "cart:42".into(),
+            ..channel(None)
+        };
+        Message::new(sequence, Arc::new(channel), body)
+    };
+    let change = |value: &str, event: &str| {
+        let live = format!(r#"{{"channel":"cart:42","key":"cart:42","value":"{value}"{event}}}"#);
+        Body::Change(Payload {
+            live: live.into(),
+            ..json_payload()
+        })
+    };
+    let one = at_cart(1, change("one", ""));
+    shows_sse(encoded(&one, Wire::Sse, Rendition::Catchup, EPOCH));
+    let two = at_cart(1042, change("two", r#","event":"set""#));
+    shows_sse(encoded(&two, Wire::Sse, Rendition::Live, EPOCH));
+    shows_ws(encoded(&two, Wire::WebSocket, Rendition::Live, EPOCH));
+
+    let (reason, since) = (Reason("upstream-lost"), at(1_763_762_345_678));
+    let stale = at_cart(1044, Body::Stale { reason, since });
+    shows_sse(encoded(&stale, Wire::Sse, Rendition::Live, EPOCH));
+    shows_ws(encoded(&stale, Wire::WebSocket, Rendition::Live, EPOCH));
+    let fresh = at_cart(1050, Body::Fresh { reason, since });
+    shows_sse(encoded(&fresh, Wire::Sse, Rendition::Live, EPOCH));
+    let log = Arc::new(Channel {
+        name: "log".into(),
+        ..channel(None)
+    });
+    let gap = Message::new(1043, log, Body::Gap { reason, missed: None });
+    shows_sse(encoded(&gap, Wire::Sse, Rendition::Live, EPOCH));
+
+    let ready = |reference| Step::Ready {
+        channels: vec![("cart:42".into(), 1), ("room:7".into(), 20)],
+        cursor: Cursor {
+            epoch: EPOCH,
+            sequence: 1041,
+            set: Some(0x90c1_a4f2_e06b_7d35),
+        },
+        reference,
+    };
+    shows_sse(&step(&ready(None), Wire::Sse, EPOCH));
+    shows_ws(&step(&ready(Some(1)), Wire::WebSocket, EPOCH));
+    let reset = Step::Reset {
+        channel: "cart:42".into(),
+        reason: "unknown-cursor",
+    };
+    shows_sse(&step(&reset, Wire::Sse, EPOCH));
+    shows_sse(&sse::opening(Duration::from_millis(1870)));
+    shows_sse(&sse::end_event(Ending::Drain, Duration::from_millis(2210)));
+    shows_ws(&ws::pong_message(Some("\"any text or number\"")));
+    let why = "no mapping gives a channel of this name";
+    shows_ws(&ws::error_message(Some("secret"), "unknown", why, Some("1")));
+    let wrong = ws::Request::parse(r#"{"type":1}"#).unwrap_err();
+    shows_ws(&ws::error_message(
+        None,
+        "bad-message",
+        &wrong.what,
+        wrong.reference.as_deref(),
+    ));
+
+    for kind in ["subscribe", "unsubscribe", "ping"] {
+        let start = document
+            .find(&format!("{{\"type\":\"{kind}\""))
+            .expect("an example of each request");
+        let example = document[start..].lines().next().unwrap();
+        assert!(ws::Request::parse(example).is_ok(), "{example}");
+    }
+}
