@@ -1,6 +1,7 @@
 // Plain pages in a real Chromium, on another origin than the relay.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 
 import { chromium } from "playwright-core";
@@ -130,6 +131,30 @@ for (const [name, openPage] of Object.entries(PAGES)) {
     await page.close();
   });
 }
+
+test("the snippets of the README work as they are printed", async () => {
+  const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+  const [eventSource, webSocket] = [...readme.matchAll(/^```js\n(.*?)^```$/gms)].map((block) =>
+    block[1].replaceAll("127.0.0.1:7400", `127.0.0.1:${relay.port}`),
+  );
+  const state = eventSource.slice(0, eventSource.indexOf("const source"));
+  for (const snippet of [eventSource, state + webSocket]) {
+    await server.run("FLUSHALL");
+    await server.run("MSET", "message:lobby:1", "hello", "message:lobby:2", "bye");
+    const page = await open("blank.html", []);
+    await page.addScriptTag({ content: snippet });
+    const holds = (expected) =>
+      eventually(`the page holds ${expected}`, () =>
+        page.evaluate((expected) => JSON.stringify([...messages].sort()) === expected, JSON.stringify(expected)),
+      );
+    await holds([["message:lobby:1", "hello"], ["message:lobby:2", "bye"]]);
+    await server.run("DEL", "message:lobby:2");
+    await server.run("SET", "message:lobby:1", "hello, everybody");
+    await holds([["message:lobby:1", "hello, everybody"]]);
+    assert.deepEqual(page.errors, []);
+    await page.close();
+  }
+});
 
 test("a page of an origin that is not listed is refused", async () => {
   const other = await startPages();

@@ -41,6 +41,11 @@ access = "public"
 key = "room:{room}:{id}"
 channel = "room:{room}"
 access = "public"
+
+[[mapping]]
+key = "message:{room}:{id}"
+channel = "room:{room}"
+access = "public"
 `;
 
 /** Writes every value as JSON channel and raw channel want it. */

@@ -23,6 +23,8 @@ mod http;
 mod many;
 /// Patterns without captures mean what the server means by them.
 mod patterns;
+/// The README, typed as it says.
+mod readme;
 /// Coming back with a cursor.
 mod resume;
 /// The orderly end of the process.
