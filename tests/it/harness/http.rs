@@ -146,9 +146,19 @@ impl Exchange {
     }
 
     /// Reads the head of an answer; nothing if the connection ends before one came.
-    pub fn receive(mut stream: TcpStream) -> Option<Exchange> {
+    pub fn receive(stream: TcpStream) -> Option<Exchange> {
+        Exchange::receive_after(stream, Vec::new())
+    }
+
+    /// The answer to the next request, once this one has ended.
+    pub fn following(mut self) -> Option<Exchange> {
+        self.read_to_end();
+        Exchange::receive_after(self.stream, self.raw)
+    }
+
+    /// The same, some of it having been read already.
+    fn receive_after(mut stream: TcpStream, mut raw: Vec<u8>) -> Option<Exchange> {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        let mut raw = Vec::new();
         let end = loop {
             if let Some(at) = raw.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at;
@@ -249,9 +259,10 @@ impl Exchange {
                 self.body.append(&mut self.raw);
             }
             Framing::Length(length) => {
-                self.length += self.raw.len();
-                self.body.append(&mut self.raw);
-                assert!(self.length <= length, "more bytes than the length that was announced");
+                // What stands behind it belongs to the next answer.
+                let count = self.raw.len().min(length - self.length);
+                self.length += count;
+                self.body.extend(self.raw.drain(..count));
                 if self.length == length {
                     self.end = Some(More::Ended);
                 }
