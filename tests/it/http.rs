@@ -3,10 +3,8 @@
 use std::io::Write;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::harness::http::{Exchange, connect, get, request};
-use crate::harness::{Client, Event, PROTOCOL, Relay, Server, Sse, Ws, mapping};
+use crate::harness::{Client, Event, Relay, Server, Sse, Ws, mapping};
 use crate::redis;
 
 /// One public mapping of a channel per key.
@@ -242,29 +240,6 @@ fn a_stream_over_http_1_0() {
     sse.ready();
     redis!(server, "SET", "v:1", "two");
     sse.sees("v:1", "v:1", "two");
-}
-
-#[test]
-fn a_web_socket_handshake() {
-    let server = Server::start();
-    redis!(server, "SET", "v:1", "{\"n\": 1}");
-    let relay = relay(&server, "");
-    let mut ws = Ws::request(&relay, "/ws?channel=v:1", None);
-    let chosen = ws
-        .response
-        .headers()
-        .get("sec-websocket-protocol")
-        .map(|value| value.as_bytes().to_vec());
-    assert_eq!(chosen.as_deref(), Some(PROTOCOL.as_bytes()));
-    ws.sees("v:1", "v:1", "{\"n\": 1}");
-    ws.ready();
-    ws.send(&json!({"type": "ping", "ref": 7}));
-    assert_eq!(ws.control("pong")["ref"], 7);
-    // What cannot be understood is answered, and the connection goes on.
-    ws.send(&json!({"type": "dance"}));
-    ws.control("error");
-    redis!(server, "SET", "v:1", "two");
-    ws.sees("v:1", "v:1", "two");
 }
 
 /// A head that is sent byte by byte must not hold a connection for ever.

@@ -37,3 +37,5 @@ mod subscribe;
 mod upstream;
 /// The server goes away and comes back.
 mod upstream_loss;
+/// What only WebSocket has.
+mod web_socket;
