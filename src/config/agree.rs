@@ -3,7 +3,8 @@
 use super::compile::Compiler;
 use super::diagnostics::{At, Problem};
 use super::mapping::Compiled;
-use crate::hub::Mode;
+use super::units;
+use crate::hub::{Mode, Retention};
 
 impl Compiler<'_> {
     /// Reports every pair of mappings that would make one channel mean two things.
@@ -47,11 +48,11 @@ impl Compiler<'_> {
             Problem::new(
                 at[1],
                 "two mappings make one channel mean different things",
-                format!("here {option} {}", said[1]),
+                format!("here `{option}` {}", said[1]),
             )
-            .and(at[0], format!("here {option} {}", said[0]))
-            .and(second.channel, "may give the same channel …")
-            .and(first.channel, "… as this one")
+            .and(at[0], format!("here `{option}` {}", said[0]))
+            .and(second.channel, "… can be this one, too")
+            .and(first.channel, "a channel of this name …")
             .why(why)
             .instead(format!(
                 "give both the same `{option}`, or give them channels that differ"
@@ -66,7 +67,10 @@ impl Compiler<'_> {
             let same: &mut Vec<&Compiled> = seen
                 .entry((mapping.rule.pattern.to_string(), mapping.rule.channel.to_string()))
                 .or_default();
-            if let Some(first) = same.iter().find(|first| share_events(first, mapping)) {
+            let twin = same
+                .iter()
+                .find(|first| share_events(first, mapping) && difference(first, mapping).is_none());
+            if let Some(first) = twin {
                 self.problems.add(
                     Problem::new(
                         mapping.key.at,
@@ -90,6 +94,15 @@ fn share_events(one: &Compiled, other: &Compiled) -> bool {
             .any(|event| other.iter().any(|other| event.as_str() == other.as_str())),
         _ => true,
     }
+}
+
+fn kept(retain: &Retention) -> String {
+    let Retention { messages, bytes, age } = retain;
+    format!(
+        "keeps {messages} messages, {}, {}",
+        units::show_size(*bytes as u64),
+        units::show_duration(*age)
+    )
 }
 
 struct Difference {
@@ -134,7 +147,7 @@ fn difference(one: &Compiled, other: &Compiled) -> Option<Difference> {
         return Some(Difference {
             option: "retain",
             at: [one.retain, other.retain],
-            said: ["keeps this much".into(), "keeps another amount".into()],
+            said: [kept(&a.retain), kept(&b.retain)],
             why: "a channel has one log, and it can be kept in one way only",
         });
     }

@@ -37,6 +37,19 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// Its text.
     pub(crate) text: Arc<str>,
+    /// Where its newlines are, in their order.
+    newlines: Vec<usize>,
+}
+
+impl Source {
+    pub(crate) fn new(path: PathBuf, text: String) -> Source {
+        let newlines = memchr::memchr_iter(b'\n', text.as_bytes()).collect();
+        Source {
+            path,
+            text: text.into(),
+            newlines,
+        }
+    }
 }
 
 /// One thing that is wrong.
@@ -111,9 +124,11 @@ impl Problems {
         self.list.push(problem);
     }
 
+    /// The line that a place begins in, the first being 1.
     pub(crate) fn line(&self, at: At) -> usize {
-        let text = self.sources[at.source].text.as_bytes();
-        1 + memchr::memchr_iter(b'\n', &text[..at.start.min(text.len())]).count()
+        1 + self.sources[at.source]
+            .newlines
+            .partition_point(|newline| *newline < at.start)
     }
 
     /// How many problems there are.
@@ -196,7 +211,7 @@ pub(crate) fn unreadable(option: &str, at: At, path: &str, error: &io::Error) ->
 /// The reason in words that do not differ between systems.
 pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::NotFound => "it does not exist".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),
         io::ErrorKind::IsADirectory => "this is a folder".into(),
         io::ErrorKind::InvalidData => "the file is not UTF-8 text".into(),
@@ -283,10 +298,9 @@ mod tests {
     #[test]
     fn problems_stand_in_the_order_of_the_file() {
         let mut problems = Problems::default();
-        problems.sources.push(Source {
-            path: "a.toml".into(),
-            text: "one = 1\ntwo = 2\n".into(),
-        });
+        problems
+            .sources
+            .push(Source::new("a.toml".into(), "one = 1\ntwo = 2\n".into()));
         problems.add(Problem::new(At::new(0, 8..11), "second", "here"));
         problems.add(
             Problem::new(At::new(0, 0..3), "first", "here")

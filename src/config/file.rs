@@ -5,6 +5,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{At, Problem, Problems};
+use super::mistakes::Kind;
 use super::reader::{List, Reader, Table, Written};
 use super::variables::Environment;
 use super::words::Section;
@@ -60,7 +61,8 @@ pub(crate) struct Mapping {
     pub(crate) key: Option<Written<String>>,
     pub(crate) channel: Option<Written<String>>,
     pub(crate) access: Option<Written<Access>>,
-    /// Whether an option is there whose value could not be read, so that it is not reported as missing as well.
+    /// Whether a key is there whose value could not be read, or what a later release takes in its place, so that it is
+    /// not reported as missing as well.
     pub(crate) has_key: bool,
     pub(crate) options: MappingOptions,
 }
@@ -163,7 +165,7 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
                 key: table.text(reader, "key"),
                 channel: table.text(reader, "channel"),
                 access: access(reader, table),
-                has_key: table.any("key").is_some(),
+                has_key: table.any("key").is_some() || table.has("subscribe"),
                 options: options(reader, table),
             })
             .collect(),
@@ -175,9 +177,9 @@ fn server(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Server {
         listen: table.texts(reader, "listen"),
         path: table.text(reader, "path"),
         origins: table.texts(reader, "origins"),
-        heartbeat: table.text(reader, "heartbeat"),
-        write_timeout: table.text(reader, "write_timeout"),
-        drain: table.text(reader, "drain"),
+        heartbeat: table.duration(reader, "heartbeat"),
+        write_timeout: table.duration(reader, "write_timeout"),
+        drain: table.duration(reader, "drain"),
         max_channels: table.number(reader, "max_channels"),
     }
 }
@@ -205,16 +207,16 @@ fn options(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> MappingOptions {
         mode: table.text(reader, "mode"),
         on: table.texts(reader, "on"),
         event_name: table.text(reader, "event_name"),
-        linger: table.text(reader, "linger"),
+        linger: table.duration(reader, "linger"),
         snapshot: table.flag(reader, "snapshot"),
         retain: table.table(reader, "retain", Section::Retain).map(|retain| Retain {
             at: retain.at,
             messages: retain.number(reader, "messages"),
-            bytes: retain.text(reader, "bytes"),
-            age: retain.text(reader, "age"),
+            bytes: retain.size(reader, "bytes"),
+            age: retain.duration(reader, "age"),
         }),
-        max_value: table.text(reader, "max_value"),
-        min_interval: table.text(reader, "min_interval"),
+        max_value: table.size(reader, "max_value"),
+        min_interval: table.duration(reader, "min_interval"),
         expires: table.flag(reader, "expires"),
         fields: table.texts(reader, "fields"),
         decode: table.text(reader, "decode"),
@@ -230,7 +232,7 @@ fn access(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Option<Written<Acce
     let value = table.any("access")?;
     Some(match value.get_ref() {
         DeValue::Table(_) | DeValue::Array(_) => reader.written(value, Access::Rules),
-        _ => match reader.text_of(value, "access", "a text: \"public\"") {
+        _ => match reader.text_of(value, "access", Kind::Text) {
             Some(text) => text.map(Access::Word(text.value.clone())),
             None => reader.written(value, Access::Wrong),
         },
@@ -250,14 +252,16 @@ fn syntax(source: usize, text: &str, error: &toml::de::Error) -> Problem {
         message,
     );
     let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+    let bare = |first: char| first.is_ascii_alphanumeric() || "/{$*[".contains(first);
+    let quotes = value.matches(['"', '\'']).count();
     if error.message().starts_with("duplicate") {
         problem
             .why("the file says it twice, and only one of them could count")
             .instead("keep one; a further mapping begins with a [[mapping]] line of its own")
-    } else if value.starts_with(|first: char| first.is_ascii_alphanumeric() || "/{$*".contains(first))
-        && !value.contains('"')
-    {
-        problem.instead("texts stand in quotes, durations and sizes too: linger = \"30s\"")
+    } else if quotes == 0 && value.starts_with(bare) {
+        problem.instead("texts stand in quotes, addresses, durations and sizes too: linger = \"30s\"")
+    } else if quotes % 2 == 1 {
+        problem.instead("end the text with the quote that it begins with")
     } else {
         problem.instead("see https://toml.io for how a TOML file is written")
     }

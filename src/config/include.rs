@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::compile::Compiler;
-use super::diagnostics::{At, Problem, Source, unreadable};
+use super::diagnostics::{At, Problem, Source, reason, unreadable};
 use super::file::{self, File};
 use super::reader::{List, Written};
 use super::words::Section;
@@ -75,10 +75,7 @@ impl Compiler<'_> {
         }
         seen.push((real.clone(), written.at));
         let source = self.problems.sources.len();
-        self.problems.sources.push(Source {
-            path: path.to_path_buf(),
-            text: text.into(),
-        });
+        self.problems.sources.push(Source::new(path.to_path_buf(), text));
         let Some(file) = file::parse(source, self.environment, self.problems) else {
             return;
         };
@@ -132,8 +129,11 @@ impl Compiler<'_> {
         }) {
             Ok(entries) => entries,
             Err(error) => {
-                self.problems
-                    .add(unreadable("include", written.at, &written.value, &error));
+                let label = format!("the folder: {}", reason(&error));
+                self.problems.add(
+                    Problem::new(written.at, "the folder of `include` cannot be read", label)
+                        .instead("check the path: it is relative to the folder of the file that names it"),
+                );
                 return Vec::new();
             }
         };

@@ -334,6 +334,9 @@ impl Compiler<'_> {
     fn payload(&mut self, mapping: &Mapping, options: &Options, captures: &[Arc<str>]) -> Option<Renderer> {
         let text = |template: &Option<Template>| template.as_ref().map(|template| template.text.value.clone());
         let raw = options.form == Form::Raw;
+        if !self.captures_are_free(mapping, options, captures) {
+            return None;
+        }
         let format = match options.form {
             Form::Json => payload::Format::Json,
             Form::Raw => payload::Format::Raw {
@@ -365,6 +368,32 @@ impl Compiler<'_> {
                 None
             }
         }
+    }
+
+    /// Whether no capture has the name of a variable that every template has.
+    fn captures_are_free(&mut self, mapping: &Mapping, options: &Options, captures: &[Arc<str>]) -> bool {
+        let uses_templates = options.form == Form::Template || options.absent.is_some() || options.on_reset.is_some();
+        let (true, Some(key)) = (uses_templates && options.form != Form::Json, &mapping.key) else {
+            return true;
+        };
+        let mut free = true;
+        for name in captures.iter().filter(|name| payload::RESERVED.contains(&&***name)) {
+            let start = key.value.find(&format!("{{{name}")).map_or(0, |brace| brace + 1);
+            self.problems.add(
+                Problem::new(
+                    key.part(start..start + name.len()),
+                    format!("the capture `{name}` hides a variable"),
+                    "a variable of every template",
+                )
+                .why(format!(
+                    "every template has the variables {}",
+                    payload::RESERVED.join(", ")
+                ))
+                .instead("give the capture another name"),
+            );
+            free = false;
+        }
+        free
     }
 
     fn template_error(&mut self, mapping: &Mapping, options: &Options, error: TemplateError) {

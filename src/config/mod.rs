@@ -1,6 +1,7 @@
 //! The config: a TOML file as written, and what it means.
 //!
-//! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words` lists them)
+//! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
+//!   lists them, `mistakes` tells what was found in their place)
 //! * `compile`: what an option means (`server`, `upstream`, `options`, `mapping` are its parts, `units` and `variables`
 //!   the small languages in its texts, `include` further files)
 //! * `agree`: what only shows when all mappings are seen together
@@ -16,6 +17,7 @@ mod file;
 mod include;
 mod log;
 mod mapping;
+mod mistakes;
 mod options;
 mod origin;
 mod reader;
@@ -100,10 +102,7 @@ pub fn load(path: &Path, environment: Environment<'_>) -> Result<Config, Problem
 /// All that is wrong with it.
 pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    problems.sources.push(Source {
-        path: path.to_path_buf(),
-        text: text.into(),
-    });
+    problems.sources.push(Source::new(path.to_path_buf(), text));
     let Some(mut file) = file::parse(0, environment, &mut problems) else {
         return Err(problems);
     };
@@ -127,7 +126,8 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         .filter_map(|(id, mapping)| compiler.mapping(id, mapping, &defaults, &mut files))
         .collect();
     compiler.agreement(&compiled);
-    let origin = compiler.origin;
+    let mut origin = compiler.origin;
+    origin.sort_by(|a, b| a.from.cmp(&b.from));
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -15,7 +15,7 @@ pub struct Origin {
 }
 
 /// Where a value came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum From {
     /// A line of a file; where the text there names variables of the environment, those too.
     File {

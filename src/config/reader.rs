@@ -7,8 +7,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{At, Problem, Problems};
-use super::variables::{self, Environment, VariableErrorKind};
-use super::words::{self, Section};
+use super::mistakes::{self, Kind};
+use super::variables::{self, Environment};
+use super::words::Section;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -66,11 +67,12 @@ impl<'t, 'i> Table<'t, 'i> {
         span: Range<usize>,
         entries: &'t DeTable<'i>,
     ) -> Table<'t, 'i> {
-        for (key, _) in entries {
+        for (key, value) in entries {
             let name: &str = key.get_ref();
             if !section.options().contains(&name) {
                 let at = At::new(reader.source, key.span());
-                reader.problems.add(unknown(section, name, at));
+                let is_section = matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_));
+                reader.problems.add(mistakes::unknown(section, name, is_section, at));
             }
         }
         Table {
@@ -96,7 +98,17 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 
     pub(crate) fn text(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<String>> {
-        reader.text_of(self.get(option)?, option, "a text in quotes")
+        reader.text_of(self.get(option)?, option, Kind::Text)
+    }
+
+    /// A text that is a duration.
+    pub(crate) fn duration(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<String>> {
+        reader.text_of(self.get(option)?, option, Kind::Duration)
+    }
+
+    /// A text that is a size.
+    pub(crate) fn size(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<String>> {
+        reader.text_of(self.get(option)?, option, Kind::Size)
     }
 
     pub(crate) fn flag(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<bool>> {
@@ -104,27 +116,26 @@ impl<'t, 'i> Table<'t, 'i> {
         if let Some(flag) = value.get_ref().as_bool() {
             return Some(reader.written(value, flag));
         }
-        let text = reader.variable_text(value, option, "true or false, without quotes")?;
+        let text = reader.variable_text(value, option, Kind::Flag)?;
         match text.value.parse() {
             Ok(flag) => Some(text.map(flag)),
-            Err(_) => reader.wrong_type(value, option, "true or false, without quotes"),
+            Err(_) => reader.wrong_type(value, option, Kind::Flag),
         }
     }
 
     pub(crate) fn number(&self, reader: &mut Reader<'_>, option: &str) -> Option<Written<i64>> {
-        const EXPECTED: &str = "a whole number, without quotes";
         let value = self.get(option)?;
         if let Some(number) = value.get_ref().as_integer() {
             let digits = number.as_str().replace('_', "");
             return match i64::from_str_radix(&digits, number.radix()) {
                 Ok(number) => Some(reader.written(value, number)),
-                Err(_) => reader.wrong_type(value, option, EXPECTED),
+                Err(_) => reader.wrong_type(value, option, Kind::Number),
             };
         }
-        let text = reader.variable_text(value, option, EXPECTED)?;
+        let text = reader.variable_text(value, option, Kind::Number)?;
         match text.value.parse() {
             Ok(number) => Some(text.map(number)),
-            Err(_) => reader.wrong_type(value, option, EXPECTED),
+            Err(_) => reader.wrong_type(value, option, Kind::Number),
         }
     }
 
@@ -132,13 +143,18 @@ impl<'t, 'i> Table<'t, 'i> {
     pub(crate) fn texts(&self, reader: &mut Reader<'_>, option: &str) -> Option<List> {
         let value = self.get(option)?;
         let Some(array) = value.get_ref().as_array() else {
-            return reader.wrong_type(value, option, "a list of texts, e.g. [\"a\", \"b\"]");
+            return reader.wrong_type(value, option, Kind::Texts);
         };
         let items = array
             .iter()
-            .filter_map(|item| reader.text_of(item, option, "a list of texts in quotes"))
+            .filter_map(|item| reader.text_of(item, option, Kind::Item))
             .collect();
         Some(reader.written(value, items))
+    }
+
+    /// Whether a name stands in the table, an option or not.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
     }
 
     /// A value of any type, for options that take several.
@@ -160,7 +176,7 @@ impl<'t, 'i> Table<'t, 'i> {
                 );
                 None
             }
-            _ => reader.wrong_type(value, option, table_example(section)),
+            _ => reader.wrong_type(value, option, Kind::Table),
         }
     }
 
@@ -186,7 +202,7 @@ impl<'t, 'i> Table<'t, 'i> {
             .iter()
             .filter_map(|item| match item.get_ref() {
                 DeValue::Table(table) => Some(Table::new(reader, section, item.span(), table)),
-                _ => reader.wrong_type(item, option, "a table"),
+                _ => reader.wrong_type(item, option, Kind::Table),
             })
             .collect()
     }
@@ -207,10 +223,10 @@ impl Reader<'_> {
         &mut self,
         value: &Spanned<DeValue<'_>>,
         option: &str,
-        expected: &str,
+        kind: Kind,
     ) -> Option<Written<String>> {
         let Some(text) = value.get_ref().as_str() else {
-            return self.wrong_type(value, option, expected);
+            return self.wrong_type(value, option, kind);
         };
         let span = value.span();
         let verbatim = verbatim(&self.text, span.clone(), text);
@@ -225,7 +241,7 @@ impl Reader<'_> {
                 for error in errors {
                     let at = verbatim.map_or(span.clone(), |start| start + error.at.start..start + error.at.end);
                     self.problems
-                        .add(variable_problem(error.kind, At::new(self.source, at)));
+                        .add(mistakes::variable(error.kind, At::new(self.source, at), option));
                 }
                 None
             }
@@ -233,65 +249,20 @@ impl Reader<'_> {
     }
 
     /// A text that is only there to carry a variable, since those stand in quotes whatever they hold.
-    fn variable_text(&mut self, value: &Spanned<DeValue<'_>>, option: &str, expected: &str) -> Option<Written<String>> {
+    fn variable_text(&mut self, value: &Spanned<DeValue<'_>>, option: &str, kind: Kind) -> Option<Written<String>> {
         match value.get_ref().as_str() {
-            Some(text) if text.contains("${") => self.text_of(value, option, expected),
-            _ => self.wrong_type(value, option, expected),
+            Some(text) if text.contains("${") => self.text_of(value, option, kind),
+            _ => self.wrong_type(value, option, kind),
         }
     }
 
     /// Reports that a value has the wrong type.
-    pub(crate) fn wrong_type<T>(&mut self, value: &Spanned<DeValue<'_>>, option: &str, expected: &str) -> Option<T> {
-        let found = match value.get_ref() {
-            DeValue::String(_) => "a text",
-            DeValue::Integer(_) | DeValue::Float(_) => "a number",
-            DeValue::Boolean(_) => "true or false",
-            DeValue::Datetime(_) => "a date",
-            DeValue::Array(_) => "a list",
-            DeValue::Table(_) => "a table",
-        };
+    pub(crate) fn wrong_type<T>(&mut self, value: &Spanned<DeValue<'_>>, option: &str, kind: Kind) -> Option<T> {
+        let at = At::new(self.source, value.span());
         let written = self.text.get(value.span()).unwrap_or_default();
-        let mut problem = Problem::new(
-            At::new(self.source, value.span()),
-            format!("`{option}` has the wrong type"),
-            format!("this is {found}"),
-        )
-        .why(format!("`{option}` is {expected}"));
-        // A scalar where a text or a list of texts belongs only lacks its quotes or its brackets.
-        let quoted = if written.starts_with(['"', '\'']) {
-            written.to_owned()
-        } else {
-            format!("\"{written}\"")
-        };
-        let bare = written.trim_matches(['"', '\'']);
-        let scalar = !matches!(value.get_ref(), DeValue::Array(_) | DeValue::Table(_)) && !written.contains('\n');
-        if scalar && expected.starts_with("a list of texts, ") {
-            problem = problem.instead(format!("write {option} = [{quoted}]"));
-        } else if scalar && expected.starts_with("a text") {
-            problem = problem.instead(format!("write {option} = {quoted}"));
-        } else if scalar && expected.ends_with("without quotes") && bare != written && is_bare(bare, expected) {
-            problem = problem.instead(format!("write {option} = {bare}"));
-        }
-        self.problems.add(problem);
+        self.problems
+            .add(mistakes::wrong_type(at, value.get_ref(), written, option, kind));
         None
-    }
-}
-
-fn is_bare(text: &str, expected: &str) -> bool {
-    if expected.starts_with("true") {
-        text.parse::<bool>().is_ok()
-    } else {
-        text.parse::<i64>().is_ok()
-    }
-}
-
-fn table_example(section: Section) -> &'static str {
-    match section {
-        Section::Retain => "a table, e.g. { messages = 100, age = \"5m\" }",
-        Section::Server => "a table that begins with a line [server]",
-        Section::Log => "a table that begins with a line [log]",
-        Section::Upstream => "a table that begins with a line [upstream]",
-        _ => "a table",
     }
 }
 
@@ -309,83 +280,4 @@ fn verbatim(file: &str, span: Range<usize>, text: &str) -> Option<usize> {
         Some((span.start + quote.len() + newline, &inner[newline..]))
     })?;
     (inner == text).then_some(start)
-}
-
-fn unknown(section: Section, name: &str, at: At) -> Problem {
-    let title = section.title();
-    let planned = section.planned().iter().find(|(word, _)| *word == name);
-    if let Some((_, what)) = planned {
-        return Problem::new(
-            at,
-            format!("`{name}` is not in this release"),
-            "known, but not yet built",
-        )
-        .why(format!("it is planned for a later release: {what}"))
-        .instead("leave it out".to_owned());
-    }
-    let place = if section == Section::Top {
-        "at the top of the file".to_owned()
-    } else {
-        format!("in {title}")
-    };
-    let problem = Problem::new(
-        at,
-        format!("unknown option `{name}` {place}"),
-        "no option has this name",
-    )
-    .why("an option that is not known is refused, so that a misspelt one is not passed over in silence");
-    if let Some(word) = words::nearest(name, section.options().iter().copied()) {
-        let word = if section == Section::Top {
-            header(word)
-        } else {
-            format!("`{word}`")
-        };
-        return problem.instead(format!("did you mean {word}?"));
-    }
-    match Section::home_of(name) {
-        Some(home) if home != section => match (section, home) {
-            (Section::Defaults, Section::Mapping) => {
-                problem.instead(format!("`{name}` belongs to one mapping: write it in each [[mapping]]"))
-            }
-            (_, Section::Top) => problem.instead(format!("write {} before the first section", header(name))),
-            _ => problem.instead(format!("`{name}` belongs in {}", home.title())),
-        },
-        _ => problem.instead(format!(
-            "the options here are {}",
-            section
-                .options()
-                .iter()
-                .map(|word| format!("`{word}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        )),
-    }
-}
-
-fn header(word: &str) -> String {
-    match word {
-        "include" => "`include`".to_owned(),
-        "mapping" => "`[[mapping]]`".to_owned(),
-        _ => format!("`[{word}]`"),
-    }
-}
-
-fn variable_problem(kind: VariableErrorKind, at: At) -> Problem {
-    match kind {
-        VariableErrorKind::Unset(name) => Problem::new(at, format!("the variable `{name}` is not set"), "has no value")
-            .why("an empty value in its place could mean something else than was meant")
-            .instead(format!(
-                "set {name} in keyrelay's environment, or give a default: ${{{name}:-…}}"
-            )),
-        VariableErrorKind::Name(name) => Problem::new(
-            at,
-            format!("`{name}` is not the name of a variable"),
-            "between `${` and `}`",
-        )
-        .why("a name is made of letters, digits and `_` and does not begin with a digit")
-        .instead("to write a `${` that stands for itself, double the dollar: `$${`"),
-        VariableErrorKind::Open => Problem::new(at, "a `${` without its `}`", "begins here")
-            .why("`${NAME}` stands for the value of a variable of the environment")
-            .instead("close it, or write `$${` for a `${` that stands for itself"),
-    }
 }

@@ -119,7 +119,7 @@ impl Compiler<'_> {
                     Some((_, first)) => self.problems.add(
                         Problem::new(written.at, "the same address twice", "again here")
                             .and(first.at, "first here")
-                            .why("an address can be listened at once")
+                            .why("an address can be taken only once")
                             .instead("leave one out"),
                     ),
                     None => found.push((address, written)),
@@ -184,6 +184,8 @@ impl Compiler<'_> {
             wrong("a port alone").instead(format!(
                 "write \"127.0.0.1:{port}\" for this machine only, \"[::]:{port}\" for every address"
             ))
+        } else if host.parse::<Ipv6Addr>().is_ok() && port.len() > 2 && port.parse::<u16>().is_ok() {
+            wrong("an IPv6 address without brackets").instead(format!("write \"[{host}]:{port}\""))
         } else if text.parse::<IpAddr>().is_ok() {
             let address = if text.contains(':') {
                 format!("[{text}]")
@@ -197,8 +199,6 @@ impl Compiler<'_> {
             ))
         } else if port.parse::<u16>().is_err() {
             wrong("the port is not a number from 0 to 65535").instead("write \"127.0.0.1:7400\"")
-        } else if host.parse::<Ipv6Addr>().is_ok() {
-            wrong("an IPv6 address without brackets").instead(format!("write \"[{host}]:{port}\""))
         } else {
             wrong("a host name")
                 .why("a name can stand for several addresses, and which one is listened at must be certain")

@@ -86,7 +86,12 @@ pub(crate) fn parse(text: &str) -> Result<Url, UrlError> {
     };
     let Some(scheme_end) = text.find("://") else {
         let label = if text.is_empty() { "empty" } else { "no scheme" };
-        return Err(wrong(0..text.len(), label, EXAMPLES));
+        // What might hold a password is not repeated.
+        let meant = format!("redis://{text}");
+        return Err(match parse(&meant) {
+            Ok(_) if !text.contains('@') => wrong(0..text.len(), label, &format!("write url = \"{meant}\"")),
+            _ => wrong(0..text.len(), label, EXAMPLES),
+        });
     };
     let scheme = text[..scheme_end].to_ascii_lowercase();
     let unix = match scheme.as_str() {
@@ -116,12 +121,8 @@ pub(crate) fn parse(text: &str) -> Result<Url, UrlError> {
         }
     };
     let rest = scheme_end + 3;
+    let authority_end = text[rest..].find(['/', '?', '#']).map_or(text.len(), |end| rest + end);
     // The last `@` before the path: what people put into a password unencoded is often an `@`.
-    let authority_end = if unix {
-        text.len()
-    } else {
-        text[rest..].find(['/', '?', '#']).map_or(text.len(), |end| rest + end)
-    };
     let (user, host) = match text[rest..authority_end].rfind('@') {
         Some(at) => (Some(rest..rest + at), rest + at + 1),
         None => (None, rest),
@@ -207,7 +208,7 @@ fn tcp(text: &str, range: Range<usize>) -> Result<Address, UrlError> {
                 return wrong(
                     at,
                     "the port is not a number from 1 to 65535",
-                    "encode a `/` in a password as %2F; write the port as in redis://host:6379",
+                    "write the port as in redis://host:6379, and a `/` in a password as %2F",
                 );
             }
         },

@@ -141,6 +141,43 @@ const MAPPING: [&str; 19] = [
     "on_reset",
 ];
 
+/// How an option might look, for those who gave it the wrong type.
+pub(crate) fn example(option: &str) -> &'static str {
+    match option {
+        "include" => "[\"conf.d/*.toml\"]",
+        "server" => "[server]",
+        "log" => "[log]",
+        "upstream" => "[upstream]",
+        "defaults" => "[defaults]",
+        "mapping" => "[[mapping]]",
+        "listen" => "[\"127.0.0.1:7400\"]",
+        "path" => "\"/live\"",
+        "origins" => "[\"https://app.example.com\"]",
+        "url" => "\"redis://127.0.0.1:6379/0\"",
+        "url_file" | "password_file" => "\"/run/secrets/redis\"",
+        "username" => "\"keyrelay\"",
+        "password" => "\"${REDIS_PASSWORD}\"",
+        "notifications" => "\"ensure\"",
+        "level" => "\"info\"",
+        "key" | "channel" => "\"cart:{user}\"",
+        "access" => "\"public\"",
+        "mode" => "\"state\"",
+        "on" => "[\"set\", \"del\"]",
+        "event_name" => "\"update\"",
+        "snapshot" | "expires" => "true or false",
+        "retain" => "{ messages = 256, bytes = \"1MiB\", age = \"5m\" }",
+        "messages" => "256",
+        "max_channels" => "100_000",
+        "fields" => "[\"name\", \"total\"]",
+        "decode" | "format" => "\"json\"",
+        "template" | "absent" | "on_reset" => "\"<li>{{ key }}</li>\"",
+        "template_file" => "\"row.html\"",
+        "bytes" | "max_value" => "\"1MiB\"",
+        // What is left are durations.
+        _ => "\"30s\"",
+    }
+}
+
 /// The word nearest to a misspelt one, if one is near enough to be what was meant.
 pub(crate) fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase().replace('-', "_");
