@@ -111,8 +111,9 @@ impl Templates {
     fn try_out(&self, which: &'static str, source: &str) -> Option<TemplateError> {
         let mut environment = self.environment.clone();
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
-        let error = environment.get_template(which).and_then(|it| it.render(())).err()?;
-        problem::missing(which, source, &error)
+        let template = environment.get_template(which);
+        let rendered = template.and_then(|it| it.render_captured_to((), self.markup()).map(drop));
+        problem::missing(which, source, &rendered.err()?)
     }
 
     /// Renders a change of a key that has a value.
@@ -173,12 +174,16 @@ impl Templates {
         })
     }
 
-    fn run(&self, which: &'static str, variables: Variable) -> Result<Bytes, Unsendable> {
-        let mut markup = Markup {
+    fn markup(&self) -> Markup {
+        Markup {
             bytes: Vec::new(),
             max: self.max_markup,
             full: false,
-        };
+        }
+    }
+
+    fn run(&self, which: &'static str, variables: Variable) -> Result<Bytes, Unsendable> {
+        let mut markup = self.markup();
         let template = self.environment.get_template(which);
         let rendered = template.and_then(|it| it.render_captured_to(variables, &mut markup).map(drop));
         match rendered {

@@ -344,8 +344,8 @@ fn answers_carry_the_reference_of_their_request() {
         r#"{"type":"error","channel":"a\"","reason":"not-allowed","message":"no.","ref":1}"#
     );
     assert_eq!(
-        ws_text(&ws::error_message(None, "bad-message", "no.", None)),
-        r#"{"type":"error","reason":"bad-message","message":"no."}"#
+        ws_text(&ws::error_message(None, "malformed", "no.", None)),
+        r#"{"type":"error","reason":"malformed","message":"no."}"#
     );
 }
 
@@ -551,7 +551,7 @@ fn the_document_shows_what_is_sent() {
     let wrong = ws::Request::parse(r#"{"type":1}"#).unwrap_err();
     shows_ws(&ws::error_message(
         None,
-        "bad-message",
+        "malformed",
         &wrong.what,
         wrong.reference.as_deref(),
     ));
