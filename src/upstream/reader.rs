@@ -150,11 +150,11 @@ impl Reader {
     async fn prepare(&mut self) -> Result<(), ReadError> {
         let endpoint = &self.options.endpoint;
         let commands = [
-            Command::new("SELECT", [endpoint.db.to_string()]),
-            Command::new("CLIENT", ["SETNAME".to_owned(), endpoint.client_name.clone()]),
-            Command::new("MULTI", [""; 0]),
-            Command::new("EXEC", [""; 0]),
-            Command::new("INFO", ["server"]),
+            Command::other("SELECT", [endpoint.db.to_string()]),
+            Command::other("CLIENT", ["SETNAME".to_owned(), endpoint.client_name.clone()]),
+            Command::other("MULTI", [""; 0]),
+            Command::other("EXEC", [""; 0]),
+            Command::other("INFO", ["server"]),
         ];
         let mut replies = self.round(commands.into()).await?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(ReadError::out_of_step()));
@@ -259,7 +259,7 @@ impl Reader {
             Bytes::from_static(b"COUNT"),
             Bytes::from(count.clamp(1, SCAN_COUNT).to_string()),
         ]);
-        let page = self.ask(Command::new("SCAN", words)).await?;
+        let page = self.ask(Command::other("SCAN", words)).await?;
         let [next, keys] = <[_; 2]>::try_from(command::array(page)?).map_err(|_| ReadError::not_understood("SCAN"))?;
         let next = command::bytes(next)?;
         // Copied: a key is kept for long, and as a part of the reply would keep all of it.
@@ -277,7 +277,7 @@ impl Reader {
     /// # Errors
     /// Why it does not.
     pub async fn info(&self, section: &'static str) -> Result<Info, ReadError> {
-        let text = self.ask(Command::new("INFO", [section])).await?;
+        let text = self.ask(Command::other("INFO", [section])).await?;
         Ok(Info::from_bytes(&command::bytes(text)?))
     }
 

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fred::{
-    clients::Client,
-    interfaces::ClientLike,
+    clients::{Client, Pipeline},
+    error::Error,
+    interfaces::{
+        ClientLike, HashesInterface, KeysInterface, ListInterface, SetsInterface, SortedSetsInterface, StreamsInterface,
+    },
     types::{ClusterHash, CustomCommand, Key, Value},
 };
 use tokio::{join, time::timeout};
@@ -14,16 +17,73 @@ use super::ReadError;
 
 /// A command and its arguments.
 #[derive(Debug)]
-pub(super) struct Command {
-    name: &'static str,
-    words: Vec<Value>,
+pub(super) enum Command {
+    /// A command that takes a key, with what else it takes being always the same.
+    Of(Verb, Bytes),
+    /// The first bytes of a string, one more than so many.
+    Start(Bytes, u64),
+    /// HMGET.
+    Fields(Bytes, Vec<Bytes>),
+    /// Anything else; fred writes it out at once, with whatever waits before it.
+    Other(&'static str, Vec<Value>),
+}
+
+/// What is asked about a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verb {
+    Type,
+    Pttl,
+    Get,
+    StrLen,
+    HLen,
+    HGetAll,
+    LLen,
+    /// All of a list.
+    LRange,
+    SCard,
+    SMembers,
+    ZCard,
+    /// All of a sorted set, with its scores.
+    ZRange,
+    XLen,
+    /// All of a stream.
+    XRange,
 }
 
 impl Command {
-    /// `name` is one word.
-    pub fn new(name: &'static str, words: impl IntoIterator<Item = impl Into<Bytes>>) -> Command {
-        let words = words.into_iter().map(|word| Value::Bytes(word.into())).collect();
-        Command { name, words }
+    /// A command that is not about one key; `name` is one word.
+    pub fn other(name: &'static str, words: impl IntoIterator<Item = impl Into<Bytes>>) -> Command {
+        Command::Other(name, words.into_iter().map(|word| Value::Bytes(word.into())).collect())
+    }
+
+    /// Puts it into `pipeline`, which sends nothing yet.
+    async fn queue(self, pipeline: &Pipeline<Client>) -> Result<Value, Error> {
+        let (verb, key) = match self {
+            Command::Of(verb, key) => (verb, key),
+            Command::Start(key, length) => {
+                // fred takes only what is below the largest number of the protocol.
+                let end = usize::try_from(length.min(i64::MAX as u64 - 1)).unwrap_or(usize::MAX);
+                return pipeline.getrange(key, 0, end).await;
+            }
+            Command::Fields(key, names) => return pipeline.hmget(key, names).await,
+            Command::Other(name, words) => return pipeline.custom(raw(name), words).await,
+        };
+        match verb {
+            Verb::Type => pipeline.r#type(key).await,
+            Verb::Pttl => pipeline.pttl(key).await,
+            Verb::Get => pipeline.get(key).await,
+            Verb::StrLen => pipeline.strlen(key).await,
+            Verb::HLen => pipeline.hlen(key).await,
+            Verb::HGetAll => pipeline.hgetall(key).await,
+            Verb::LLen => pipeline.llen(key).await,
+            Verb::LRange => pipeline.lrange(key, 0, -1).await,
+            Verb::SCard => pipeline.scard(key).await,
+            Verb::SMembers => pipeline.smembers(key).await,
+            Verb::ZCard => pipeline.zcard(key).await,
+            Verb::ZRange => pipeline.zrange(key, 0, -1, None, false, None, true).await,
+            Verb::XLen => pipeline.xlen(key).await,
+            Verb::XRange => pipeline.xrange(key, "-", "+", None).await,
+        }
     }
 }
 
@@ -39,10 +99,11 @@ pub(super) async fn send(
 ) -> Result<Vec<Result<Value, ReadError>>, ReadError> {
     let count = commands.len();
     let pipeline = client.pipeline();
-    for Command { name, words } in commands {
-        // In a pipeline this only queues the command.
-        let queued: Result<Value, _> = pipeline.custom(raw(name), words).await;
-        queued.map_err(|error| ReadError::from_fred(&error))?;
+    for command in commands {
+        command
+            .queue(&pipeline)
+            .await
+            .map_err(|error| ReadError::from_fred(&error))?;
     }
     let guarded = async {
         // Both are sent before either is waited for, in this order.

@@ -7,7 +7,7 @@ use fred::types::Value as Reply;
 
 use super::{
     ReadError, ReadRequest, Reading,
-    command::{self, Command},
+    command::{self, Command, Verb},
 };
 use crate::keyspace::{Kind, Size, StreamEntry, Value};
 
@@ -62,54 +62,41 @@ impl<'a> Job<'a> {
 
     /// What to send next; [`Job::take`] takes the replies.
     pub fn commands(&self) -> Vec<Command> {
+        let key = || self.request.key.clone();
+        let of = |verb| Command::Of(verb, key());
         match self.step {
             Step::Look(kind) => {
                 let look = match kind {
-                    // One byte more than allowed tells whether there are more, for the end is included.
-                    Kind::String => {
-                        let end = self.request.max_value.min(i64::MAX as u64).to_string();
-                        self.command("GETRANGE", [Bytes::from_static(b"0"), Bytes::from(end)])
-                    }
-                    Kind::Hash => self.command("HLEN", []),
-                    Kind::List => self.command("LLEN", []),
-                    Kind::Set => self.command("SCARD", []),
-                    Kind::SortedSet => self.command("ZCARD", []),
-                    Kind::Stream => self.command("XLEN", []),
+                    // One byte more than allowed tells whether there are more.
+                    Kind::String => Command::Start(key(), self.request.max_value),
+                    Kind::Hash => of(Verb::HLen),
+                    Kind::List => of(Verb::LLen),
+                    Kind::Set => of(Verb::SCard),
+                    Kind::SortedSet => of(Verb::ZCard),
+                    Kind::Stream => of(Verb::XLen),
                 };
-                vec![self.command("TYPE", []), self.command("PTTL", []), look]
+                vec![of(Verb::Type), of(Verb::Pttl), look]
             }
-            Step::Length(_) => vec![self.command("STRLEN", [])],
+            Step::Length(_) => vec![of(Verb::StrLen)],
             Step::Whole(kind, _) => match (kind, &self.request.fields) {
-                (Kind::String, _) => vec![self.command("GET", [])],
-                (Kind::Hash, None) => vec![self.command("HGETALL", [])],
+                (Kind::String, _) => vec![of(Verb::Get)],
+                (Kind::Hash, None) => vec![of(Verb::HGetAll)],
                 (Kind::Hash, Some(fields)) => {
                     // Asks for the last one again and again until there are enough.
                     let last = fields.last().cloned().unwrap_or_default();
-                    let padding = FEWEST_FIELDS.saturating_sub(fields.len());
-                    let words = fields.iter().cloned().chain(std::iter::repeat_n(last, padding));
-                    vec![
-                        Command::new("HMGET", std::iter::once(self.request.key.clone()).chain(words)),
-                        self.command("HLEN", []),
-                    ]
+                    let mut names = fields.to_vec();
+                    names.resize(names.len().max(FEWEST_FIELDS), last);
+                    vec![Command::Fields(key(), names), of(Verb::HLen)]
                 }
                 (Kind::List, _) => {
-                    let range = self.command("LRANGE", ["0", "-1"].map(Bytes::from));
-                    vec![Command::new("MULTI", [""; 0]), range, Command::new("EXEC", [""; 0])]
+                    let plain = |name| Command::other(name, [""; 0]);
+                    vec![plain("MULTI"), of(Verb::LRange), plain("EXEC")]
                 }
-                (Kind::Set, _) => vec![self.command("SMEMBERS", [])],
-                (Kind::SortedSet, _) => vec![self.command("ZRANGE", ["0", "-1", "WITHSCORES"].map(Bytes::from))],
-                (Kind::Stream, _) => {
-                    vec![
-                        self.command("XRANGE", ["-", "+"].map(Bytes::from)),
-                        self.command("TYPE", []),
-                    ]
-                }
+                (Kind::Set, _) => vec![of(Verb::SMembers)],
+                (Kind::SortedSet, _) => vec![of(Verb::ZRange)],
+                (Kind::Stream, _) => vec![of(Verb::XRange), of(Verb::Type)],
             },
         }
-    }
-
-    fn command<const N: usize>(&self, name: &'static str, words: [Bytes; N]) -> Command {
-        Command::new(name, std::iter::once(self.request.key.clone()).chain(words))
     }
 
     /// Takes the replies to the last [`Job::commands`]; the reading when there is one, else there is more to send.
