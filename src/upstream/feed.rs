@@ -62,7 +62,7 @@ pub struct KeyEvent<'a> {
 
 /// Hears what a feed has to say, in the order in which the server said it.
 ///
-/// Called on the feed's thread, which does nothing else meanwhile.
+/// Called on the feed's thread, which does nothing else meanwhile. A feed that is stopped says nothing more.
 pub trait Listener: Send + 'static {
     /// Every subscription is confirmed and the server's data is loaded: from here on no event is missed. What changed
     /// before, since the last `lost` or ever, was not heard.
@@ -150,6 +150,16 @@ pub async fn run(
         biased;
         () = stop.cancelled() => Ok(()),
         error = feed.run(&mut listener) => Err(error),
+    }
+}
+
+impl LostReason {
+    /// Whether it takes a person to mend it.
+    fn needs_help(&self) -> bool {
+        matches!(
+            self,
+            LostReason::Login(_) | LostReason::Rights(_) | LostReason::Notifications(_)
+        )
     }
 }
 
@@ -286,6 +296,7 @@ impl Feed {
         let address = &self.options.endpoint.address;
         match &self.outage {
             Some(told) if *told == reason => return,
+            Some(_) if reason.needs_help() => warn!(%address, %reason, "upstream is there, but not usable"),
             Some(_) => debug!(%address, %reason, "upstream still away"),
             None => warn!(%address, %reason, "upstream lost, trying again until it is back"),
         }

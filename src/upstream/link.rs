@@ -70,6 +70,9 @@ pub(super) enum LinkError {
         /// As the server said it.
         message: String,
     },
+    /// The server has no RESP3.
+    #[error("the server does not speak RESP3: keyrelay needs KeyDB 6, Redis 6, Valkey, or later ones")]
+    TooOld,
     /// The reply is not of the kind that belongs to the command.
     #[error("the server answered {0} in a way that is not understood")]
     Unexpected(String),

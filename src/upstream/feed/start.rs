@@ -50,7 +50,7 @@ pub(super) fn reason(address: &Address, error: LinkError) -> LostReason {
         LinkError::Closed => LostReason::Closed,
         LinkError::Io(error) => LostReason::Broken(error.to_string()),
         LinkError::Silent(time) => LostReason::Silent(time),
-        LinkError::Wire(_) | LinkError::Unexpected(_) => LostReason::Protocol(error.to_string()),
+        LinkError::Wire(_) | LinkError::Unexpected(_) | LinkError::TooOld => LostReason::Protocol(error.to_string()),
         LinkError::Refused { ref message, .. } => match message.split(' ').next().unwrap_or_default() {
             "WRONGPASS" | "NOAUTH" => LostReason::Login(message.clone()),
             "NOPERM" => LostReason::Rights(error.to_string()),
@@ -66,7 +66,12 @@ async fn log_in(link: &mut Link, endpoint: &Endpoint) -> Result<(), LinkError> {
         hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
     }
     hello.extend([b"SETNAME".as_slice(), endpoint.client_name.as_bytes()]);
-    link.command(&hello).await?;
+    link.command(&hello).await.map_err(|error| match error {
+        LinkError::Refused { message, .. } if message.starts_with("NOPROTO") || message.contains("unknown command") => {
+            LinkError::TooOld
+        }
+        error => error,
+    })?;
     if endpoint.db != 0 {
         link.command(&[b"SELECT", endpoint.db.to_string().as_bytes()]).await?;
     }

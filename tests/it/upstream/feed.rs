@@ -251,6 +251,50 @@ fn a_flush_is_told_in_order_with_the_events() {
 }
 
 #[test]
+fn a_full_resync_is_a_flush_and_a_loading_server_is_not_up() {
+    let primary = Server::start();
+    redis!(primary, "CONFIG", "SET", "repl-diskless-sync", "no");
+    let mut writer = primary.connect();
+    for n in 0..4000 {
+        writer.command(&[b"SET", format!("k:{n}").as_bytes(), b"v"]).unwrap();
+    }
+    let replica = Server::start();
+    // Microseconds for each key, and bytes after which the server looks at its connections while it loads.
+    redis!(replica, "CONFIG", "SET", "key-load-delay", "500");
+    redis!(
+        replica,
+        "CONFIG",
+        "SET",
+        "loading-process-events-interval-bytes",
+        "1024"
+    );
+    let before = Feed::start(options(&replica), &["{any...}"]);
+    before.up();
+    redis!(replica, "REPLICAOF", "127.0.0.1", primary.address().port().to_string());
+    eventually("the replica loads", || {
+        redis!(replica, "INFO", "persistence")
+            .text()
+            .contains("\nloading:1")
+            .then_some(())
+    });
+    let during = Feed::start(options(&replica), &["{any...}"]);
+    assert_eq!(during.lost(), LostReason::Loading);
+    during.up();
+    assert!(redis!(replica, "INFO", "persistence").text().contains("\nloading:0"));
+    assert_eq!(before.next(), Told::Flushed);
+    redis!(primary, "SET", "after", "1");
+    for feed in [before, during] {
+        let told = loop {
+            match feed.next() {
+                Told::Flushed | Told::Late(_) => {}
+                told => break told,
+            }
+        };
+        assert_eq!(told, Told::Event(b"after".into(), "set".into()));
+    }
+}
+
+#[test]
 fn a_killed_server_is_lost_and_its_successor_is_up() {
     let mut server = Server::start();
     let feed = Feed::start(options(&server), &["{any...}"]);
