@@ -1,0 +1,254 @@
+//! One connected client, and the only way its bytes are written: a frame that was begun is finished first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::session::{Ending, Session};
+
+use super::inbound::Inbound;
+use super::socket::Socket;
+use super::stats::Stats;
+use super::wheel::Wheel;
+use super::{PINNED, Transport};
+
+/// Names a client for as long as it is connected: the place is used again, the generation is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Token {
+    pub index: u32,
+    pub generation: u32,
+}
+
+impl Token {
+    /// As the 64 bits that epoll carries.
+    pub fn bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// Back from the 64 bits.
+    pub fn from_bits(bits: u64) -> Token {
+        Token {
+            index: bits as u32,
+            generation: (bits >> 32) as u32,
+        }
+    }
+}
+
+/// Where a client is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Served.
+    Open,
+    /// To be ended as soon as the frame that was begun is written.
+    Ending(Ending),
+    /// The ending is written, but for what is pending.
+    Ended,
+    /// A WebSocket whose close frame is out: the peer's answer is awaited for a moment.
+    Closing,
+}
+
+/// A frame of which a part is still to be written.
+#[derive(Debug)]
+pub(super) struct Pending {
+    bytes: Bytes,
+    offset: usize,
+}
+
+/// One connected client. There is one for each idle connection, so every field is paid ten thousand times.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub session: Session,
+    pub socket: Socket,
+    /// Written before anything else.
+    pub pending: Option<Box<Pending>>,
+    /// The state of a WebSocket client that is in the midst of a message.
+    pub inbound: Option<Box<Inbound>>,
+    pub token: Token,
+    /// The tick of its valid entry in the wheel; any other entry is void.
+    pub due: u32,
+    /// The tick in which it last took anything.
+    pub last: u32,
+    /// Bytes that a client sent which has nothing to say.
+    pub received: u32,
+    /// Its own length of the heartbeat's interval, in 256ths of the spread.
+    pub jitter: u8,
+    pub transport: Transport,
+    pub phase: Phase,
+    /// The socket took less than it was given: nothing is written until epoll says so.
+    pub blocked: bool,
+    /// There may be something to read.
+    pub readable: bool,
+    /// Stands in the queue of those to be served.
+    pub queued: bool,
+    /// Nothing was heard since it was pinged.
+    pub unanswered: bool,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// All of it was taken.
+    Whole,
+    /// A part was taken, and the rest is pending.
+    Part,
+    /// Nothing was taken, and nothing is pending.
+    Nothing,
+    /// The connection is broken.
+    Gone,
+}
+
+/// What the clients of a shard share while they are written to.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub wheel: Wheel,
+    /// The current tick.
+    pub tick: u32,
+    pub write_timeout: u32,
+    /// The watermark of the last finished turn.
+    pub walked: u64,
+    pub pins: Pins,
+    /// Messages sent since they were last added to the stats.
+    pub messages: u64,
+    pub stats: Arc<Stats>,
+}
+
+impl Conn {
+    /// Sends a frame of this client's own, or one that its session has counted as sent: what the socket does not take
+    /// stays pending. Not to be called while blocked.
+    pub fn send(&mut self, frame: &Bytes, books: &mut Books) -> Sent {
+        match self.send_live(frame, books) {
+            Sent::Nothing => {
+                self.hold(frame, 0, books);
+                Sent::Part
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends a frame, or nothing of it. Not to be called while blocked.
+    pub fn send_live(&mut self, frame: &Bytes, books: &mut Books) -> Sent {
+        debug_assert!(
+            !self.blocked && self.pending.is_none(),
+            "a frame that was begun is finished first"
+        );
+        if frame.is_empty() {
+            return Sent::Whole;
+        }
+        match self.socket.send(frame) {
+            Ok(Some(size)) if size == frame.len() => {
+                self.last = books.tick;
+                Sent::Whole
+            }
+            Ok(Some(size)) => {
+                self.hold(frame, size, books);
+                self.block(books);
+                Sent::Part
+            }
+            Ok(None) => {
+                self.block(books);
+                Sent::Nothing
+            }
+            Err(_) => Sent::Gone,
+        }
+    }
+
+    fn hold(&mut self, frame: &Bytes, offset: usize, books: &mut Books) {
+        books.pins.add(frame, &books.stats);
+        self.pending = Some(Box::new(Pending {
+            bytes: frame.clone(),
+            offset,
+        }));
+    }
+
+    fn block(&mut self, books: &mut Books) {
+        self.blocked = true;
+        // From now on the time is counted in which it takes nothing.
+        self.last = books.tick;
+        self.arm(books.tick.saturating_add(books.write_timeout), books);
+    }
+
+    /// Writes on where it was broken off; afterwards it is blocked or nothing is pending.
+    pub fn flush(&mut self, books: &mut Books) -> Sent {
+        let Some(pending) = &mut self.pending else {
+            return Sent::Whole;
+        };
+        let rest = &pending.bytes[pending.offset..];
+        match self.socket.send(rest) {
+            Ok(Some(size)) if size == rest.len() => {
+                self.last = books.tick;
+                self.release(books);
+                Sent::Whole
+            }
+            Ok(size) => {
+                pending.offset += size.unwrap_or(0);
+                self.blocked = true;
+                if size.is_some() {
+                    self.block(books);
+                }
+                Sent::Part
+            }
+            Err(_) => Sent::Gone,
+        }
+    }
+
+    /// Lets go of what is pending.
+    pub fn release(&mut self, books: &mut Books) {
+        if let Some(pending) = self.pending.take() {
+            books.pins.remove(&pending.bytes, &books.stats);
+        }
+    }
+
+    /// Puts further bytes behind what is pending; to be called while blocked, and for short answers only.
+    pub fn append(&mut self, bytes: &Bytes, books: &mut Books) {
+        let mut rest = match &self.pending {
+            Some(pending) => pending.bytes[pending.offset..].to_vec(),
+            None => Vec::new(),
+        };
+        rest.extend_from_slice(bytes);
+        self.release(books);
+        self.hold(&rest.into(), 0, books);
+    }
+
+    /// Has it looked at in this tick at the latest.
+    pub fn arm(&mut self, due: u32, books: &mut Books) {
+        if due < self.due {
+            self.due = books.wheel.add(self.token, due);
+        }
+    }
+}
+
+/// The frames that half-written clients hold on to, each counted once however many hold it: one large message that
+/// blocks all its subscribers costs its own size.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    frames: HashMap<usize, usize>,
+}
+
+impl Pins {
+    fn add(&mut self, frame: &Bytes, stats: &Stats) {
+        // The address is the frame's own while it is held.
+        let holders = self.frames.entry(frame.as_ptr() as usize).or_default();
+        *holders += 1;
+        if *holders == 1 {
+            stats.pinned.fetch_add(frame.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn remove(&mut self, frame: &Bytes, stats: &Stats) {
+        let address = frame.as_ptr() as usize;
+        if let Some(holders) = self.frames.get_mut(&address) {
+            *holders -= 1;
+            if *holders == 0 {
+                self.frames.remove(&address);
+                stats.pinned.fetch_sub(frame.len(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether all shards together hold more than they may, this one among them.
+    pub fn too_many(&self, stats: &Stats) -> bool {
+        !self.frames.is_empty() && stats.pinned.load(Ordering::Relaxed) > PINNED
+    }
+}

@@ -1,0 +1,467 @@
+//! What a shard does, without waiting: clients come, are served, and go.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use slab::Slab;
+use tokio::time::Instant;
+
+use crate::hub::{Hub, Inbox, Log};
+use crate::session::Ending;
+
+use super::codec;
+use super::conn::{Books, Conn, Phase, Pins, Sent, Token};
+use super::handle::Handle;
+use super::stats::Stats;
+use super::subscribers::Subscribers;
+use super::timers::Drain;
+use super::walk::Turn;
+use super::wheel::Wheel;
+use super::{Client, Gate, Options, Transport};
+
+/// Most sends of one kind in a slice: about a millisecond.
+pub(super) const SLICE: usize = 256;
+
+/// Most clients adopted in a slice.
+const ADOPTED: usize = 64;
+
+/// Most that one client is sent before others get their turn.
+const STEPS: usize = 64;
+
+/// As [`STEPS`], in bytes.
+const BYTES: usize = 256 * 1024;
+
+/// A client of Server-Sent Events has nothing to say after its request; more than this and it is ended.
+const CHATTER: u32 = 64 * 1024;
+
+/// Read at once. Shared by all clients of a shard.
+const SCRATCH: usize = 16 * 1024;
+
+/// A WebSocket client has this long to answer our close frame.
+pub(super) const CLOSING: Duration = Duration::from_secs(1);
+
+/// All of a shard but its waiting.
+pub(super) struct Core {
+    pub options: Options,
+    pub gate: Arc<dyn Gate>,
+    pub epoch: u64,
+    pub inbox: Arc<Inbox>,
+    pub handle: Handle,
+    pub epoll: Rc<OwnedFd>,
+    events: Vec<epoll::Event>,
+    pub clients: Slab<Conn>,
+    generation: u32,
+    pub subscribers: Subscribers,
+    pub books: Books,
+    /// Taken from the inbox: everything up to here may be sent.
+    pub watermark: u64,
+    /// Taken from the inbox, for the next turn.
+    pub grown: Vec<Arc<Log>>,
+    pub turn: Option<Turn>,
+    /// To be served; each has its `queued` set and stands here once.
+    pub ready: VecDeque<Token>,
+    /// Out of the wheel, to be looked at.
+    pub due: VecDeque<(u32, Token)>,
+    pub drain: Option<Drain>,
+    pub scratch: Box<[u8]>,
+    pub random: Random,
+    pub start: Instant,
+}
+
+impl Core {
+    pub fn new(
+        options: Options,
+        gate: Arc<dyn Gate>,
+        hub: &Hub,
+        stats: Arc<Stats>,
+        seed: u64,
+        start: Instant,
+    ) -> std::io::Result<Core> {
+        let inbox = hub.open_inbox();
+        let wheel = Wheel::new(options.heartbeat.min(options.write_timeout));
+        let write_timeout = wheel.ticks(options.write_timeout);
+        // What was appended before can concern no client of this shard.
+        let watermark = inbox.take().watermark;
+        let books = Books {
+            wheel,
+            tick: 0,
+            write_timeout,
+            walked: watermark,
+            pins: Pins::default(),
+            messages: 0,
+            stats,
+        };
+        Ok(Core {
+            options,
+            gate,
+            epoch: hub.epoch,
+            handle: Handle::new(),
+            epoll: Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
+            events: Vec::with_capacity(SLICE),
+            clients: Slab::new(),
+            generation: 0,
+            subscribers: Subscribers::new(inbox.shard),
+            books,
+            watermark,
+            grown: Vec::new(),
+            turn: None,
+            ready: VecDeque::new(),
+            due: VecDeque::new(),
+            drain: None,
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            random: Random(seed | 1),
+            start,
+            inbox,
+        })
+    }
+
+    /// Takes what the hub has announced. To be called after a new subscriber was registered at its logs, and before it is
+    /// served.
+    pub fn take(&mut self) {
+        let delivery = self.inbox.take();
+        self.watermark = delivery.watermark;
+        self.grown.extend(delivery.grown);
+    }
+
+    /// Does a bounded part of what there is to do; `true` if there is more.
+    pub fn slice(&mut self, now: Instant) -> bool {
+        self.books.tick = self.books.wheel.tick_at(now - self.start);
+        if self.handle.is_draining() && self.drain.is_none() {
+            self.begin_drain(now);
+        }
+        for _ in 0..ADOPTED {
+            let Some(client) = self.handle.next() else { break };
+            self.adopt(client);
+        }
+        self.timers();
+        self.end_some(now);
+        self.serve_some();
+        let walking = self.walk();
+        self.unpin();
+        let sent = std::mem::take(&mut self.books.messages);
+        if sent > 0 {
+            self.books.stats.messages.fetch_add(sent, Ordering::Relaxed);
+        }
+        walking || !self.ready.is_empty() || !self.due.is_empty() || self.handle.has_next()
+    }
+
+    /// Asks which sockets can be read or written; how many there were.
+    pub fn poll(&mut self) -> usize {
+        self.events.clear();
+        let now = Timespec::default();
+        let got = epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.events),
+            Some(&now),
+        );
+        // Interrupted, as the one thing that can happen to a valid set: the caller asks again.
+        let got = got.unwrap_or(1);
+        for at in 0..self.events.len() {
+            let epoll::Event { flags, data, .. } = self.events[at];
+            self.event(Token::from_bits(data.u64()), flags);
+        }
+        got
+    }
+
+    fn event(&mut self, token: Token, flags: EventFlags) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        let hung_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if broken || (flags.intersects(hung_up) && matches!(conn.transport, Transport::Sse { .. })) {
+            return self.close(token, Ending::Gone);
+        }
+        conn.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP);
+        let writable = flags.contains(EventFlags::OUT) && std::mem::take(&mut conn.blocked);
+        if writable || conn.readable {
+            enqueue(conn, &mut self.ready);
+        }
+    }
+
+    fn adopt(&mut self, given: Client) {
+        let prepared = given.socket.prepare(self.options.write_timeout);
+        self.generation = self.generation.wrapping_add(1);
+        let token = Token {
+            index: self.clients.vacant_key() as u32,
+            generation: self.generation,
+        };
+        let wanted = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let added = prepared.and_then(|()| {
+            Ok(epoll::add(
+                &self.epoll,
+                &given.socket,
+                EventData::new_u64(token.bits()),
+                wanted,
+            )?)
+        });
+        if let Err(error) = added {
+            // Mostly a client that left at once.
+            tracing::debug!(%error, "socket not adopted");
+            return;
+        }
+        let mut conn = Conn {
+            session: given.session,
+            socket: given.socket,
+            pending: None,
+            inbound: None,
+            token,
+            due: u32::MAX,
+            last: self.books.tick,
+            received: 0,
+            jitter: self.random.next() as u8,
+            transport: given.transport,
+            phase: Phase::Open,
+            blocked: false,
+            readable: false,
+            queued: false,
+            unanswered: false,
+        };
+        count(&self.books.stats, conn.transport, 1);
+        for log in conn.session.logs() {
+            self.subscribers.add(log, token);
+        }
+        conn.arm(self.books.tick + self.interval(&conn), &mut self.books);
+        if self.drain.is_some() {
+            conn.phase = Phase::Ending(Ending::Drain);
+        }
+        let sent = conn.send(&given.head, &mut self.books);
+        enqueue(&mut conn, &mut self.ready);
+        self.clients.insert(conn);
+        // After the registration at its logs, so that what is appended from here on is announced.
+        self.take();
+        if sent == Sent::Gone {
+            self.close(token, Ending::Gone);
+        } else if !given.read_ahead.is_empty() {
+            self.read_ahead(token, &given.read_ahead);
+        }
+    }
+
+    /// Serves those who wait for it, until the slice is used up.
+    fn serve_some(&mut self) {
+        let mut steps = 0;
+        while steps < SLICE {
+            let Some(token) = self.ready.pop_front() else { return };
+            steps += 1 + self.serve(token);
+        }
+    }
+
+    /// Does for one client what can be done now; how many steps it took.
+    fn serve(&mut self, token: Token) -> usize {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return 0;
+        };
+        conn.queued = false;
+        if conn.blocked {
+            return 0;
+        }
+        match conn.flush(&mut self.books) {
+            Sent::Whole => {}
+            Sent::Part | Sent::Nothing => return 0,
+            Sent::Gone => {
+                self.close(token, Ending::Gone);
+                return 0;
+            }
+        }
+        if conn.phase != Phase::Open {
+            self.finish(token);
+        }
+        self.read(token);
+        self.pump(token)
+    }
+
+    /// Sends what the session has to say, while the socket takes it.
+    fn pump(&mut self, token: Token) -> usize {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return 0;
+        };
+        let books = &mut self.books;
+        let (mut steps, mut bytes) = (0, 0);
+        while conn.phase == Phase::Open && !conn.blocked && !conn.session.is_live() {
+            if steps == STEPS || bytes >= BYTES {
+                enqueue(conn, &mut self.ready);
+                break;
+            }
+            let Some(step) = conn.session.next(self.watermark) else {
+                break;
+            };
+            let frame = codec::step(conn.transport, &step, self.epoch);
+            steps += 1;
+            bytes += frame.len();
+            books.messages += 1;
+            match conn.send(&frame, books) {
+                Sent::Whole => {}
+                Sent::Part | Sent::Nothing => conn.session.fall_behind(books.walked),
+                Sent::Gone => {
+                    self.close(token, Ending::Gone);
+                    break;
+                }
+            }
+        }
+        steps
+    }
+
+    /// Reads what the client has sent.
+    fn read(&mut self, token: Token) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        if !conn.readable || conn.blocked {
+            // Who does not take our answers need not be heard.
+            return;
+        }
+        if conn.phase == Phase::Open && matches!(conn.transport, Transport::WebSocket { .. }) {
+            return self.hear(token);
+        }
+        loop {
+            match conn.socket.receive(&mut self.scratch) {
+                Ok(Some(0)) | Err(_) => return self.close(token, Ending::Gone),
+                Ok(Some(size)) => {
+                    conn.received = conn.received.saturating_add(size as u32);
+                    if conn.received > CHATTER {
+                        match conn.phase {
+                            Phase::Open => self.end(token, Ending::Protocol("data after the request")),
+                            _ => self.close(token, Ending::Gone),
+                        }
+                        return;
+                    }
+                    if size < self.scratch.len() {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+            }
+        }
+        conn.readable = false;
+    }
+
+    /// Ends a client: what was begun is finished, then it is told why.
+    pub fn end(&mut self, token: Token, ending: Ending) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        if conn.phase == Phase::Open {
+            conn.phase = Phase::Ending(ending);
+            if !conn.blocked {
+                self.finish(token);
+            }
+        }
+    }
+
+    /// Goes on with the end of a client that is not blocked and has nothing pending.
+    pub fn finish(&mut self, token: Token) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        if let Phase::Ending(ending) = conn.phase {
+            conn.phase = Phase::Ended;
+            let frame = codec::ending(conn.transport, ending, self.random.retry());
+            match conn.send(&frame, &mut self.books) {
+                Sent::Whole => {}
+                Sent::Part | Sent::Nothing => return,
+                Sent::Gone => return self.close(token, Ending::Gone),
+            }
+        }
+        if conn.phase != Phase::Ended {
+            return;
+        }
+        match conn.transport {
+            Transport::Sse { .. } => self.close(token, Ending::Gone),
+            Transport::WebSocket { .. } => {
+                // Closed with something unread, the connection would be reset, and the close frame perhaps lost.
+                conn.socket.finish();
+                conn.phase = Phase::Closing;
+                conn.received = 0;
+                let books = &mut self.books;
+                conn.arm(books.tick + books.wheel.ticks(CLOSING), books);
+            }
+        }
+    }
+
+    /// Lets a client go.
+    pub fn close(&mut self, token: Token, why: Ending) {
+        if client(&mut self.clients, token).is_none() {
+            return;
+        }
+        let mut conn = self.clients.remove(token.index as usize);
+        conn.release(&mut self.books);
+        count(&self.books.stats, conn.transport, -1);
+        if why == Ending::TooSlow {
+            self.books.stats.slow.fetch_add(1, Ordering::Relaxed);
+        }
+        tracing::debug!(shard = self.inbox.shard, reason = why.reason(), "client closed");
+        let clients = &self.clients;
+        let connected = |token: Token| {
+            let conn = clients.get(token.index as usize);
+            conn.is_some_and(|conn| conn.token == token)
+        };
+        for log in conn.session.logs() {
+            self.subscribers.gone(log.id, connected);
+        }
+    }
+
+    /// Ends whoever has stalled longest while half-written clients hold on to too much.
+    fn unpin(&mut self) {
+        while self.books.pins.too_many(&self.books.stats) {
+            let held = self.clients.iter().filter(|(_, conn)| conn.pending.is_some());
+            let Some(token) = held.min_by_key(|(_, conn)| conn.last).map(|(_, conn)| conn.token) else {
+                return;
+            };
+            self.close(token, Ending::TooSlow);
+        }
+    }
+
+    /// Ticks between two heartbeats of this client: the interval, up to 20 % shorter or longer.
+    pub fn interval(&self, conn: &Conn) -> u32 {
+        let shortest = self.options.heartbeat.mul_f64(0.8);
+        let spread = self.options.heartbeat.mul_f64(0.4 * f64::from(conn.jitter) / 256.0);
+        self.books.wheel.ticks(shortest + spread)
+    }
+}
+
+/// The client of this token, if it is still connected.
+pub(super) fn client(clients: &mut Slab<Conn>, token: Token) -> Option<&mut Conn> {
+    clients.get_mut(token.index as usize).filter(|conn| conn.token == token)
+}
+
+/// Has a client served in its turn.
+pub(super) fn enqueue(conn: &mut Conn, ready: &mut VecDeque<Token>) {
+    if !std::mem::replace(&mut conn.queued, true) {
+        ready.push_back(conn.token);
+    }
+}
+
+fn count(stats: &Stats, transport: Transport, by: isize) {
+    let counter = match transport {
+        Transport::Sse { .. } => &stats.sse,
+        Transport::WebSocket { .. } => &stats.websocket,
+    };
+    counter.fetch_add(by as usize, Ordering::Relaxed);
+}
+
+/// Spreads moments; nothing secret depends on it (xorshift64).
+#[derive(Debug)]
+pub(super) struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 16
+    }
+
+    /// When a client that is sent away should come back: 1 to 5 s, so that not all come at once.
+    pub fn retry(&mut self) -> Duration {
+        Duration::from_millis(1_000 + self.next() % 4_000)
+    }
+}
+
+#[cfg(test)]
+mod tests;

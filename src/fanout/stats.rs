@@ -1,0 +1,25 @@
+//! What the shards count together.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Shared by all shards. Every number is read on its own; together they are a moment's blur.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Connected Server-Sent Events clients.
+    pub sse: AtomicUsize,
+    /// Connected WebSocket clients.
+    pub websocket: AtomicUsize,
+    /// Messages handed to sockets, by walks and sweeps, since the start.
+    pub messages: AtomicU64,
+    /// Clients that were ended because they took nothing for too long, since the start.
+    pub slow: AtomicU64,
+    /// Bytes of frames that half-written clients hold on to: see [`super::PINNED`].
+    pub pinned: AtomicUsize,
+}
+
+impl Stats {
+    /// Connected clients.
+    pub fn sessions(&self) -> usize {
+        self.sse.load(Ordering::Relaxed) + self.websocket.load(Ordering::Relaxed)
+    }
+}
