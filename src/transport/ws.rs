@@ -22,7 +22,6 @@ const FIN: u8 = 0x80;
 const OPCODE_TEXT: u8 = 1;
 const OPCODE_CLOSE: u8 = 8;
 const OPCODE_PING: u8 = 9;
-const OPCODE_PONG: u8 = 10;
 
 /// What a control frame may carry at most (RFC 6455 §5.5).
 const MAX_CONTROL: usize = 125;
@@ -110,14 +109,6 @@ pub fn error_message(channel: Option<&str>, reason: &str, what: &str, reference:
     write_reference(out, reference);
     out.push(b'}');
     finish(OPCODE_TEXT, frame)
-}
-
-/// The answer to a client's ping frame; of more than a ping can carry, the beginning.
-pub fn pong(data: &[u8]) -> Bytes {
-    let data = &data[..data.len().min(MAX_CONTROL)];
-    let mut frame = Frame::new(data.len());
-    frame.body().extend_from_slice(data);
-    finish(OPCODE_PONG, frame)
 }
 
 /// A close frame; of a reason longer than 123 bytes, the beginning.
