@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::pattern::{BoundChannel, Captures, ChannelTemplate, Filled, KeyPattern, Memory, PatternError, name};
 
+mod anchor;
 mod explain;
 mod index;
 
@@ -169,12 +170,6 @@ impl Mappings {
             .iter()
             .filter_map(|&mapping| self.source(MappingId(mapping), &bytes, &mut memory));
         sources.collect()
-    }
-
-    /// Whether both mappings can give the same channel name. May say yes where no key leads to that name by both; never
-    /// says no wrongly.
-    pub fn overlap(&self, a: MappingId, b: MappingId) -> bool {
-        self.route(a).channel.overlaps(&self.route(b).channel)
     }
 
     /// By one mapping, the keys that may stand behind the channel with the decoded name `channel`.

@@ -114,6 +114,14 @@ pub(crate) struct Memory {
     tried: Vec<u64>,
 }
 
+#[cfg(test)]
+impl Memory {
+    /// How much room there is in its buffers together.
+    pub fn capacity(&self) -> usize {
+        self.spans.capacity() + self.choices.capacity() + self.tried.capacity()
+    }
+}
+
 /// A pattern, ready to be run.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
