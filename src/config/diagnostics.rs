@@ -219,10 +219,20 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// The part of a span that fits on a screen: of a value over several lines, the first one.
+/// The part of a span that fits on a screen: of a value over several lines, the first one. A place that is not between
+/// two characters of the text would be a mistake of ours, and is moved rather than believed.
 fn visible(text: &str, span: Range<usize>) -> Range<usize> {
-    let end = span.end.min(text.len());
-    let start = span.start.min(end);
+    let boundary = |mut at: usize| {
+        at = at.min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let (start, end) = (boundary(span.start), boundary(span.end));
+    if start >= end {
+        return start..start;
+    }
     match text[start..end].find('\n') {
         Some(0) | None => start..end,
         Some(line) => start..start + line,
@@ -233,40 +243,51 @@ fn visible(text: &str, span: Range<usize>) -> Range<usize> {
 fn hide_passwords(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
-        match password_in(line) {
-            Some(range) => {
-                out.push_str(&line[..range.start]);
-                out.extend(std::iter::repeat_n('*', range.len()));
-                out.push_str(&line[range.end..]);
-            }
-            None => out.push_str(line),
+        let urls = line
+            .match_indices("://")
+            .filter_map(|(at, mark)| password_of_url(line, at + mark.len()));
+        let options = line
+            .match_indices("password")
+            .filter_map(|(at, name)| password_option(line, at + name.len()));
+        let mut hidden: Vec<Range<usize>> = urls.chain(options).collect();
+        // A variable shows nothing, and its name is what the reader looks for.
+        hidden.retain(|range| !line[range.clone()].contains("${"));
+        hidden.sort_by_key(|range| range.start);
+        let mut shown = 0;
+        for range in hidden.into_iter().filter(|range| !range.is_empty()) {
+            let start = range.start.max(shown);
+            let end = range.end.max(start);
+            out.push_str(&line[shown..start]);
+            out.extend(std::iter::repeat_n('*', end - start));
+            shown = end;
         }
+        out.push_str(&line[shown..]);
     }
     out
 }
 
-fn password_in(line: &str) -> Option<Range<usize>> {
-    let range = if let Some(scheme) = line.find("://") {
-        let start = scheme + 3;
-        let authority = &line[start..];
-        // A password may hold any byte when it was not encoded, so the last `@` before the closing quote counts.
-        let quoted = authority.find(['"', '\'', '\n']).unwrap_or(authority.len());
-        let at = authority[..quoted].rfind('@')?;
-        let colon = authority[..at].find(':')?;
-        start + colon + 1..start + at
-    } else {
-        let (name, value) = line.split_once('=')?;
-        if name.trim().trim_start_matches("upstream.") != "password" {
-            return None;
+/// The password in a URL whose scheme ends at `start`.
+fn password_of_url(line: &str, start: usize) -> Option<Range<usize>> {
+    let rest = &line[start..];
+    // It may hold any byte when it was not encoded, so the last `@` before the closing quote counts.
+    let rest = &rest[..rest.find(['"', '\'', '\n']).unwrap_or(rest.len())];
+    let at = rest.rfind('@')?;
+    let colon = rest[..at].find(':')?;
+    Some(start + colon + 1..start + at)
+}
+
+/// The value of the option `password`, whose name ends at `end`.
+fn password_option(line: &str, end: usize) -> Option<Range<usize>> {
+    let rest = line[end..].trim_start_matches(['"', '\'']).trim_start();
+    let value = rest.strip_prefix('=')?.trim_start();
+    let start = line.len() - value.len();
+    let length = match value.chars().next()? {
+        quote @ ('"' | '\'') => {
+            return Some(start + 1..start + 1 + value[1..].find(quote).unwrap_or(value.trim_end().len() - 1));
         }
-        let start = line.len() - value.trim_start().len();
-        let value = value.trim();
-        let inner = value.trim_matches(['"', '\'']);
-        let quote = value.find(inner)?;
-        start + quote..start + quote + inner.len()
+        _ => value.find([',', '}', '#', '\n']).unwrap_or(value.len()),
     };
-    // A variable shows nothing, and its name is what the reader looks for.
-    (!range.is_empty() && !line[range.clone()].contains("${")).then_some(range)
+    Some(start..start + value[..length].trim_end().len())
 }
 
 #[cfg(test)]
@@ -282,6 +303,29 @@ mod tests {
             "url = \"redis://me:*******@host\"\npassword = '***********'\nuser = \"a\"\n"
         );
         assert_eq!(hidden.len(), text.len());
+    }
+
+    #[test]
+    fn passwords_are_hidden_wherever_they_stand() {
+        for (text, hidden) in [
+            (
+                "upstream = { url = 'redis://h', password = 'x y' }",
+                "upstream = { url = 'redis://h', password = '***' }",
+            ),
+            (
+                "upstream.password = 1234 # comment",
+                "upstream.password = **** # comment",
+            ),
+            ("\"password\"=\"é\"\n", "\"password\"=\"**\"\n"),
+            ("password = \"open\n", "password = \"****\n"),
+            ("password_file = \"a\"", "password_file = \"a\""),
+            (
+                "a = ['redis://:x@h', 'redis://:yz@h']",
+                "a = ['redis://:*@h', 'redis://:**@h']",
+            ),
+        ] {
+            assert_eq!(hide_passwords(text), hidden);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `[[mapping]]`: each one compiled, and what contradicts itself within one reported.
+//! `[[mapping]]`: each one compiled to the rule that the mirror works by.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::compile::Compiler;
 use super::diagnostics::{At, Problem};
-use super::file::{Access, Mapping, MappingOptions};
+use super::file::{Access, Mapping};
 use super::options::{Form, Options, Template};
 use super::reader::Written;
 use crate::hub::Mode;
@@ -46,6 +46,7 @@ impl Compiler<'_> {
         self.contradictions(own, &options);
         if options.mode == Mode::Events {
             self.settle_linger(own, &mut options);
+            self.room_for_a_message(mapping, &options);
         }
         let patterns = self.patterns(mapping);
         let payload = self.payload(
@@ -192,143 +193,6 @@ impl Compiler<'_> {
             .why(error.why)
             .instead(error.instead),
         );
-    }
-
-    /// Options of one mapping that cannot go together. Only what the mapping itself says can contradict: a default
-    /// that does not fit simply does not apply.
-    fn contradictions(&mut self, own: &MappingOptions, options: &Options) {
-        let only = |option: &str, at: At, mode: &str, why: &str, instead: &str| {
-            Problem::new(at, format!("`{option}` is for {mode} mode"), "has no effect here")
-                .why(why)
-                .instead(instead)
-        };
-        let events = options.mode == Mode::Events;
-        if let (false, Some(on)) = (events, &own.on) {
-            self.problems.add(only(
-                "on",
-                on.at,
-                "events",
-                "in state mode a key is sent whenever its value differs, whatever the event was called",
-                "leave it out, or add mode = \"events\"",
-            ));
-        }
-        if let (false, Some(retain)) = (events, &own.retain) {
-            self.problems.add(only(
-                "retain",
-                retain.at,
-                "events",
-                "in state mode the newest value of each key is kept, and nothing older",
-                "leave it out, or add mode = \"events\"",
-            ));
-        }
-        if let (true, Some(snapshot)) = (events, &own.snapshot) {
-            self.problems.add(only(
-                "snapshot",
-                snapshot.at,
-                "state",
-                "an events channel has no current value that could be sent first",
-                "leave it out",
-            ));
-        }
-        if let (true, Some(interval)) = (events, &own.min_interval) {
-            self.problems.add(only(
-                "min_interval",
-                interval.at,
-                "state",
-                "in events mode every event is delivered, however close it follows another",
-                "leave it out",
-            ));
-        }
-        self.form(own, options);
-    }
-
-    fn form(&mut self, own: &MappingOptions, options: &Options) {
-        let word = match options.form {
-            Form::Json => "json",
-            Form::Raw => "raw",
-            Form::Template => "template",
-        };
-        let given = own
-            .template
-            .as_ref()
-            .or(own.template_file.as_ref())
-            .map(|template| template.at);
-        if let (Form::Json | Form::Raw, Some(at)) = (options.form, given) {
-            self.problems.add(
-                Problem::new(at, "a template that is not used", format!("the format is {word}"))
-                    .why("a template renders a change only with format = \"template\"")
-                    .instead("add format = \"template\""),
-            );
-        }
-        if let (Form::Template, None, None, Some(format)) =
-            (options.form, &options.template, given, own.format.as_ref())
-        {
-            self.problems.add(
-                Problem::new(
-                    format.at,
-                    "a template is missing",
-                    "needs `template` or `template_file`",
-                )
-                .why("this format sends what a template makes of a change")
-                .instead("add e.g. template = \"<li id=\\\"{{ key }}\\\">{{ value }}</li>\""),
-            );
-        }
-        for (option, written) in [("absent", &own.absent), ("on_reset", &own.on_reset)] {
-            if let (Form::Json, Some(written)) = (options.form, written) {
-                self.problems.add(
-                    Problem::new(written.at, format!("`{option}` is not used"), "the format is json")
-                        .why("JSON says by itself that a key is gone: its value is null; and clients hear keyrelay.reset")
-                        .instead("leave it out, or choose format = \"template\" or \"raw\""),
-                );
-            }
-        }
-        if options.form != Form::Raw {
-            return;
-        }
-        let not_raw = |option: &str, at: At| {
-            Problem::new(
-                at,
-                format!("`{option}` and format = \"raw\" do not go together"),
-                "has no effect here",
-            )
-            .why("raw sends a string as it is, without looking into it")
-            .instead("leave it out, or leave `format` out to send JSON")
-        };
-        if let Some(fields) = &own.fields {
-            self.problems.add(not_raw("fields", fields.at));
-        }
-        if let Some(decode) = own.decode.as_ref().filter(|decode| decode.value == "json") {
-            self.problems.add(not_raw("decode", decode.at));
-        }
-        if let Some(expires) = own.expires.as_ref().filter(|expires| expires.value) {
-            self.problems.add(not_raw("expires", expires.at));
-        }
-    }
-
-    /// An events channel must stay as long as what it keeps, or those who come back would find nothing.
-    fn settle_linger(&mut self, own: &MappingOptions, options: &mut Options) {
-        let age = options.retain.age;
-        if let Some(linger) = own.linger.as_ref().filter(|_| options.linger < age) {
-            let shown = super::units::show_duration(age);
-            let problem = Problem::new(
-                linger.at,
-                "`linger` is shorter than `retain.age`",
-                format!("less than {shown}"),
-            );
-            let written = own.retain.as_ref().and_then(|retain| retain.age.as_ref());
-            let problem = match written {
-                Some(age) => problem.and(age.at, "messages are kept this long"),
-                None => problem.why(format!("messages are kept {shown} unless `retain` says otherwise")),
-            };
-            self.problems.add(
-                problem
-                    .why("a channel that goes before its messages do would lose them for those who come back")
-                    .instead(format!(
-                        "write linger = \"{shown}\" or more, leave it out, or shorten `retain.age`"
-                    )),
-            );
-        }
-        options.linger = options.linger.max(age);
     }
 
     fn payload(&mut self, mapping: &Mapping, options: &Options, captures: &[Arc<str>]) -> Option<Renderer> {

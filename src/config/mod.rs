@@ -4,6 +4,7 @@
 //!   lists them, `mistakes` tells what was found in their place)
 //! * `compile`: what an option means (`server`, `upstream`, `options`, `mapping` are its parts, `units` and `variables`
 //!   the small languages in its texts, `include` further files)
+//! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
 //! * `diagnostics`: what is wrong, told as a compiler would
 //! * `origin`: where each value came from
@@ -12,6 +13,7 @@
 
 mod agree;
 mod compile;
+mod contradictions;
 mod diagnostics;
 mod file;
 mod include;

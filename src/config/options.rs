@@ -12,10 +12,11 @@ use crate::payload::Decode;
 
 /// Long enough for a reload of the page or a change of network, so that coming back costs no snapshot.
 const LINGER: Duration = Duration::from_secs(30);
-/// What an events channel keeps for those who come back: some minutes of a lively chat, at most 1 MiB a channel.
+/// What an events channel keeps for those who come back: some minutes of a lively chat, and room for a few messages of
+/// the largest size.
 const RETAIN: Retention = Retention {
     messages: 256,
-    bytes: 1 << 20,
+    bytes: 4 << 20,
     age: Duration::from_secs(300),
 };
 /// Larger values are seldom meant for a browser, and each is read again at every change.

@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::hub::Mode;
 use crate::server::Address;
@@ -158,4 +160,94 @@ fn one_key_may_feed_a_channel_by_disjoint_events() {
     let events = |on: &str| format!("{MAPPING}mode = \"events\"\non = [\"{on}\"]\n");
     assert!(read(&format!("{}{}", events("set"), events("del"))).is_ok());
     assert!(refused(&format!("{}{}", events("set"), events("set"))).contains("the same mapping twice"));
+}
+
+/// Pieces of which configs are made, right and wrong.
+const PIECES: &[&str] = &[
+    "[[mapping]]\n",
+    "[server]\n",
+    "[upstream]\n",
+    "[log]\n",
+    "[defaults]\n",
+    "include = ",
+    "key = ",
+    "channel = ",
+    "access = ",
+    "listen = ",
+    "path = ",
+    "origins = ",
+    "url = ",
+    "password = ",
+    "level = ",
+    "linger = ",
+    "max_value = ",
+    "retain = ",
+    "on = ",
+    "template = ",
+    "format = ",
+    "mode = ",
+    "event_name = ",
+    "fields = ",
+    "\"",
+    "\"\"\"",
+    "'",
+    "\n",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    " = ",
+    "=",
+    "cart:{user}",
+    "{a}{b}",
+    "é",
+    "\u{1F600}",
+    "${X}",
+    "${X:-é}",
+    "$${",
+    "redis://u:p@h:1/0",
+    "redis+unix:///é?db=1",
+    "rediss://",
+    "info,é=x",
+    "\"public\"\n",
+    "\"template\"\n",
+    "\"raw\"\n",
+    "\"events\"\n",
+    "\"{{ value }}{% é\"\n",
+    "\"30s\"\n",
+    "\"1é\"\n",
+    "5",
+    "true",
+    "\\u00e9",
+    "\\",
+    "#",
+    "\r\n",
+    "\0",
+];
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..40)) {
+        if let Err(problems) = compile(Path::new("a.toml"), pieces.concat(), &nothing) {
+            let text = problems.to_string();
+            prop_assert!(text.contains("error: "), "{}", text);
+        }
+    }
+
+    #[test]
+    fn a_damaged_config_is_explained(at in 0usize..8000, cut in 0usize..40, put in prop::sample::select(PIECES)) {
+        // With everything switched on that it shows.
+        let on = |line: &'static str| match line.strip_prefix('#') {
+            Some(code) if !code.starts_with(' ') => code,
+            _ => line,
+        };
+        let whole = include_str!("../../config/keyrelay.toml").lines().map(on).collect::<Vec<_>>().join("\n");
+        let boundary = |at: usize| (0..=at.min(whole.len())).rev().find(|at| whole.is_char_boundary(*at)).unwrap_or(0);
+        let (start, end) = (boundary(at), boundary(at + cut));
+        let text = format!("{}{put}{}", &whole[..start], &whole[end..]);
+        if let Err(problems) = compile(Path::new("a.toml"), text, &nothing) {
+            prop_assert!(!problems.to_string().is_empty());
+        }
+    }
 }

@@ -165,7 +165,7 @@ pub(crate) fn example(option: &str) -> &'static str {
         "on" => "[\"set\", \"del\"]",
         "event_name" => "\"update\"",
         "snapshot" | "expires" => "true or false",
-        "retain" => "{ messages = 256, bytes = \"1MiB\", age = \"5m\" }",
+        "retain" => "{ messages = 256, bytes = \"4MiB\", age = \"5m\" }",
         "messages" => "256",
         "max_channels" => "100_000",
         "fields" => "[\"name\", \"total\"]",
