@@ -273,18 +273,28 @@ mod annotated {
 fn every_config_in_the_documents_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut documents = vec![root.join("README.md")];
-    if let Ok(docs) = fs::read_dir(root.join("docs")) {
-        documents.extend(
-            docs.flatten()
-                .map(|entry| entry.path())
-                .filter(|path| path.extension() == Some(OsStr::new("md"))),
-        );
+    for entry in fs::read_dir(root.join("docs")).expect("the folder of the documents") {
+        documents.push(entry.expect("an entry of the folder").path());
     }
-    for document in documents.into_iter().filter(|path| path.exists()) {
+    documents.retain(|path| path.extension() == Some(OsStr::new("md")));
+    let valid = configs(&folder("valid"));
+    let valid: Vec<String> = valid
+        .iter()
+        .map(|path| fs::read_to_string(path).expect("a config"))
+        .collect();
+    let mut seen = 0;
+    for document in documents {
         let text = fs::read_to_string(&document).expect("a document");
         for block in text.split("```toml\n").skip(1) {
             let block = block.split("```").next().unwrap_or_default();
             compile(&document, block.to_owned());
+            let name = document.display();
+            assert!(
+                valid.iter().any(|config| config == block),
+                "tests/config/valid lacks a config of {name}:\n{block}"
+            );
+            seen += 1;
         }
     }
+    assert!(seen > 0, "no document shows a config");
 }
