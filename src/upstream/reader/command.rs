@@ -1,6 +1,9 @@
 //! Commands and replies as `fred` has them.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fred::{
@@ -11,7 +14,7 @@ use fred::{
     },
     types::{ClusterHash, CustomCommand, Key, Value},
 };
-use tokio::{join, time::timeout};
+use tokio::{time::timeout, try_join};
 
 use super::ReadError;
 
@@ -105,27 +108,50 @@ pub(super) async fn send(
             .await
             .map_err(|error| ReadError::from_fred(&error))?;
     }
-    let guarded = async {
-        // Both are sent before either is waited for, in this order.
-        join!(biased; pipeline.try_all::<Value>(), client.custom::<Value, _>(raw("PING"), vec![guard]))
+    let answered = AtomicBool::new(false);
+    let replies = async {
+        let replies = pipeline.try_all::<Value>().await;
+        answered.store(true, Ordering::Relaxed);
+        // A reply was lost if the last command seems to be answered by what belongs to the guard.
+        match replies.last() {
+            Some(reply) if answers(reply, guard) => Err(ReadError::out_of_step()),
+            _ => Ok(replies),
+        }
     };
-    let (replies, answer) = timeout(time, guarded).await.map_err(|_| ReadError::timeout(time))?;
+    let guarded = async {
+        let answer = client.custom::<Value, _>(raw("PING"), vec![guard]).await;
+        match answer {
+            answer if answers(&answer, guard) => Ok(()),
+            Ok(_) => Err(ReadError::out_of_step()),
+            Err(error) => Err(ReadError::from_fred(&error)),
+        }
+    };
+    // Both are sent before either is waited for, in this order.
+    let both = async { try_join!(biased; replies, guarded) };
+    let replies = match timeout(time, both).await {
+        Ok(both) => both?.0,
+        // All but the last to be asked were answered, all that while ago: an answer was lost, or is not in its place.
+        Err(_) if answered.load(Ordering::Relaxed) => return Err(ReadError::out_of_step()),
+        Err(_) => return Err(ReadError::timeout(time)),
+    };
     if replies.len() != count {
         // fred has one error for all of them, of the connection.
         let error = replies.into_iter().find_map(Result::err);
         return Err(error.map_or_else(ReadError::out_of_step, |error| ReadError::from_fred(&error)));
     }
-    match answer {
-        Ok(answer) if answer.as_str().as_deref() == Some(guard) => {}
-        Ok(_) => return Err(ReadError::out_of_step()),
-        // A server that cannot save its data says so to writes and to PING, and to nothing else that is sent here.
-        Err(error) if error.details().starts_with("MISCONF") => {}
-        Err(error) => return Err(ReadError::from_fred(&error)),
-    }
     Ok(replies
         .into_iter()
         .map(|reply| reply.map_err(|error| ReadError::from_fred(&error)))
         .collect())
+}
+
+/// Whether `reply` is what a PING with `guard` is answered by.
+fn answers(reply: &Result<Value, Error>, guard: &str) -> bool {
+    match reply {
+        Ok(reply) => reply.as_str().as_deref() == Some(guard),
+        // A server that cannot save its data says so to writes and to PING, and to nothing else that is sent here.
+        Err(error) => error.details().starts_with("MISCONF"),
+    }
 }
 
 fn raw(name: &'static str) -> CustomCommand {

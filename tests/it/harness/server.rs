@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -104,7 +104,7 @@ impl Server {
 
     /// Ends the server at once, as a crash would.
     pub fn kill(&mut self) {
-        *self.connection.get_mut().unwrap() = None;
+        *self.connection.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(mut process) = self.process.take() {
             process.kill().expect("the server can be killed");
             process.wait().expect("the server has ended");

@@ -12,7 +12,7 @@ use keyrelay::upstream::Address;
 use keyrelay::upstream::reader::{ConnectError, Cursor, Options, ReadErrorKind, ReadRequest, Reader, Reading, TIMEOUT};
 
 use super::endpoint;
-use crate::harness::{PATIENCE, Server};
+use crate::harness::{PATIENCE, Reply, Server, eventually};
 use crate::redis;
 
 const MAX: u64 = 1000;
@@ -508,6 +508,56 @@ fn a_key_that_may_not_be_read_fails_alone() {
         let reading = reader.read(vec![request(b"app:list", None)]).await.remove(0).unwrap();
         assert_eq!(reading.value, Value::List(vec![b("1")]));
     });
+}
+
+#[test]
+fn a_reply_that_got_lost_spoils_the_connection_and_no_value() {
+    let server = Server::start();
+    redis!(
+        server, "ACL", "SETUSER", "relay", "reset", "on", ">secret", "~*", "+@all"
+    );
+    redis!(server, "SET", "a", "1");
+    redis!(server, "RPUSH", "list", "message", "a", "b");
+    let mut options = options(&server);
+    options.endpoint.username = Some("relay".into());
+    options.endpoint.password = Some("secret".into());
+    run(async {
+        let reader = Reader::connect(&options).await.unwrap();
+        // Without a transaction around it, the reply to LRANGE looks like a message.
+        redis!(server, "ACL", "SETUSER", "relay", "-multi", "-exec");
+        let batch = vec![request(b"list", Some(Kind::List)), request(b"a", Some(Kind::Hash))];
+        for reading in reader.read(batch).await {
+            assert_eq!(reading.unwrap_err().kind, ReadErrorKind::OutOfStep);
+        }
+        reader.closed().await;
+        let error = reader.read(vec![request(b"a", None)]).await.remove(0).unwrap_err();
+        assert!(error.is_of_connection(), "{error:?}");
+    });
+}
+
+#[test]
+fn a_server_that_cannot_save_is_read_all_the_same() {
+    let server = Server::start();
+    redis!(server, "SET", "a", "1");
+    redis!(server, "CONFIG", "SET", "save", "1 1");
+    // A file cannot take the place of a directory.
+    std::fs::create_dir(server.socket().with_file_name("dump.rdb")).unwrap();
+    redis!(server, "BGSAVE");
+    eventually("saving has failed", || {
+        redis!(server, "INFO", "persistence")
+            .text()
+            .contains("rdb_last_bgsave_status:err")
+            .then_some(())
+    });
+    run(async {
+        let reader = connect(&server).await;
+        assert_eq!(value(&reader, "a").await, Value::String(b("1")));
+    });
+    let answer = server.connect().command(&[b"PING"]).unwrap();
+    assert!(
+        matches!(&answer, Reply::Error(error) if error.starts_with("MISCONF")),
+        "{answer:?}"
+    );
 }
 
 #[test]
