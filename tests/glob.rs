@@ -2,6 +2,12 @@
 //!
 //! The server is `KEYRELAY_TEST_SERVER`, else the first of keydb-server, valkey-server and redis-server on `PATH`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test may fail, and says what it saw"
+)]
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -67,8 +73,10 @@ impl Server {
     }
 
     fn connect(&self) -> Connection {
+        let stream = UnixStream::connect(self.folder.path().join("socket")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Connection {
-            stream: BufReader::new(UnixStream::connect(self.folder.path().join("socket")).unwrap()),
+            stream: BufReader::new(stream),
         }
     }
 }
