@@ -64,6 +64,11 @@ fn look_up(criterion: &mut Criterion) {
             let mappings = mappings(count);
             let keys: Vec<String> = (0..KEYS).map(|turn| key(count, turn)).collect();
             let mut scratch = Scratch::default();
+            for key in &keys {
+                let mut found = 0;
+                mappings.each(key.as_bytes(), &mut scratch, |_, _, _| found += 1);
+                assert_eq!(found, expected, "{key}");
+            }
             let mut turns = keys.iter().cycle();
             group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
                 bencher.iter(|| {

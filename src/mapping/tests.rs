@@ -209,10 +209,15 @@ fn key_like(pattern: &str, fillings: &[String]) -> String {
 fn mappings_and_keys() -> impl Strategy<Value = (Vec<String>, Vec<String>)> {
     let patterns = prop::collection::vec(any_pattern(), 1..40);
     let strays = prop::collection::vec("[ab:-]{0,12}", 10);
-    (patterns, strays, prop::collection::vec("[ab]{1,2}|a:b|[a*?\\[\\\\^\\]]{1,3}", 3)).prop_map(|(patterns, mut keys, fillings)| {
-        keys.extend(patterns.iter().map(|pattern| key_like(pattern, &fillings)));
-        (patterns, keys)
-    })
+    (
+        patterns,
+        strays,
+        prop::collection::vec("[ab]{1,2}|a:b|[a*?\\[\\\\^\\]]{1,3}", 3),
+    )
+        .prop_map(|(patterns, mut keys, fillings)| {
+            keys.extend(patterns.iter().map(|pattern| key_like(pattern, &fillings)));
+            (patterns, keys)
+        })
 }
 
 proptest! {
