@@ -171,12 +171,13 @@ impl Core {
                 cursor,
                 reference,
             }) => self.subscribe(token, &channels, cursor.as_deref(), reference),
-            Ok(Request::Unsubscribe { channels, .. }) => {
+            Ok(Request::Unsubscribe { channels, reference }) => {
                 for name in &channels {
                     if let Some(log) = conn.session.unsubscribe(name) {
                         self.subscribers.remove(log.id, token);
                     }
                 }
+                conn.session.announce_rest(self.books.walked, reference);
             }
             Ok(Request::Ping { reference }) => self.say(token, &ws::pong_message(reference.as_deref())),
             Err(error) => {

@@ -114,8 +114,10 @@ pub struct Session {
     marks: Marks,
     /// What the sweep that goes on has visited.
     visited: Marks,
-    /// Decided but not yet taken; empty but at the seams of a sweep.
+    /// Decided but not yet taken; empty but at the seams of a sweep and when the list has shrunk.
     outbox: Vec<Step>,
+    /// A `ready` is due at the end of the sweep, though no channel is new, with this number.
+    owed: Option<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -160,6 +162,7 @@ impl Session {
             marks: Marks::default(),
             visited: Marks::default(),
             outbox: Vec::new(),
+            owed: None,
         }
     }
 
@@ -204,6 +207,37 @@ impl Session {
             }
         }
         Some(log)
+    }
+
+    /// The list has shrunk at the client's wish: it is owed a `ready` with the cursor of what is left, without which it
+    /// could not resume. `walked`: the watermark of the last finished walk, up to which a live session has everything.
+    pub fn announce_rest(&mut self, walked: u64, reference: Option<u64>) {
+        match self.phase {
+            Phase::Live => self.cursor = self.cursor.max(walked),
+            Phase::Ordered => {}
+            Phase::Rest | Phase::Sweep(_) => {
+                self.owed = Some(reference);
+                return;
+            }
+        }
+        // Until it is taken no message may pass it.
+        self.phase = Phase::Ordered;
+        let ready = self.ready(self.cursor, reference);
+        self.outbox.push(ready);
+    }
+
+    /// `ready` for the whole list.
+    fn ready(&self, sequence: u64, reference: Option<u64>) -> Step {
+        let channels = self.logs().map(|log| (log.channel.name.clone(), log.view().len()));
+        Step::Ready {
+            channels: channels.collect(),
+            cursor: Cursor {
+                epoch: self.epoch,
+                sequence,
+                set: Some(self.set()),
+            },
+            reference,
+        }
     }
 
     fn remove_gone(&mut self) {

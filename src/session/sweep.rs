@@ -138,7 +138,8 @@ impl Session {
         }
     }
 
-    /// Says `ready` to whom it is owed: to those who asked, each with their number; after a catch-up to all.
+    /// Says `ready` to whom it is owed: to those who asked, each with their number; after a catch-up or when the list has
+    /// shrunk, to all.
     fn announce(&mut self, head: u64, caught_up: bool) {
         let cursor = Cursor {
             epoch: self.epoch,
@@ -168,13 +169,10 @@ impl Session {
                 reference,
             });
         }
-        if asked.is_empty() && caught_up {
-            let channels = self.channels.iter().filter_map(count).collect();
-            self.outbox.push(Step::Ready {
-                channels,
-                cursor,
-                reference: None,
-            });
+        match self.owed.take() {
+            Some(reference) => self.outbox.push(self.ready(head, reference)),
+            None if asked.is_empty() && caught_up => self.outbox.push(self.ready(head, None)),
+            None => {}
         }
         for place in &mut self.channels {
             place.announced = true;

@@ -320,6 +320,57 @@ fn deletions_trimmed_before_they_were_seen_reset_the_channel() {
 /// Rule: under sustained writes of one hot and many cool keys to a client that takes less than half, every key is seen
 /// again and again.
 #[test]
+fn who_leaves_a_channel_is_given_the_cursor_of_the_rest() {
+    let mut world = World::new();
+    let both = [world.open("a"), world.open("b")];
+    let logs = both.each_ref().map(|subscription| subscription.log().clone());
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    for subscription in both {
+        session.subscribe(subscription, Start::New, watermark, None);
+    }
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, usize::MAX);
+    assert!(session.is_live());
+    let ready = |session: &mut Session, watermark| {
+        std::iter::from_fn(|| session.next(watermark)).find_map(|step| match step {
+            Step::Ready {
+                channels,
+                cursor,
+                reference,
+            } => Some((channels, cursor, reference)),
+            _ => None,
+        })
+    };
+    let rest = |sequence| Cursor {
+        epoch: 7,
+        sequence,
+        set: Some(set_of(["b"])),
+    };
+    // What comes meanwhile comes after it.
+    world.put(&logs[1], "k", Some(1));
+    let newer = world.commit();
+    session.unsubscribe("a").unwrap();
+    session.announce_rest(watermark, Some(9));
+    assert!(!session.is_live(), "the walk must not pass it");
+    let told = ready(&mut session, watermark);
+    assert_eq!(told, Some((vec![("b".into(), 1)], rest(watermark), Some(9))));
+    assert!(matches!(session.next(newer), Some(Step::Message { message, .. }) if message.sequence == newer));
+    assert!(session.next(newer).is_none() && session.is_live());
+
+    // In the midst of a sweep it is told at the end of it.
+    session.fall_behind(newer);
+    world.put(&logs[1], "k", Some(2));
+    let watermark = world.commit();
+    session.announce_rest(0, None);
+    assert_eq!(
+        ready(&mut session, watermark),
+        Some((vec![("b".into(), 1)], rest(watermark), None))
+    );
+    assert_eq!(ready(&mut session, watermark), None, "once");
+}
+
+#[test]
 fn a_slow_client_sees_every_key_again_and_again() {
     let mut world = World::new();
     let subscription = world.open("a");
@@ -439,6 +490,7 @@ proptest! {
                 Act::DropChannel if listed.contains(&"b") => {
                     listed.retain(|name| *name != "b");
                     session.unsubscribe("b");
+                    session.announce_rest(session.cursor(), None);
                     client.state.remove("b");
                     client.cursor = None;
                 }
