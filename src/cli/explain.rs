@@ -70,35 +70,56 @@ fn report(config: &Config, asked: &str, is_channel: bool, verdicts: &[Explanatio
         let Some(rule) = config.mappings.get(explanation.mapping.0 as usize) else {
             continue;
         };
-        out.push('\n');
+        let (captures, place) = match &explanation.verdict {
+            Verdict::No(_) => continue,
+            Verdict::Key { captures, channel } => (captures, format!("channel   {channel}")),
+            Verdict::Channel {
+                captures,
+                keys: KeySet::One(key),
+            } => (captures, format!("key       {}", shown(key))),
+            Verdict::Channel {
+                captures,
+                keys: KeySet::Matching(glob),
+            } => (captures, format!("keys      those that match {}", shown(glob))),
+        };
+        writeln!(out, "\n{}", title(rule))?;
+        write_captures(&mut out, captures)?;
+        writeln!(out, "  {place}")?;
+        write_rule(&mut out, rule)?;
+    }
+    let mut others = verdicts.iter().filter_map(|explanation| match &explanation.verdict {
+        Verdict::No(why) => Some((config.mappings.get(explanation.mapping.0 as usize)?, why)),
+        _ => None,
+    });
+    if let Some(first) = others.next() {
         writeln!(
             out,
-            "{}:{}  key = \"{}\", channel = \"{}\"",
-            rule.file.display(),
-            rule.line,
-            rule.pattern,
-            rule.channel
+            "\n{}",
+            if taken == 0 {
+                "Why not:"
+            } else {
+                "Why the others do not:"
+            }
         )?;
-        match &explanation.verdict {
-            Verdict::No(why) => writeln!(out, "  no: {why}")?,
-            Verdict::Key { captures, channel } => {
-                writeln!(out, "  yes")?;
-                write_captures(&mut out, captures)?;
-                writeln!(out, "  channel   {channel}")?;
-                write_rule(&mut out, rule)?;
-            }
-            Verdict::Channel { captures, keys } => {
-                writeln!(out, "  yes")?;
-                write_captures(&mut out, captures)?;
-                match keys {
-                    KeySet::One(key) => writeln!(out, "  key       {}", shown(key))?,
-                    KeySet::Matching(glob) => writeln!(out, "  keys      those that match {}", shown(glob))?,
-                }
-                write_rule(&mut out, rule)?;
-            }
+        for (rule, why) in std::iter::once(first).chain(others) {
+            writeln!(out, "\n{}\n  {why}", title(rule))?;
         }
     }
     Ok(out)
+}
+
+fn title(rule: &Rule) -> String {
+    let Rule {
+        file,
+        line,
+        pattern,
+        channel,
+        ..
+    } = rule;
+    format!(
+        "{}:{line}  key = \"{pattern}\", channel = \"{channel}\"",
+        file.display()
+    )
 }
 
 fn write_captures(out: &mut String, captures: &[(Arc<str>, Bytes)]) -> std::fmt::Result {

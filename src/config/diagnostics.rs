@@ -30,10 +30,10 @@ impl At {
     }
 }
 
-/// A file as it was read.
+/// A file as it was read, be it a config or a template.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// As named on the command line, or as found by an `include`.
+    /// As named on the command line or in the config, relative paths being relative to where keyrelay was started.
     pub(crate) path: PathBuf,
     /// Its text.
     pub(crate) text: Arc<str>,
@@ -53,7 +53,7 @@ impl Source {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     title: String,
     /// The place it is about, and further places that explain it; empty when no file is concerned.
@@ -122,6 +122,10 @@ pub struct Problems {
 impl Problems {
     pub(crate) fn add(&mut self, problem: Problem) {
         self.list.push(problem);
+    }
+
+    pub(crate) fn contains(&self, problem: &Problem) -> bool {
+        self.list.contains(problem)
     }
 
     /// The line that a place begins in, the first being 1.

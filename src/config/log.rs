@@ -5,7 +5,7 @@ use super::diagnostics::Problem;
 use super::file;
 use super::reader::Written;
 use super::words;
-use crate::process::logging::{Format, Options};
+use crate::process::logging::{self, Format, Options};
 
 /// What is worth reading on an ordinary day: start, stop, and what was lost.
 const LEVEL: &str = "info";
@@ -47,6 +47,14 @@ impl Compiler<'_> {
                 return LEVEL.to_owned();
             }
             start = end + 1;
+        }
+        if let Err(error) = logging::filter(&written.value) {
+            self.problems.add(
+                Problem::new(written.at, "not a filter of the log", error.to_string())
+                    .why("a filter is a level, or several as `module=level`, separated by commas")
+                    .instead("write \"info\", or a level for one part: \"info,keyrelay::upstream=debug\""),
+            );
+            return LEVEL.to_owned();
         }
         if written.value != LEVEL {
             self.note(name, written, format!("\"{}\"", written.value));

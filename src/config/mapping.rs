@@ -266,19 +266,25 @@ impl Compiler<'_> {
             "on_reset" => &options.on_reset,
             _ => &options.template,
         };
-        let (option, at, place) = match template {
-            Some(Template { text, file: Some(file) }) => (
-                "template_file",
-                text.at,
-                format!("{file}:{}: {}", error.line, error.what),
-            ),
-            Some(Template { text, file: None }) => (error.which, text.part(error.at), error.what),
-            None => (error.which, mapping.at, error.what),
+        let (at, named) = match template {
+            Some(template) => (template.text.part(error.at), template.named),
+            None => (mapping.at, None),
         };
-        self.problems.add(
-            Problem::new(at, format!("`{option}` is not a template that can be rendered"), place)
-                .why(error.why)
-                .instead(error.instead),
-        );
+        let option = if named.is_some() { "template_file" } else { error.which };
+        let problem = Problem::new(
+            at,
+            format!("`{option}` is not a template that can be rendered"),
+            error.what,
+        )
+        .why(error.why)
+        .instead(error.instead);
+        let problem = match named {
+            Some(named) => problem.and(named, "named here"),
+            None => problem,
+        };
+        // A template of the defaults is wrong once, however many mappings take it.
+        if !self.problems.contains(&problem) {
+            self.problems.add(problem);
+        }
     }
 }

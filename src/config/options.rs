@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compile::{Bounds, Compiler, Name};
-use super::diagnostics::{Problem, unreadable};
+use super::diagnostics::{At, Problem, Source, unreadable};
 use super::file::MappingOptions;
 use super::reader::{List, Written};
 use crate::hub::{Mode, Retention};
@@ -84,12 +84,12 @@ pub(crate) enum Form {
     Template,
 }
 
-/// A template's text and its place; of a file, the place that names the file.
+/// A template's text and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     pub(crate) text: Written<String>,
-    /// The file that holds it, as the config names it.
-    pub(crate) file: Option<String>,
+    /// Where the file is named, if it stands in one of its own.
+    pub(crate) named: Option<At>,
 }
 
 /// The options of a mapping, whole.
@@ -224,7 +224,7 @@ impl Compiler<'_> {
         self.note(name, written, "(a template)");
         Some(Template {
             text: written.clone(),
-            file: None,
+            named: None,
         })
     }
 
@@ -243,12 +243,21 @@ impl Compiler<'_> {
             );
             return None;
         }
-        match std::fs::read_to_string(self.resolve(path.at, &path.value)) {
+        let file = self.resolve(path.at, &path.value);
+        match std::fs::read_to_string(&file) {
             Ok(text) => {
                 self.note(name("template_file"), path, format!("\"{}\"", path.value));
+                let at = At::new(self.problems.sources.len(), 0..text.len());
+                self.problems.sources.push(Source::new(file, text.clone()));
+                let text = Written {
+                    value: text,
+                    at,
+                    variables: Vec::new(),
+                    verbatim: Some(0),
+                };
                 Some(Template {
-                    text: path.map(text),
-                    file: Some(path.value.clone()),
+                    text,
+                    named: Some(path.at),
                 })
             }
             Err(error) => {

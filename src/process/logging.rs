@@ -38,12 +38,20 @@ pub enum LoggingError {
     Again(#[from] TryInitError),
 }
 
+/// The filter that a level, or levels of single modules, stands for.
+///
+/// # Errors
+/// If it is none.
+pub fn filter(level: &str) -> Result<Targets, ParseError> {
+    level.parse()
+}
+
 /// Starts logging for the whole process.
 ///
 /// # Errors
 /// If `options.level` is not a filter, or if it was called before.
 pub fn start(options: &Options) -> Result<(), LoggingError> {
-    let filter: Targets = options.level.parse()?;
+    let filter = filter(&options.level)?;
     let terminal = io::stderr().is_terminal();
     let human = match options.format {
         Format::Auto => terminal,
