@@ -1,3 +1,4 @@
-//! The process itself: what it logs.
+//! The process itself: what it logs, and how it is told to end.
 
 pub mod logging;
+pub mod signals;
