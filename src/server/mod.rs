@@ -1,7 +1,50 @@
 //! Listeners, HTTP requests, and the hand-over of a stream's socket to a shard.
+//!
+//! One accept loop a listener deals connections out to the threads, one for each core. A thread's connections are read by
+//! hyper; once a request for a stream was checked, its socket leaves hyper before any answer and goes to the thread's
+//! shard. So hyper does what it is good at (reading strangers' heads), and an idle stream costs none of its buffers.
 
+mod accept;
+mod answer;
+mod connection;
+mod gate;
+mod handshake;
+mod io;
+mod listen;
+mod origin;
+mod query;
+mod request;
+mod route;
+mod snapshot;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::fanout::{self, Stats};
+use crate::hub::Hub;
+use gate::Gate;
+pub use listen::{ListenError, Listener};
+use origin::Origins;
+use request::Desk;
+use thread::{Parts, Thread};
+
+/// Most threads: a log has one bit for each shard.
+const MAX_THREADS: usize = 64;
+
+/// What the threads may take beyond the drain to end themselves; then the process ends without them.
+const GRACE: Duration = Duration::from_millis(200);
 
 /// What the public listeners need to know from the config.
 #[derive(Clone, Debug)]
@@ -21,4 +64,104 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+/// Binds, says on stdout where it listens (a line each: `listening http://127.0.0.1:7400`), and serves until drained.
+///
+/// # Errors
+/// If an address cannot be listened at, a thread cannot be started, or one breaks down.
+pub async fn run(
+    options: Options,
+    fanout: fanout::Options,
+    hub: Arc<Hub>,
+    stats: Arc<Stats>,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let listeners = bind(&options.listen)?;
+    announce(&listeners, &options.path);
+    serve(listeners, options, fanout, hub, stats, drain).await
+}
+
+/// Binds all addresses; none is left bound if one cannot be.
+///
+/// # Errors
+/// If an address cannot be listened at; it says what to do.
+pub fn bind(addresses: &[Address]) -> Result<Vec<Listener>, ListenError> {
+    addresses.iter().map(Listener::bind).collect()
+}
+
+/// Scripts wait for these lines, so they are the same whatever the log looks like.
+fn announce(listeners: &[Listener], path: &str) {
+    let mut stdout = std::io::stdout().lock();
+    for listener in listeners {
+        let line = match listener.address() {
+            Address::Tcp(address) => format!("listening http://{address}{path}"),
+            address @ Address::Unix(_) => format!("listening {address}"),
+        };
+        // A closed stdout is no reason not to serve.
+        let _ = writeln!(stdout, "{line}");
+    }
+    let _ = stdout.flush();
+}
+
+/// Serves at these listeners until drained: then they are closed, every stream is ended, and this returns when all have
+/// gone or [`fanout::Options::drain`] has passed. `options.listen` is not looked at.
+///
+/// # Errors
+/// If a thread cannot be started, or one breaks down.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    options: Options,
+    fanout: fanout::Options,
+    hub: Arc<Hub>,
+    stats: Arc<Stats>,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let deadline = fanout.drain + GRACE;
+    let parts = Parts {
+        desk: Desk {
+            path: options.path,
+            origins: Origins::new(&options.origins),
+            gate: Gate::new(hub),
+            drain: drain.clone(),
+        },
+        fanout,
+        stats,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let mut connections = Vec::new();
+    // Whichever way this returns, what it started ends.
+    let guard = drain.clone().drop_guard();
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    for number in 0..cores.min(MAX_THREADS) {
+        let thread = Thread::start(number, parts.clone()).context("cannot start a thread to serve clients")?;
+        connections.push(thread.connections);
+        tasks.spawn(async { thread.ended.await.context("a thread that serves clients broke down") });
+    }
+    for listener in listeners {
+        let accepting = accept::accept(listener, connections.clone(), drain.clone());
+        tasks.spawn(async { accepting.await.context("cannot accept connections") });
+    }
+    drop(connections);
+
+    let all = async {
+        while let Some(result) = tasks.join_next().await {
+            result.context("a task of the server broke down")??;
+        }
+        anyhow::Ok(())
+    };
+    let late = async {
+        drain.cancelled().await;
+        tokio::time::sleep(deadline).await;
+    };
+    let result = tokio::select! {
+        biased;
+        result = all => result,
+        () = late => {
+            tracing::warn!("threads did not end in time");
+            Ok(())
+        }
+    };
+    drop(guard);
+    result
 }

@@ -1,0 +1,165 @@
+//! Takes connections from a listener and deals them out to the threads.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio_util::sync::CancellationToken;
+
+use super::listen::{Accepted, Listener};
+
+/// Most connections taken before other work gets a turn: about a millisecond's worth.
+const TURN: usize = 64;
+
+/// First pause when the process or the machine has no room for another connection; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+
+/// Longest pause: a descriptor that becomes free is used within a second.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts until told to stop; then the listener is closed.
+pub async fn accept(listener: Listener, threads: Vec<Sender<Accepted>>, stop: CancellationToken) -> io::Result<()> {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for the sake of types that are no real descriptors"
+    )]
+    let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+    let mut next = 0;
+    let mut pause = Pause::default();
+    loop {
+        let ready = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            ready = listener.readable() => ready,
+        };
+        let mut ready = ready?;
+        for _ in 0..TURN {
+            match listener.get_ref().accept() {
+                Ok(stream) => {
+                    pause.over();
+                    let Some(stream) = deal(stream, &threads, &mut next) else {
+                        continue;
+                    };
+                    // Every thread has a full queue: new connections wait in the kernel's, until one has room.
+                    let sender = &threads[next % threads.len()];
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Ok(()),
+                        _ = sender.send(stream) => {}
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    break;
+                }
+                Err(error) if is_exhausted(&error) => {
+                    let pause = pause.next(&error);
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                }
+                // Of this one connection: it went away before it was taken.
+                Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Gives the connection to the next thread that has room; gives it back where none has.
+fn deal(mut stream: Accepted, threads: &[Sender<Accepted>], next: &mut usize) -> Option<Accepted> {
+    for _ in 0..threads.len() {
+        *next = (*next + 1) % threads.len();
+        match threads[*next].try_send(stream) {
+            Ok(()) => return None,
+            Err(TrySendError::Full(back) | TrySendError::Closed(back)) => stream = back,
+        }
+    }
+    Some(stream)
+}
+
+/// How long to wait while there is no room; tells the operator when that begins and when it ends.
+#[derive(Debug, Default)]
+struct Pause {
+    current: Option<Duration>,
+}
+
+impl Pause {
+    fn next(&mut self, error: &io::Error) -> Duration {
+        let pause = match self.current {
+            None => {
+                tracing::warn!(%error, "cannot accept connections: raise the limit of open files (LimitNOFILE, ulimit -n)");
+                MIN_PAUSE
+            }
+            Some(last) => (last * 2).min(MAX_PAUSE),
+        };
+        self.current = Some(pause);
+        pause
+    }
+
+    fn over(&mut self) {
+        if self.current.take().is_some() {
+            tracing::info!("accepting connections again");
+        }
+    }
+}
+
+/// Whether it is room that is missing: trying again at once would only burn time.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::server::Address;
+
+    #[test]
+    fn pauses_grow_to_a_second_and_begin_anew() {
+        let error = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        assert!(is_exhausted(&error) && !is_exhausted(&io::ErrorKind::ConnectionAborted.into()));
+        let mut pause = Pause::default();
+        let pauses: Vec<u128> = (0..9).map(|_| pause.next(&error).as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        pause.over();
+        assert_eq!(pause.next(&error), MIN_PAUSE);
+    }
+
+    #[tokio::test]
+    async fn connections_go_round_and_wait_where_there_is_no_room() {
+        let listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let Address::Tcp(address) = *listener.address() else {
+            unreachable!("a TCP listener has a TCP address");
+        };
+        let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(1)).unzip();
+        let stop = CancellationToken::new();
+        let run = async {
+            let accepting = accept(listener, senders, stop.clone());
+            let clients = async {
+                let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+                for (i, _) in clients.iter().enumerate() {
+                    let (first, second) = receivers.split_at_mut(1);
+                    tokio::select! {
+                        stream = first[0].recv(), if i != 1 => assert!(stream.is_some()),
+                        stream = second[0].recv() => assert!(stream.is_some()),
+                    }
+                }
+                stop.cancel();
+            };
+            tokio::join!(accepting, clients).0
+        };
+        run.await.unwrap();
+        assert!(std::net::TcpStream::connect(address).is_err(), "the listener is closed");
+    }
+}

@@ -1,0 +1,223 @@
+//! One connection: hyper reads its requests until one of them takes the socket over.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::answer;
+use super::io::Io;
+use super::listen::Accepted;
+use super::request::{Desk, Opening, Outcome};
+use crate::fanout::{Client, Handle, Transport};
+
+/// Time for a whole head, which is also how long a connection may wait for its next request: slow heads must not hold
+/// descriptors for long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest head in bytes; the longest URL that can be parsed has just as many.
+const MAX_HEAD: usize = 64 << 10;
+
+/// What leaves hyper.
+enum Exit {
+    Stream(Opening),
+    Farewell(Bytes),
+}
+
+/// Serves one connection until it is closed or handed to the shard.
+pub async fn serve(stream: Accepted, desk: Rc<Desk>, shard: Handle, write_timeout: Duration) {
+    let io = match Io::new(stream, write_timeout) {
+        Ok(io) => io,
+        Err(error) => {
+            tracing::debug!(%error, "a connection could not be registered");
+            return;
+        }
+    };
+    let stalled = io.stalled();
+    let exit: Rc<Cell<Option<Exit>>> = Rc::default();
+    let drain = desk.drain.clone();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (desk, exit) = (desk.clone(), exit.clone());
+        // Boxed, so that the connection can be taken apart.
+        Box::pin(async move {
+            let (request, body) = request.into_parts();
+            let left = match desk.handle(&request, !body.is_end_stream()).await {
+                Outcome::Answer(answer) => return Ok::<Response<Full<Bytes>>, Infallible>(answer),
+                Outcome::Stream(opening) => Exit::Stream(opening),
+                Outcome::Farewell(bytes) => Exit::Farewell(bytes),
+            };
+            exit.set(Some(left));
+            // The answer is written elsewhere: hyper must not begin one.
+            pending().await
+        })
+    });
+    let mut connection = http1::Builder::new()
+        // Without a timer there is no timeout.
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .half_close(false)
+        .serve_connection(TokioIo::new(io), service);
+
+    let mut drained = pin!(drain.cancelled());
+    let mut draining = false;
+    let ended = poll_fn(|cx| {
+        if !draining && drained.as_mut().poll(cx).is_ready() {
+            draining = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        let left = exit.take();
+        // An answer to an earlier request may still be in hyper's buffer: it must be out before the socket is.
+        let ready = left.is_some() && !stalled.get();
+        exit.set(left);
+        if ready { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await;
+    if let Some(result) = ended {
+        if let Err(error) = result {
+            tracing::debug!(%error, "a connection ended early");
+        }
+        return;
+    }
+    let parts = connection.into_parts();
+    let (io, read_ahead) = (parts.io.into_inner(), parts.read_buf);
+    match exit.take() {
+        Some(Exit::Stream(opening)) => hand_over(io, read_ahead, opening, &shard).await,
+        Some(Exit::Farewell(bytes)) => io.farewell(&bytes).await,
+        None => {}
+    }
+}
+
+async fn hand_over(io: Io, read_ahead: Bytes, opening: Opening, shard: &Handle) {
+    let is_stream = matches!(opening.transport, Transport::Sse { .. });
+    // A stream of events is never over, so a request behind it would never be answered. Empty lines are no request.
+    if is_stream && read_ahead.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+        io.farewell(&pipelined()).await;
+        return;
+    }
+    match io.into_socket() {
+        Ok(socket) => shard.adopt(Client {
+            socket,
+            transport: opening.transport,
+            head: opening.head,
+            read_ahead: if is_stream { Bytes::new() } else { read_ahead },
+            session: opening.session,
+        }),
+        Err(error) => tracing::debug!(%error, "a connection could not be handed over"),
+    }
+}
+
+/// The answer to a request behind which another one came.
+fn pipelined() -> Vec<u8> {
+    let body = br#"{"error":"a request that opens a stream must be the last of its connection"}"#;
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("content-type", "application/json"),
+        ("cache-control", "no-store"),
+        ("connection", "close"),
+    ] {
+        headers.insert(name, hyper::header::HeaderValue::from_static(value));
+    }
+    headers.insert("content-length", body.len().into());
+    let mut bytes = answer::head(StatusCode::BAD_REQUEST, &headers);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream as StdStream;
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::task::LocalSet;
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::fanout;
+    use crate::hub::{Payload, SlotKey, Snapshot};
+    use crate::server::gate::Gate;
+    use crate::server::origin::Origins;
+    use crate::server::testing::hub;
+
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Serves one connection whose client has sent these bytes and does nothing more; how long that went on.
+    async fn silent(bytes: &[u8]) -> (Duration, UnixStream) {
+        let (hub, mut appender) = hub(10);
+        let held = hub.subscribe("big", true).unwrap();
+        let payload = Payload {
+            // Larger than the buffers of a Unix socket.
+            live: vec![b'1'; 4 << 20].into(),
+            snapshot: Snapshot::Same,
+            json: true,
+            absent: false,
+        };
+        let key = SlotKey {
+            source: 0,
+            name: Bytes::new(),
+        };
+        appender.put(held.log(), key, false, Some(payload), std::time::Instant::now());
+        appender.fill(held.log());
+        appender.commit();
+        let desk = Desk {
+            path: String::new(),
+            origins: Origins::new(&[]),
+            gate: Gate::new(hub.clone()),
+            drain: CancellationToken::new(),
+        };
+        let options = fanout::Options {
+            heartbeat: Duration::from_secs(15),
+            write_timeout: WRITE_TIMEOUT,
+            drain: Duration::from_secs(4),
+        };
+        let gate = Arc::new(desk.gate.clone());
+        let (_shard, handle) = fanout::shard(options, &hub, gate, Arc::default(), 0).unwrap();
+        let (ours, theirs) = StdStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut client = UnixStream::from_std(theirs).unwrap();
+        client.write_all(bytes).await.unwrap();
+        let since = Instant::now();
+        let serving = serve(Accepted::Unix(ours), Rc::new(desk), handle, WRITE_TIMEOUT);
+        LocalSet::new().run_until(serving).await;
+        (since.elapsed(), client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_cut_off() {
+        for head in ["", "GET /events?channel=a HTTP/1.1\r\nHost: re"] {
+            let (took, mut client) = silent(head.as_bytes()).await;
+            assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 2).contains(&took), "{head:?}: {took:?}");
+            assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_next_request_is_closed() {
+        let (took, _client) = silent(b"GET /nothing HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+        assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_read_is_given_up() {
+        let (took, _client) = silent(b"GET /channels/big HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+        assert!((WRITE_TIMEOUT..WRITE_TIMEOUT * 2).contains(&took), "{took:?}");
+    }
+}

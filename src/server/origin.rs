@@ -1,0 +1,187 @@
+//! Which web pages may read what is served here: the pages of the server's own origin, and those listed.
+//!
+//! A page of another origin is not refused a stream: its browser does that, when it finds no
+//! `Access-Control-Allow-Origin`. Browsers do not ask that for a WebSocket, so there the server must refuse.
+
+use hyper::HeaderMap;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, HOST, HeaderValue, ORIGIN, VARY,
+};
+
+/// The request headers that pages may set: those of an authorised `fetch` of a stream, and those that htmx and Datastar
+/// put on every request.
+const ALLOWED_HEADERS: &str = "authorization, cache-control, content-type, last-event-id, x-requested-with, \
+     datastar-request, hx-request, hx-source, hx-target, hx-current-url, hx-request-type, hx-boosted";
+
+/// Seconds for which a browser need not ask again: 10 minutes, so that a changed list of origins is soon seen.
+const MAX_AGE: &str = "600";
+
+/// The configured origins.
+#[derive(Clone, Debug)]
+pub struct Origins {
+    listed: Vec<String>,
+    any: bool,
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not from a page, or from one of the server's own origin on a request where browsers name none.
+    None,
+    /// A page of the server's own origin.
+    Same,
+    /// A page of a listed origin; it may send credentials.
+    Listed,
+    /// A page of any other origin, and all are allowed; credentials are not.
+    Any,
+    /// A page that may not read this.
+    Foreign,
+}
+
+impl Origins {
+    /// `*` allows every origin, without credentials.
+    pub fn new(origins: &[String]) -> Origins {
+        let (any, listed) = origins.iter().cloned().partition::<Vec<_>, _>(|origin| origin == "*");
+        Origins {
+            listed,
+            any: !any.is_empty(),
+        }
+    }
+
+    /// Judges the request with these headers.
+    pub fn judge(&self, headers: &HeaderMap) -> Verdict {
+        let Some(origin) = headers.get(ORIGIN) else {
+            return Verdict::None;
+        };
+        let text = origin.to_str().unwrap_or_default();
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        // A page cannot set the header Sec-Fetch-Site; its browser does, and knows the origin even where a proxy has
+        // changed Host.
+        let fetch_site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+        if self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(text)) {
+            Verdict::Listed
+        } else if is_same(text, host) || fetch_site == Some(b"same-origin") {
+            Verdict::Same
+        } else if self.any {
+            Verdict::Any
+        } else {
+            Verdict::Foreign
+        }
+    }
+
+    /// The headers of any answer to a request with these headers.
+    pub fn headers(&self, request: &HeaderMap) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+        match (self.judge(request), request.get(ORIGIN)) {
+            (Verdict::Listed, Some(origin)) => {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            }
+            (Verdict::Any, _) => {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            }
+            _ => {}
+        }
+        headers
+    }
+}
+
+/// What an answer to `OPTIONS` has beyond [`Origins::headers`].
+pub fn preflight(headers: &mut HeaderMap, methods: &'static str) {
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+}
+
+/// Whether an origin's host and port are those that the request was sent to. The scheme cannot be compared: a proxy in
+/// front may have taken TLS away.
+fn is_same(origin: &str, host: Option<&str>) -> bool {
+    let (Some((scheme, authority)), Some(host)) = (origin.split_once("://"), host) else {
+        return false;
+    };
+    let default = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return false,
+    };
+    let bare = |authority: &str| {
+        authority
+            .strip_suffix(default)
+            .unwrap_or(authority)
+            .to_ascii_lowercase()
+    };
+    !authority.is_empty() && bare(authority) == bare(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(origin: &str, host: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().unwrap());
+        if !origin.is_empty() {
+            headers.insert(ORIGIN, origin.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn own_and_listed_origins_are_told_from_foreign_ones() {
+        let origins = Origins::new(&["https://app.example.com".into(), "http://localhost:3000".into()]);
+        let judge = |origin, host| origins.judge(&request(origin, host));
+        assert_eq!(judge("", "relay"), Verdict::None);
+        assert_eq!(judge("https://app.example.com", "relay"), Verdict::Listed);
+        assert_eq!(judge("http://localhost:3000", "relay"), Verdict::Listed);
+        assert_eq!(judge("https://relay", "relay"), Verdict::Same);
+        assert_eq!(judge("https://Relay", "relay:443"), Verdict::Same);
+        assert_eq!(judge("http://relay:80", "relay"), Verdict::Same);
+        assert_eq!(judge("http://[::1]:7400", "[::1]:7400"), Verdict::Same);
+        for foreign in [
+            "http://app.example.com",
+            "https://app.example.com.evil.com",
+            "https://evil.com",
+            "http://relay:8080",
+            "https://relay:80",
+            "null",
+            "relay",
+            "file://relay",
+            "https://",
+        ] {
+            assert_eq!(judge(foreign, "relay"), Verdict::Foreign, "{foreign}");
+        }
+        assert_eq!(origins.judge(&request("null", "")), Verdict::Foreign);
+    }
+
+    #[test]
+    fn a_browser_may_vouch_for_a_page_behind_a_proxy_that_changes_host() {
+        let mut headers = request("https://shop.example", "10.0.0.7:7400");
+        assert_eq!(Origins::new(&[]).judge(&headers), Verdict::Foreign);
+        headers.insert("sec-fetch-site", "same-site".parse().unwrap());
+        assert_eq!(Origins::new(&[]).judge(&headers), Verdict::Foreign);
+        headers.insert("sec-fetch-site", "same-origin".parse().unwrap());
+        assert_eq!(Origins::new(&[]).judge(&headers), Verdict::Same);
+    }
+
+    #[test]
+    fn only_a_listed_origin_may_send_credentials() {
+        let origins = Origins::new(&["*".into(), "https://app.example.com".into()]);
+        let headers = origins.headers(&request("https://app.example.com", "relay"));
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
+        let headers = origins.headers(&request("https://other.example", "relay"));
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+        assert!(!headers.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
+        for (list, origin) in [
+            (vec!["*".into()], ""),
+            (vec![], "https://other.example"),
+            (vec![], "https://relay"),
+        ] {
+            let headers = Origins::new(&list).headers(&request(origin, "relay"));
+            assert!(!headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{origin}");
+            assert_eq!(headers[VARY], "Origin");
+        }
+    }
+}

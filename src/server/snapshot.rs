@@ -1,0 +1,269 @@
+//! The state of channels as one JSON body: `{"channels":{"cart:42":[…]},"cursor":"…","stale":["cart:42"]}`.
+//!
+//! An item is a payload: its JSON where it is JSON, else a string. A state channel gives the values that are there (none where
+//! its mapping has snapshots switched off), an events channel the happenings that it still keeps. `stale` is there only where
+//! channels may be behind their keys, and names them.
+//!
+//! The watermark is taken before the first value is read, and the cursor stands at it. So a value that was appended meanwhile is
+//! in the body and comes a second time to a client that goes on from the cursor, but nothing can be missing between the two.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hub::{Body, Cursor, Hub, Log, Message, Mode, Payload, Subscription, set_of};
+
+/// How long a request waits until the channels are read: a proxy in front gives up after 30 s or more.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Largest body: it is built in memory, for each request anew.
+pub const MAX_BODY: usize = 64 << 20;
+
+/// Values taken at one lock of a log, so that no append waits for long.
+const BATCH: usize = 256;
+
+/// The body would be larger than [`MAX_BODY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+/// Waits until the logs hold the whole state and gives the watermark at which they did; `None` after [`PATIENCE`]. It does
+/// nothing but wait, so it may be dropped at any time.
+pub async fn filled(hub: &Hub, subscriptions: &[Subscription]) -> Option<u64> {
+    let mut progress = hub.progress();
+    let wait = async {
+        loop {
+            // Before the watermark is read: progress in between wakes at once.
+            progress.mark_unchanged();
+            let watermark = hub.watermark();
+            let filled = |subscription: &Subscription| subscription.log().view().is_filled(watermark);
+            if subscriptions.iter().all(filled) {
+                return Some(watermark);
+            }
+            // The sender lives in the hub.
+            progress.changed().await.ok()?;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.ok().flatten()
+}
+
+/// The body, with the cursor at `watermark`.
+pub fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Result<Vec<u8>, TooLarge> {
+    let logs = || subscriptions.iter().map(Subscription::log);
+    let mut body = b"{\"channels\":{".to_vec();
+    for (i, log) in logs().enumerate() {
+        if i > 0 {
+            body.push(b',');
+        }
+        write_string(&mut body, &log.channel.name);
+        body.extend_from_slice(b":[");
+        match log.channel.mode {
+            Mode::State if !log.channel.snapshot => {}
+            Mode::State => write_state(&mut body, log)?,
+            Mode::Events => write_events(&mut body, log, watermark)?,
+        }
+        body.push(b']');
+    }
+    let cursor = Cursor {
+        epoch: hub.epoch,
+        sequence: watermark,
+        set: Some(set_of(logs().map(|log| &*log.channel.name))),
+    };
+    body.extend_from_slice(format!("}},\"cursor\":\"{cursor}\"").as_bytes());
+    // Asked last: what became stale while the values were read is told, too.
+    let stale: Vec<&str> = logs()
+        .filter(|log| log.view().is_stale())
+        .map(|log| &*log.channel.name)
+        .collect();
+    if !stale.is_empty() {
+        body.extend_from_slice(b",\"stale\":");
+        serde_json::to_writer(&mut body, &stale).expect("strings become JSON, and a Vec takes it");
+    }
+    body.push(b'}');
+    Ok(body)
+}
+
+fn write_state(body: &mut Vec<u8>, log: &Log) -> Result<(), TooLarge> {
+    let mut first = true;
+    let mut from = 0;
+    loop {
+        let mut batch: Vec<Arc<Message>> = Vec::new();
+        {
+            let view = log.view();
+            // A slot holds its newest message only, so there is none to be had at the watermark itself.
+            while let Some(found) = view.slot(from, 0, u64::MAX) {
+                from = found.slot.map_or(from, |slot| slot + 1);
+                batch.push(found.message);
+                if batch.len() == BATCH {
+                    break;
+                }
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for message in batch {
+            if let Body::Change(payload) = &message.body {
+                write_item(body, &mut first, payload, &payload.snapshot())?;
+            }
+        }
+    }
+}
+
+fn write_events(body: &mut Vec<u8>, log: &Log, watermark: u64) -> Result<(), TooLarge> {
+    let mut first = true;
+    let mut after = 0;
+    loop {
+        let mut batch: Vec<Arc<Message>> = Vec::new();
+        {
+            let view = log.view();
+            while let Some(found) = view.next(after, watermark) {
+                after = found.message.sequence;
+                batch.push(found.message);
+                if batch.len() == BATCH {
+                    break;
+                }
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for message in batch {
+            if let Body::Change(payload) = &message.body {
+                write_item(body, &mut first, payload, &payload.live)?;
+            }
+        }
+    }
+}
+
+fn write_item(body: &mut Vec<u8>, first: &mut bool, payload: &Payload, bytes: &[u8]) -> Result<(), TooLarge> {
+    if !std::mem::take(first) {
+        body.push(b',');
+    }
+    if payload.json {
+        body.extend_from_slice(bytes);
+    } else {
+        write_string(body, &String::from_utf8_lossy(bytes));
+    }
+    if body.len() > MAX_BODY { Err(TooLarge) } else { Ok(()) }
+}
+
+fn write_string(body: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(body, text).expect("a string becomes JSON, and a Vec takes it");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::hub::{Reason, SlotKey, Snapshot};
+    use crate::server::testing::hub;
+
+    fn payload(text: &'static str, json: bool, absent: bool) -> Payload {
+        Payload {
+            live: text.into(),
+            snapshot: Snapshot::Same,
+            json,
+            absent,
+        }
+    }
+
+    fn slot(name: &'static str) -> SlotKey {
+        SlotKey {
+            source: 0,
+            name: Bytes::from_static(name.as_bytes()),
+        }
+    }
+
+    fn read(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Value {
+        serde_json::from_slice(&render(hub, subscriptions, watermark).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn values_happenings_and_one_cursor() {
+        let (hub, mut appender) = hub(10);
+        let open = |name| hub.subscribe(name, false).unwrap();
+        let all = [open("a"), open("events:b"), open("blind:c")];
+        let now = Instant::now();
+        let log = all[0].log();
+        appender.put(log, slot("1"), false, Some(payload("{\"v\":1}", true, false)), now);
+        appender.put(log, slot("2"), false, Some(payload("x\"y", false, false)), now);
+        appender.put(log, slot("3"), false, Some(payload("3", true, false)), now);
+        appender.put(log, slot("3"), false, Some(payload("null", true, true)), now);
+        appender.put(log, slot("4"), false, None, now);
+        appender.put(log, slot("5"), true, Some(payload("null", true, true)), now);
+        appender.push(all[1].log(), payload("1", true, false), now);
+        appender.gap(all[1].log(), Reason("lost"), None, now);
+        appender.push(all[1].log(), payload("2", true, false), now);
+        appender.put(all[2].log(), slot("1"), false, Some(payload("1", true, false)), now);
+        for subscription in &all {
+            appender.fill(subscription.log());
+        }
+        appender.commit();
+        let watermark = filled(&hub, &all).await.unwrap();
+        assert_eq!(watermark, hub.watermark());
+        let body = read(&hub, &all, watermark);
+        assert_eq!(
+            body["channels"],
+            json!({"a": [{"v": 1}, "x\"y", null], "events:b": [1, 2], "blind:c": []})
+        );
+        let cursor = Cursor::parse(body["cursor"].as_str().unwrap()).unwrap();
+        assert_eq!((cursor.epoch, cursor.sequence), (hub.epoch, watermark));
+        assert_eq!(cursor.set, Some(set_of(["a", "events:b", "blind:c"])));
+        assert_eq!(body.get("stale"), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_appended_meanwhile_is_not_lost_and_staleness_is_told() {
+        let (hub, mut appender) = hub(10);
+        let all = [
+            hub.subscribe("a", false).unwrap(),
+            hub.subscribe("events:b", false).unwrap(),
+        ];
+        for subscription in &all {
+            appender.fill(subscription.log());
+        }
+        appender.commit();
+        let watermark = filled(&hub, &all).await.unwrap();
+        let now = Instant::now();
+        appender.put(all[0].log(), slot("1"), false, Some(payload("1", true, false)), now);
+        appender.push(all[1].log(), payload("1", true, false), now);
+        appender.stale(all[0].log(), Reason("upstream-lost"), SystemTime::UNIX_EPOCH);
+        appender.commit();
+        let body = read(&hub, &all, watermark);
+        // A slot has no older value to give; a happening comes after the cursor.
+        assert_eq!(body["channels"], json!({"a": [1], "events:b": []}));
+        assert_eq!(body["stale"], json!(["a"]));
+        assert!(body["cursor"].as_str().unwrap().contains(&format!("-{watermark}-")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_read_yet_is_waited_for_but_not_for_ever() {
+        let (hub, mut appender) = hub(10);
+        let all = [hub.subscribe("a", false).unwrap()];
+        assert_eq!(filled(&hub, &all).await, None);
+        let fill = async {
+            appender.fill(all[0].log());
+            tokio::task::yield_now().await;
+            appender.commit();
+        };
+        let (watermark, ()) = tokio::join!(filled(&hub, &all), fill);
+        assert_eq!(watermark, Some(hub.watermark()));
+    }
+
+    #[test]
+    fn a_body_has_a_limit() {
+        let (hub, mut appender) = hub(10);
+        let all = [hub.subscribe("a", false).unwrap()];
+        let big: Bytes = vec![b'1'; MAX_BODY / 2].into();
+        for name in ["1", "2"] {
+            let mut payload = payload("", true, false);
+            payload.live = big.clone();
+            appender.put(all[0].log(), slot(name), false, Some(payload), Instant::now());
+        }
+        appender.commit();
+        assert_eq!(render(&hub, &all, hub.watermark()), Err(TooLarge));
+    }
+}

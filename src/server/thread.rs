@@ -1,0 +1,97 @@
+//! One thread: the requests of its connections, and the shard that their streams go to.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio_util::task::TaskTracker;
+
+use super::connection;
+use super::listen::Accepted;
+use super::request::Desk;
+use crate::fanout::{self, Stats, shard};
+
+/// Connections that wait for their thread. More than the accept loop takes in a turn, and few enough that a thread which is
+/// behind leaves the others to the other threads and then to the kernel's backlog.
+const QUEUE: usize = 256;
+
+/// A thread that serves connections.
+#[derive(Debug)]
+pub struct Thread {
+    /// Takes connections.
+    pub connections: mpsc::Sender<Accepted>,
+    /// Tells that the thread has come to its end; an error means that it broke down.
+    pub ended: oneshot::Receiver<()>,
+}
+
+/// What a thread is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Answers requests; its token is what begins the drain.
+    pub desk: Desk,
+    /// For the shard.
+    pub fanout: fanout::Options,
+    /// Counts what all shards do.
+    pub stats: Arc<Stats>,
+}
+
+impl Thread {
+    /// Starts the thread of this number. It ends by itself once drained, at most [`fanout::Options::drain`] later.
+    pub fn start(number: usize, parts: Parts) -> std::io::Result<Thread> {
+        let (connections, incoming) = mpsc::channel(QUEUE);
+        let (tell, ended) = oneshot::channel();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name(format!("shard-{number}"))
+            .spawn(move || {
+                let local = LocalSet::new();
+                match local.block_on(&runtime, serve(parts, incoming)) {
+                    // Nobody listens only where the process ends anyway.
+                    Ok(()) => drop(tell.send(())),
+                    Err(error) => tracing::error!(%error, "a thread that serves clients broke down"),
+                }
+            })?;
+        Ok(Thread { connections, ended })
+    }
+}
+
+async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Accepted>) -> anyhow::Result<()> {
+    let Parts { desk, fanout, stats } = parts;
+    let (write_timeout, deadline) = (fanout.write_timeout, fanout.drain);
+    let drain = desk.drain.clone();
+    let gate = Arc::new(desk.gate.clone());
+    // Spreads moments only; without randomness the shards have theirs together.
+    let seed = getrandom::u64().unwrap_or_default();
+    let (shard, handle) = shard(fanout, desk.gate.hub(), gate, stats, seed)?;
+    let desk = Rc::new(desk);
+    // The one place of this thread where tasks begin; the drain waits for all of them.
+    let tasks = TaskTracker::new();
+    let mut shard = tasks.spawn_local(shard.run());
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            result = &mut shard => {
+                result?;
+                anyhow::bail!("the shard ended before the drain");
+            }
+            stream = incoming.recv() => stream,
+        };
+        // The listeners are closed only in a drain, which is about to be seen.
+        let Some(stream) = stream else {
+            drain.cancelled().await;
+            break;
+        };
+        tasks.spawn_local(connection::serve(stream, desk.clone(), handle.clone(), write_timeout));
+    }
+    // What was accepted but never heard may come back elsewhere.
+    drop(incoming);
+    handle.drain();
+    tasks.close();
+    if tokio::time::timeout(deadline, tasks.wait()).await.is_err() {
+        tracing::warn!(tasks = tasks.len(), "clients were cut off at the end of the drain");
+    }
+    Ok(())
+}
