@@ -107,7 +107,8 @@ pub struct Reader {
     /// The task that drives the connection; it ends with it. None once its end was seen.
     connection: Mutex<Option<ConnectHandle>>,
     abort: AbortHandle,
-    /// Set when replies may be out of step: the connection is of no use any more.
+    /// Set when replies are out of step or no longer come, as from a peer that is silently gone: the connection is of
+    /// no use any more.
     broken: CancellationToken,
 }
 
@@ -296,7 +297,7 @@ impl Reader {
             () = self.closed() => Err(ReadError::closed()),
             replies = command::send(&self.client, commands, &guard, self.options.timeout) => replies,
         };
-        if matches!(&replies, Err(error) if error.kind == ReadErrorKind::OutOfStep) {
+        if matches!(&replies, Err(error) if matches!(error.kind, ReadErrorKind::OutOfStep | ReadErrorKind::Timeout)) {
             self.broken.cancel();
         }
         replies
@@ -315,6 +316,10 @@ fn config(endpoint: &Endpoint) -> Config {
         username: endpoint.username.clone(),
         password: endpoint.password.clone(),
         server: match &endpoint.address {
+            // fred puts host and port together, so an IPv6 address must have its brackets.
+            Address::Tcp { host, port } if host.contains(':') => ServerConfig::Centralized {
+                server: Server::new(format!("[{host}]"), *port),
+            },
             Address::Tcp { host, port } => ServerConfig::Centralized {
                 server: Server::new(host.as_str(), *port),
             },

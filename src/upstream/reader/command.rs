@@ -1,9 +1,6 @@
 //! Commands and replies as `fred` has them.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fred::{
@@ -108,10 +105,8 @@ pub(super) async fn send(
             .await
             .map_err(|error| ReadError::from_fred(&error))?;
     }
-    let answered = AtomicBool::new(false);
     let replies = async {
         let replies = pipeline.try_all::<Value>().await;
-        answered.store(true, Ordering::Relaxed);
         // A reply was lost if the last command seems to be answered by what belongs to the guard.
         match replies.last() {
             Some(reply) if answers(reply, guard) => Err(ReadError::out_of_step()),
@@ -128,12 +123,7 @@ pub(super) async fn send(
     };
     // Both are sent before either is waited for, in this order.
     let both = async { try_join!(biased; replies, guarded) };
-    let replies = match timeout(time, both).await {
-        Ok(both) => both?.0,
-        // All but the last to be asked were answered, all that while ago: an answer was lost, or is not in its place.
-        Err(_) if answered.load(Ordering::Relaxed) => return Err(ReadError::out_of_step()),
-        Err(_) => return Err(ReadError::timeout(time)),
-    };
+    let (replies, ()) = timeout(time, both).await.map_err(|_| ReadError::timeout(time))??;
     if replies.len() != count {
         // fred has one error for all of them, of the connection.
         let error = replies.into_iter().find_map(Result::err);

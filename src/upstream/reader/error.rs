@@ -33,7 +33,7 @@ pub enum ReadErrorKind {
     MasterDown,
     /// The server is out of memory.
     OutOfMemory,
-    /// No answer in time.
+    /// No answer in time; the connection is given up, connect anew.
     Timeout,
     /// The connection is gone, connect anew.
     Connection,
