@@ -55,9 +55,9 @@ fn not_taken(count: usize, turn: usize) -> String {
 }
 
 fn look_up(criterion: &mut Criterion) {
-    for (name, key) in [
-        ("no_mapping_takes_it", not_taken as fn(usize, usize) -> String),
-        ("taken", taken),
+    for (name, key, expected) in [
+        ("no_mapping_takes_it", not_taken as fn(usize, usize) -> String, 0),
+        ("taken", taken, 1),
     ] {
         let mut group = criterion.benchmark_group(name);
         for count in [10, 100, 1000, 10_000] {
