@@ -112,7 +112,7 @@ pub fn error_message(channel: Option<&str>, reason: &str, what: &str, reference:
 }
 
 /// A close frame; of a reason longer than 123 bytes, the beginning.
-pub fn close(code: u16, reason: &str) -> Bytes {
+pub(super) fn close(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(MAX_CONTROL - size_of::<u16>());
     while !reason.is_char_boundary(end) {
         end -= 1;
