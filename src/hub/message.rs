@@ -62,7 +62,10 @@ pub enum Body {
     /// A value changed, or something happened.
     Change(Payload),
     /// The slot's value has no form that could be sent: nothing is sent, but what stood there before is void.
-    Unsendable,
+    Unsendable {
+        /// The value is gone, and nothing says so to clients.
+        absent: bool,
+    },
     /// The channel may be behind its keys from here on.
     Stale {
         /// Why.
@@ -135,14 +138,14 @@ impl Message {
 
     /// Whether there is anything to send.
     pub fn is_sendable(&self) -> bool {
-        !matches!(self.body, Body::Unsendable)
+        !matches!(self.body, Body::Unsendable { .. })
     }
 
     /// Whether the key behind it is there.
     pub fn is_present(&self) -> bool {
         match &self.body {
             Body::Change(payload) => !payload.absent,
-            Body::Unsendable => true,
+            Body::Unsendable { absent } => !absent,
             _ => false,
         }
     }
