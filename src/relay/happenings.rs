@@ -25,6 +25,8 @@ pub(super) struct Fifo {
     backlog: Arc<Backlog>,
     /// Events were lost since the feed last began to hear.
     pub lost: bool,
+    /// The log is not fresh before the entry with this ticket is the first.
+    until: u64,
 }
 
 /// What will be appended when all before it was.
@@ -45,7 +47,23 @@ impl Fifo {
             entries: VecDeque::new(),
             backlog,
             lost: false,
+            until: 0,
         }
+    }
+
+    /// What waits now must be appended before the log is fresh.
+    pub fn expect(&mut self) {
+        self.until = self.first + self.entries.len() as u64;
+    }
+
+    /// Whether all that must be appended before the log is fresh was appended.
+    pub fn is_fresh(&self) -> bool {
+        self.first >= self.until
+    }
+
+    /// Whether no happening waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     fn push(&mut self, pending: Pending) -> u64 {
@@ -158,5 +176,6 @@ impl Mirror {
             fifo.entries.pop_front();
             fifo.first += 1;
         }
+        self.settle(id);
     }
 }

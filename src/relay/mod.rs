@@ -7,8 +7,10 @@
 //! * `channels`: which channels there can be
 //! * `intake`: where the feed's thread hands over
 //! * `entries`: what is known of one key and of one log
-//! * `mirror`: the tables of both, and when a log is whole
+//! * `mirror`: the tables of both
+//! * `interest`: when a log becomes active, is whole, and goes
 //! * `reads`, `values`: from keys to batches of reads, and what becomes of what was read
+//! * `refusal`: when the server gives no values
 //! * `scan`: channels that must be enumerated
 //! * `happenings`: events channels
 //! * `resync`: losses and their repair
@@ -19,14 +21,19 @@ mod channels;
 mod entries;
 mod happenings;
 mod intake;
+mod interest;
 mod mirror;
 mod reads;
+mod refusal;
 mod resync;
 mod rule;
 mod run;
 mod scan;
 mod timers;
 mod values;
+
+#[cfg(test)]
+mod tests;
 
 pub use channels::Catalog;
 pub use intake::Intake;

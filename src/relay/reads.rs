@@ -8,9 +8,9 @@ use smallvec::smallvec;
 
 use super::entries::{Awaits, Now, State, Trouble, back_off};
 use super::mirror::Mirror;
-use super::timers::Timer;
-use crate::hub::Reason;
-use crate::upstream::reader::{ReadError, ReadErrorKind, ReadRequest, Reading};
+use super::refusal::{Scope, reason};
+use super::timers::{Timer, TimerId};
+use crate::upstream::reader::{ReadError, ReadRequest, Reading};
 
 /// Most keys of one batch: enough that a round trip costs a key next to nothing, few enough that the server is not kept
 /// from others for more than some 100 µs.
@@ -31,8 +31,10 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// A batch of reads under way.
 #[derive(Debug)]
 pub(super) struct Flight {
-    keys: Vec<Bytes>,
+    pub keys: Vec<Bytes>,
     generation: u64,
+    /// Set for when it has taken too long.
+    timer: TimerId,
 }
 
 /// A batch of reads to begin now.
@@ -48,9 +50,10 @@ impl Mirror {
         if self.reader.is_none() || self.feed.is_none() || self.flights.len() >= FLIGHTS {
             return None;
         }
+        let most = self.most_keys(now)?;
         let flight = self.last_id + 1;
         let (mut keys, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while keys.len() < BATCH_KEYS && bytes < BATCH_BYTES {
+        while keys.len() < most && bytes < BATCH_BYTES {
             let bulk_first = keys.len() % BULK_SHARE == BULK_SHARE - 1;
             let [first, second] = match bulk_first {
                 false => [&mut self.queue.urgent, &mut self.queue.bulk],
@@ -69,8 +72,16 @@ impl Mirror {
             return None;
         }
         self.last_id = flight;
-        let generation = self.generation;
-        self.flights.insert(flight, Flight { keys, generation });
+        let (generation, timer) = (
+            self.generation,
+            self.timers.set(now.mono + PATIENCE, Timer::Flight(flight)),
+        );
+        let entry = Flight {
+            keys,
+            generation,
+            timer,
+        };
+        self.flights.insert(flight, entry);
         Some(Batch { flight, requests })
     }
 
@@ -113,27 +124,35 @@ impl Mirror {
     /// A batch has been answered.
     pub fn replied(&mut self, flight: u64, results: Vec<Result<Reading, ReadError>>, now: Now) {
         // A batch that is not known was given up with its connection.
-        let Some(Flight { keys, generation }) = self.flights.remove(&flight) else {
+        let Some(Flight {
+            keys,
+            generation,
+            timer,
+        }) = self.flights.remove(&flight)
+        else {
             return;
         };
+        self.timers.cancel(timer);
+        self.judge(&results, now);
         let mut results = results.into_iter();
         for key in &keys {
             match results.next() {
                 _ if generation != self.generation => self.put_back(key, flight, now),
                 Some(Ok(reading)) => self.apply(key, flight, Some(reading), now),
-                Some(Err(error)) if error.kind == ReadErrorKind::Unsupported => {
-                    self.apply(key, flight, None, now);
-                }
-                Some(Err(error)) if !error.is_of_connection() => self.failed(key, flight, &error, now),
-                // The connection is gone: the loop will hear of it and connect anew.
-                Some(Err(_)) | None => self.put_back(key, flight, now),
+                Some(Err(error)) => match Scope::of(error.kind) {
+                    Scope::Value => self.apply(key, flight, None, now),
+                    Scope::Key => self.failed(key, flight, &error, now),
+                    Scope::Server | Scope::Connection => self.put_back(key, flight, now),
+                },
+                None => self.put_back(key, flight, now),
             }
         }
     }
 
     /// Gives up what is in flight; all of it will be read again.
     pub(super) fn abandon_flights(&mut self, now: Now) {
-        for (flight, Flight { keys, .. }) in std::mem::take(&mut self.flights) {
+        for (flight, Flight { keys, timer, .. }) in std::mem::take(&mut self.flights) {
+            self.timers.cancel(timer);
             for key in &keys {
                 self.put_back(key, flight, now);
             }
@@ -232,21 +251,5 @@ fn union<'a>(mut each: impl Iterator<Item = Option<&'a Arc<[Bytes]>>>) -> Option
             all.dedup();
             all.into()
         }
-    })
-}
-
-/// The word that clients are told.
-pub(super) fn reason(kind: ReadErrorKind) -> Reason {
-    Reason(match kind {
-        ReadErrorKind::Busy => "busy",
-        ReadErrorKind::Loading => "loading",
-        ReadErrorKind::NoPermission => "no-permission",
-        ReadErrorKind::TryAgain => "try-again",
-        ReadErrorKind::ClusterDown => "cluster-down",
-        ReadErrorKind::MasterDown => "master-down",
-        ReadErrorKind::OutOfMemory => "out-of-memory",
-        ReadErrorKind::Timeout => "timeout",
-        ReadErrorKind::Connection | ReadErrorKind::OutOfStep => "upstream-lost",
-        ReadErrorKind::Unsupported | ReadErrorKind::Other => "unreadable",
     })
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::entries::{Now, Scan, back_off};
 use super::mirror::Mirror;
-use super::reads::{PATIENCE, reason};
+use super::reads::PATIENCE;
+use super::refusal::reason;
 use crate::hub::Reason;
 use crate::mapping::KeySet;
 use crate::upstream::reader::{Cursor, ReadError, ScanPage};
@@ -93,6 +94,11 @@ impl Mirror {
             let Some(log) = self.logs.get_mut(id).filter(|log| log.scan == Scan::Waiting) else {
                 return false;
             };
+            if log.lingering.is_some() {
+                // Until somebody returns.
+                self.scans.waiting.push(*id);
+                return false;
+            }
             log.scan = Scan::Running;
             globs.extend(log.sources.iter().filter_map(|source| match &source.keys {
                 KeySet::Matching(glob) => Some(glob.clone()),

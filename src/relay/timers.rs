@@ -18,6 +18,8 @@ pub(super) enum Timer {
     Linger(u64),
     /// The log's old messages may go.
     Trim(u64),
+    /// The batch of reads is slow: clients must be told.
+    Flight(u64),
     /// The resync of this generation is slow: clients must be told.
     Slow(u64),
     /// This outage is not a short one: clients must be told.

@@ -156,7 +156,10 @@ impl Mirror {
             source: slot.mapping.0,
             name: key.clone(),
         };
-        self.appender.put(&log, name, slot.fixed, payload.flatten(), now.mono);
+        match payload.flatten() {
+            None if absent => self.appender.void(&log, name, slot.fixed, now.mono),
+            payload => self.appender.put(&log, name, slot.fixed, payload, now.mono),
+        }
         if let Some(recovery) = &mut self.recovery {
             recovery.differences += 1;
         }

@@ -1,0 +1,250 @@
+//! Logs of the mirror: when one becomes active, when it is whole, when it goes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::entries::{Awaits, KeyEntry, LogEntry, Now, Scan, Stale, State};
+use super::happenings::Fifo;
+use super::intake::{Backlog, Interest};
+use super::mirror::Mirror;
+use super::resync::{LATE, LOST};
+use super::timers::Timer;
+use crate::hub::{Log, Mode, Reason};
+use crate::mapping::KeySet;
+
+/// How often a log's old messages are dropped although nothing happens in it.
+pub(super) const TRIM: Duration = Duration::from_secs(30);
+
+impl Mirror {
+    /// Subscribers came or went.
+    pub fn interest(&mut self, logs: Vec<Arc<Log>>, now: Now) {
+        for log in logs {
+            let view = log.view();
+            let (closed, listened) = (view.is_closed(), view.subscribers() > 0);
+            let (lingers, filled) = (view.lingers(), view.is_filled(u64::MAX));
+            drop(view);
+            match self.logs.get_mut(&log.id) {
+                _ if closed => self.remove(log.id),
+                None if listened => self.activate(log, now),
+                None => self.close(&log),
+                Some(entry) if listened => {
+                    entry.filled = filled;
+                    self.awaken(log.id, now);
+                }
+                Some(entry) if entry.lingering.is_some() => {}
+                Some(_) if lingers && !log.channel.linger.is_zero() => self.linger(log.id, now),
+                Some(_) => self.close(&log),
+            }
+        }
+    }
+
+    fn activate(&mut self, log: Arc<Log>, now: Now) {
+        let (id, name) = (log.id, log.channel.name.clone());
+        let backlog = match log.channel.mode {
+            Mode::State => None,
+            Mode::Events => Some(Backlog::new(log.channel.retention.messages.max(1))),
+        };
+        // Heard from here on, and only then read.
+        let fifo = backlog.clone().map(Fifo::new);
+        self.shared.insert(name.clone(), Interest { log: id, backlog });
+        self.appender.activate(&log);
+        let sources = self.table.mappings.sources(&name);
+        let state = fifo.is_none();
+        self.by_name.insert(name, id);
+        let entry = LogEntry {
+            log,
+            sources,
+            keys: HashSet::new(),
+            lingering: None,
+            filled: false,
+            awaiting: 0,
+            scan: Scan::Done,
+            failing: 0,
+            outdated: state,
+            recovering: false,
+            stale: None,
+            fifo,
+        };
+        let fixed: Vec<Bytes> = entry.sources.iter().filter_map(|source| one(&source.keys)).collect();
+        self.logs.insert(id, entry);
+        self.timers.set(now.mono + TRIM, Timer::Trim(id));
+        if state {
+            self.activations += 1;
+            for key in fixed {
+                self.adopt(&key, false);
+            }
+        }
+        self.resume(id, now);
+    }
+
+    /// Somebody listens (again): what was put off is read, then the log is whole.
+    fn awaken(&mut self, id: u64, now: Now) {
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let Some(timer) = log.lingering.take() else {
+            return self.settle(id);
+        };
+        self.timers.cancel(timer);
+        self.expect_changed(id, now);
+        self.resume(id, now);
+    }
+
+    /// Brings a log that is listened to up to date, as far as that is possible now.
+    fn resume(&mut self, id: u64, now: Now) {
+        if let Some(outage) = self.outage.as_ref().filter(|outage| outage.told) {
+            let since = outage.since.wall;
+            self.stale(id, LOST, since);
+        } else if self.late {
+            self.stale(id, LATE, now.wall);
+        }
+        match self.logs.get(&id) {
+            Some(log) if log.outdated && self.feed.is_some() => self.begin(id, now),
+            _ => self.settle(id),
+        }
+    }
+
+    fn linger(&mut self, id: u64, now: Now) {
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let at = now.mono + log.log.channel.linger;
+        log.lingering = Some(self.timers.set(at, Timer::Linger(id)));
+    }
+
+    pub(super) fn close(&mut self, log: &Arc<Log>) {
+        // If somebody has come meanwhile, we are told.
+        if self.appender.hub().clone().close(log) {
+            self.remove(log.id);
+        }
+    }
+
+    fn remove(&mut self, id: u64) {
+        let Some(log) = self.logs.remove(&id) else { return };
+        let name = &log.log.channel.name;
+        if self.by_name.get(name) == Some(&id) {
+            self.by_name.remove(name);
+            self.shared.remove(name);
+        }
+        if let Some(timer) = log.lingering {
+            self.timers.cancel(timer);
+        }
+        for key in &log.keys {
+            if let Some(entry) = self.keys.get_mut(key) {
+                entry.uses.retain(|each| each.log != id);
+                if entry.is_idle() {
+                    self.forget(key);
+                }
+            }
+        }
+        if log.recovering {
+            self.recovered();
+        }
+    }
+
+    /// Drops a key that nothing needs. A read of it may be in flight; its reply will find nothing.
+    pub(super) fn forget(&mut self, key: &Bytes) {
+        if let Some(timer) = self.keys.remove(key).and_then(|entry| entry.armed) {
+            self.timers.cancel(timer);
+        }
+    }
+
+    /// Reads all of a log again, or for the first time; it is whole when that is done.
+    pub(super) fn begin(&mut self, id: u64, now: Now) {
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        log.outdated = false;
+        let many = |keys: &KeySet| matches!(keys, KeySet::Matching(_));
+        if log.scan == Scan::Done && log.sources.iter().any(|source| many(&source.keys)) {
+            log.scan = Scan::Waiting;
+            self.scans.waiting.push(id);
+        }
+        self.expect(id, now, |_| Some(Awaits::Next));
+        self.settle(id);
+    }
+
+    /// Lets a log wait for those of its keys that may have changed, and for the happenings that wait for their values.
+    pub(super) fn expect_changed(&mut self, id: u64, now: Now) {
+        if let Some(fifo) = self.logs.get_mut(&id).and_then(|log| log.fifo.as_mut()) {
+            fifo.expect();
+        }
+        self.expect(id, now, |state| match state {
+            State::Clean => None,
+            State::Reading { again: false, .. } => Some(Awaits::This),
+            State::Deferred | State::Waiting | State::Queued { .. } | State::Reading { .. } => Some(Awaits::Next),
+        });
+    }
+
+    fn expect(&mut self, id: u64, now: Now, which: impl Fn(State) -> Option<Awaits>) {
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let names = std::mem::take(&mut log.keys);
+        for key in &names {
+            let Some(entry) = self.keys.get_mut(key) else { continue };
+            let Some(awaits) = which(entry.state) else { continue };
+            for each in entry.uses.iter_mut().filter(|each| each.log == id) {
+                log.awaiting += usize::from(each.awaits == Awaits::Nothing);
+                if each.awaits != Awaits::Next {
+                    each.awaits = awaits;
+                }
+            }
+        }
+        for key in &names {
+            let awaited = |entry: &KeyEntry| entry.uses.iter().any(|each| each.awaits == Awaits::Next);
+            if self.keys.get(key).is_some_and(awaited) {
+                self.dirty(key, false, now);
+            }
+        }
+        if let Some(log) = self.logs.get_mut(&id) {
+            log.keys = names;
+        }
+    }
+
+    /// Tells a log's subscribers that it may be behind; said once, unless all is lost that was only slow.
+    pub(super) fn stale(&mut self, id: u64, reason: Reason, since: SystemTime) {
+        let Some(log) = self.logs.get_mut(&id).filter(|log| log.is_told()) else {
+            return;
+        };
+        if log.stale.is_none_or(|told| told.reason != reason && reason == LOST) {
+            let since = log.stale.map_or(since, |told| told.since);
+            log.stale = Some(Stale { reason, since });
+            self.appender.stale(&log.log, reason, since);
+        }
+    }
+
+    /// Tells the hub what has become true of a log: that it is whole, that it is fresh.
+    pub(super) fn settle(&mut self, id: u64) {
+        let healthy = self.outage.is_none() && !self.late;
+        let Some(log) = self.logs.get_mut(&id).filter(|log| log.is_whole()) else {
+            return;
+        };
+        if !log.filled {
+            // Nobody waits for it, and keys may have been put off.
+            if !log.is_told() {
+                return;
+            }
+            self.appender.fill(&log.log);
+            log.filled = true;
+        }
+        let appended = log.fifo.as_ref().is_none_or(Fifo::is_fresh);
+        let fresh = healthy && log.failing == 0 && appended;
+        if let Some(Stale { reason, since }) = log.stale.take_if(|_| fresh) {
+            self.appender.fresh(&log.log, reason, since);
+        }
+        if fresh && std::mem::take(&mut log.recovering) {
+            self.recovered();
+        }
+    }
+
+    /// All logs, oldest first.
+    pub(super) fn ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.logs.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// The key of a source that has exactly one.
+pub(super) fn one(keys: &KeySet) -> Option<Bytes> {
+    match keys {
+        KeySet::One(key) => Some(key.clone()),
+        KeySet::Matching(_) => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! When the server gives no values: what is wrong with one key, and what with all of them.
+
+use std::time::Instant;
+
+use super::entries::{Now, State, back_off};
+use super::mirror::Mirror;
+use super::reads::{BATCH_KEYS, PATIENCE};
+use crate::hub::Reason;
+use crate::upstream::reader::{ReadError, ReadErrorKind, Reading};
+
+/// Keys that a server is asked for which has just refused: enough to see whether it would give them.
+const PROBE: usize = 16;
+
+/// What an error says something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The value: it was read, and is of no use.
+    Value,
+    /// This key; others may well be read.
+    Key,
+    /// Every key of this server, for a while.
+    Server,
+    /// This connection: another one may know more.
+    Connection,
+}
+
+impl Scope {
+    pub fn of(kind: ReadErrorKind) -> Scope {
+        match kind {
+            ReadErrorKind::Unsupported => Scope::Value,
+            ReadErrorKind::Busy | ReadErrorKind::Loading | ReadErrorKind::MasterDown => Scope::Server,
+            // A connection that does not answer may be half gone, and nothing else would tell.
+            ReadErrorKind::Timeout | ReadErrorKind::Connection | ReadErrorKind::OutOfStep => Scope::Connection,
+            ReadErrorKind::NoPermission
+            | ReadErrorKind::TryAgain
+            | ReadErrorKind::ClusterDown
+            | ReadErrorKind::OutOfMemory
+            | ReadErrorKind::Other => Scope::Key,
+        }
+    }
+}
+
+/// The server answers no reads at all.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    since: Now,
+    attempts: u32,
+    retry_at: Instant,
+    told: bool,
+}
+
+impl Mirror {
+    /// How many keys the server may be asked for now; `None` while it must be left alone.
+    pub(super) fn most_keys(&self, now: Now) -> Option<usize> {
+        match &self.refusal {
+            None => Some(BATCH_KEYS),
+            Some(refusal) => (self.flights.is_empty() && refusal.retry_at <= now.mono).then_some(PROBE),
+        }
+    }
+
+    /// When a server that refuses is asked again.
+    pub(super) fn next_probe_at(&self) -> Option<Instant> {
+        let idle = self.flights.is_empty() && self.queue.is_empty();
+        let refusal = self.refusal.as_ref().filter(|_| !idle && self.reader.is_some());
+        refusal
+            .filter(|_| self.flights.is_empty())
+            .map(|refusal| refusal.retry_at)
+    }
+
+    /// What a batch says about the server and the connection.
+    pub(super) fn judge(&mut self, results: &[Result<Reading, ReadError>], now: Now) {
+        let errors = || results.iter().filter_map(|result| result.as_ref().err());
+        let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Server) else {
+            if results.iter().any(Result::is_ok) && self.refusal.take().is_some_and(|refusal| refusal.told) {
+                tracing::info!("the server gives values again");
+            }
+            if let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Connection) {
+                tracing::debug!(%error, "the reader's connection is of no use");
+                self.unlinked(now);
+            }
+            return;
+        };
+        let refusal = self.refusal.get_or_insert(Refusal {
+            since: now,
+            attempts: 0,
+            retry_at: now.mono,
+            told: false,
+        });
+        refusal.retry_at = now.mono + back_off(refusal.attempts, &mut self.jitter);
+        refusal.attempts += 1;
+        let since = refusal.since;
+        if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
+            let reason = reason(error.kind);
+            if !std::mem::replace(&mut refusal.told, true) {
+                tracing::warn!(reason = reason.0, %error, "the server gives no values: clients are told stale");
+            }
+            for id in self.ids() {
+                if self.is_behind(id) {
+                    self.expect_changed(id, now);
+                    self.stale(id, reason, since.wall);
+                }
+            }
+        }
+    }
+
+    /// A batch has been under way for a long time: who waits for it is behind.
+    pub(super) fn takes_long(&mut self, flight: u64, now: Now) {
+        let Some(flight) = self.flights.get(&flight) else {
+            return;
+        };
+        let entries = flight.keys.iter().filter_map(|key| self.keys.get(key));
+        let logs = entries.flat_map(|entry| {
+            let happenings = entry.reading.iter().map(|each| each.log);
+            entry.uses.iter().map(|each| each.log).chain(happenings)
+        });
+        let mut ids: Vec<u64> = logs.collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let since = now.wall.checked_sub(PATIENCE).unwrap_or(now.wall);
+        for id in ids {
+            self.expect_changed(id, now);
+            self.stale(id, reason(ReadErrorKind::Timeout), since);
+        }
+    }
+
+    /// Whether a key of the log may have changed and was not read since.
+    fn is_behind(&self, id: u64) -> bool {
+        let Some(log) = self.logs.get(&id) else { return false };
+        let changed = |key| self.keys.get(key).is_some_and(|entry| entry.state != State::Clean);
+        !log.is_whole() || log.fifo.as_ref().is_some_and(|fifo| !fifo.is_empty()) || log.keys.iter().any(changed)
+    }
+}
+
+/// The word that clients are told.
+pub(super) fn reason(kind: ReadErrorKind) -> Reason {
+    Reason(match kind {
+        ReadErrorKind::Busy => "busy",
+        ReadErrorKind::Loading => "loading",
+        ReadErrorKind::NoPermission => "no-permission",
+        ReadErrorKind::TryAgain => "try-again",
+        ReadErrorKind::ClusterDown => "cluster-down",
+        ReadErrorKind::MasterDown => "master-down",
+        ReadErrorKind::OutOfMemory => "out-of-memory",
+        ReadErrorKind::Timeout => "timeout",
+        ReadErrorKind::Connection | ReadErrorKind::OutOfStep => "upstream-lost",
+        ReadErrorKind::Unsupported | ReadErrorKind::Other => "unreadable",
+    })
+}

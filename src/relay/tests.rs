@@ -1,0 +1,304 @@
+//! A scripted world around the mirror: a server of a few keys, whose replies come when the test says so.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::channels::{Catalog, Table};
+use super::entries::Now;
+use super::intake::{Intake, Shared, Taken};
+use super::mirror::Mirror;
+use super::reads::Batch;
+use super::rule::Rule;
+use super::scan::Page;
+use crate::hub::{self, Body, Hub, Mode, Retention, Subscription};
+use crate::keyspace::{EventName, Value};
+use crate::mapping::MappingId;
+use crate::pattern::KeyPattern;
+use crate::payload::{Decode, Format, Options, Renderer};
+use crate::upstream::ServerInfo;
+use crate::upstream::feed::{KeyEvent, Listener, LostReason};
+use crate::upstream::reader::{Cursor, ReadError, ReadErrorKind, Reading, ScanPage};
+
+mod expiry;
+mod happenings;
+mod losses;
+mod passes;
+mod refusals;
+mod state;
+
+const LINGER: Duration = Duration::from_secs(30);
+
+/// One mapping; `mode` is state unless the channel begins with `log`.
+fn rule(id: u32, key: &str, channel: &str) -> Rule {
+    let pattern = KeyPattern::parse(key).unwrap();
+    let options = Options {
+        format: Format::Json,
+        decode: Decode::None,
+        fields: None,
+        expires: false,
+        max_value: 1000,
+    };
+    Rule {
+        id: MappingId(id),
+        payload: Renderer::new(options, pattern.captures()).unwrap(),
+        pattern,
+        channel: crate::pattern::ChannelTemplate::parse(channel).unwrap(),
+        mode: if channel.starts_with("log") {
+            Mode::Events
+        } else {
+            Mode::State
+        },
+        on: None,
+        event_name: None,
+        linger: LINGER,
+        snapshot: true,
+        retain: Retention {
+            messages: 4,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        },
+        max_value: 1000,
+        min_interval: Duration::ZERO,
+        expires: false,
+        file: Arc::from(Path::new("test.toml")),
+        line: 1,
+    }
+}
+
+struct World {
+    hub: Arc<Hub>,
+    mirror: Mirror,
+    shared: Arc<Shared>,
+    intake: Intake,
+    now: Now,
+    /// What the server holds.
+    keys: BTreeMap<&'static str, (Value, Option<Duration>)>,
+    run_id: &'static str,
+    /// Reads that wait for their answers, with what the server held when they began.
+    reads: VecDeque<(u64, Vec<Result<Reading, ReadError>>)>,
+    /// Pages that wait for their answers.
+    pages: VecDeque<Page>,
+    /// Keys in the order in which they were read.
+    asked: Vec<String>,
+    /// Pages asked for.
+    scanned: usize,
+    /// Every read fails with this.
+    broken: Option<ReadErrorKind>,
+}
+
+fn text(value: &'static str) -> Value {
+    Value::String(Bytes::from_static(value.as_bytes()))
+}
+
+fn error(kind: ReadErrorKind) -> ReadError {
+    ReadError {
+        kind,
+        message: "scripted".into(),
+    }
+}
+
+impl World {
+    /// A world whose server is heard and read, with some mappings.
+    fn new(mappings: &[(&str, &str)]) -> World {
+        let mut world = World::away(mappings);
+        world.up();
+        world
+    }
+
+    /// The same before the feed first hears.
+    fn away(mappings: &[(&str, &str)]) -> World {
+        let rules = (0..).zip(mappings).map(|(id, (key, channel))| rule(id, key, channel));
+        World::of(rules.collect())
+    }
+
+    fn of(rules: Vec<Rule>) -> World {
+        let table = Arc::new(Table::new(rules).unwrap());
+        let shared = Arc::new(Shared::default());
+        let catalog = Catalog { table: table.clone() };
+        let (hub, appender) = Hub::new(hub::Options { max_channels: 1000 }, 1, catalog);
+        let intake = Intake::new(shared.clone(), table.clone());
+        let now = Now {
+            mono: Instant::now(),
+            wall: SystemTime::now(),
+        };
+        let mirror = Mirror::new(table, shared.clone(), appender, 7, now);
+        World {
+            hub,
+            mirror,
+            shared,
+            intake,
+            now,
+            keys: BTreeMap::new(),
+            run_id: "one",
+            reads: VecDeque::new(),
+            pages: VecDeque::new(),
+            asked: Vec::new(),
+            scanned: 0,
+            broken: None,
+        }
+    }
+
+    fn up(&mut self) {
+        let server = ServerInfo {
+            run_id: self.run_id.into(),
+            version: "7".into(),
+        };
+        self.intake.up(&server);
+        self.step();
+    }
+
+    fn lost(&mut self) {
+        self.intake.lost(&LostReason::Closed);
+        self.step();
+    }
+
+    /// The server's own side of a write: no event.
+    fn hold(&mut self, key: &'static str, value: &'static str) {
+        self.keys.insert(key, (text(value), None));
+    }
+
+    fn event(&mut self, key: &str, event: &str) {
+        self.intake.events(&[KeyEvent {
+            key: key.as_bytes(),
+            event: event.as_bytes(),
+        }]);
+    }
+
+    fn set(&mut self, key: &'static str, value: &'static str) {
+        self.hold(key, value);
+        self.event(key, "set");
+        self.step();
+    }
+
+    fn del(&mut self, key: &'static str) {
+        self.keys.remove(key);
+        self.event(key, "del");
+        self.step();
+    }
+
+    fn subscribe(&mut self, name: &str) -> Client {
+        let subscription = self.hub.subscribe(name, true).unwrap();
+        self.step();
+        Client { subscription, after: 0 }
+    }
+
+    /// What the loop does between two waits.
+    fn step(&mut self) {
+        let mut taken = Taken::default();
+        self.mirror.interest(self.hub.interest(), self.now);
+        self.shared.take(&mut taken);
+        self.mirror.take(&mut taken, self.now);
+        self.mirror.tick(self.now);
+        if !self.mirror.has_reader() {
+            self.reads.clear();
+            self.pages.clear();
+        }
+        if self.mirror.wants_reader() {
+            self.mirror.linked(self.run_id, self.now);
+        }
+        while let Some(Batch { flight, requests }) = self.mirror.next_batch(self.now) {
+            let mut results = Vec::new();
+            for request in requests {
+                let key = String::from_utf8(request.key.to_vec()).unwrap();
+                let held = self.keys.get(key.as_str()).cloned();
+                let (value, ttl) = held.unwrap_or((Value::Absent, None));
+                results.push(match self.broken {
+                    Some(kind) => Err(error(kind)),
+                    None => Ok(Reading { value, ttl }),
+                });
+                self.asked.push(key);
+            }
+            self.reads.push_back((flight, results));
+        }
+        while let Some(page) = self.mirror.next_page(self.now) {
+            self.scanned += 1;
+            self.pages.push_back(page);
+        }
+        self.mirror.commit();
+    }
+
+    /// Lets the oldest batch of reads be answered.
+    fn answer(&mut self) {
+        let (flight, results) = self.reads.pop_front().expect("a read is in flight");
+        self.mirror.replied(flight, results, self.now);
+        self.step();
+    }
+
+    /// Answers a page with all keys of the server.
+    fn answer_page(&mut self) {
+        let page = self.pages.pop_front().expect("a page is on its way");
+        let keys = self.keys.keys().map(|key| Bytes::from_static(key.as_bytes())).collect();
+        let page_of = ScanPage { next: None, keys };
+        self.mirror
+            .scanned(page.pass, Ok(page_of), Duration::from_millis(1), self.now);
+        self.step();
+    }
+
+    /// Answers everything until nothing is asked any more.
+    fn run(&mut self) {
+        loop {
+            self.pass(2);
+            if self.reads.is_empty() && self.pages.is_empty() {
+                return;
+            }
+            if !self.reads.is_empty() {
+                self.answer();
+            }
+            if !self.pages.is_empty() {
+                self.answer_page();
+            }
+        }
+    }
+
+    /// Time passes.
+    fn pass(&mut self, milliseconds: u64) {
+        let time = Duration::from_millis(milliseconds);
+        self.now = Now {
+            mono: self.now.mono + time,
+            wall: self.now.wall + time,
+        };
+        self.step();
+    }
+
+    fn asked(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.asked)
+    }
+}
+
+/// A subscriber that remembers how far it has come.
+struct Client {
+    subscription: Subscription,
+    after: u64,
+}
+
+impl Client {
+    /// What is new: `key=value`, with `!event` if one is named, or a word.
+    fn news(&mut self, world: &World) -> Vec<String> {
+        let mut news = Vec::new();
+        let watermark = world.hub.watermark();
+        self.subscription.log().view().since(self.after, watermark, |message| {
+            news.push(match &message.body {
+                Body::Change(payload) => {
+                    let json: serde_json::Value = serde_json::from_slice(&payload.live).unwrap();
+                    let value = json["value"].as_str().unwrap_or("-");
+                    let event = json["event"].as_str().map(|event| format!("!{event}"));
+                    format!("{}={value}{}", json["key"].as_str().unwrap(), event.unwrap_or_default())
+                }
+                Body::Stale { reason, .. } => format!("stale {}", reason.0),
+                Body::Fresh { reason, .. } => format!("fresh {}", reason.0),
+                Body::Gap { reason, missed } => format!("gap {} {missed:?}", reason.0),
+                Body::Unsendable { .. } => "unsendable".into(),
+            });
+        });
+        self.after = watermark;
+        news
+    }
+
+    fn is_filled(&self, world: &World) -> bool {
+        self.subscription.log().view().is_filled(world.hub.watermark())
+    }
+}

@@ -1,0 +1,100 @@
+//! Keys that expire are read at their deadline, whatever the server says when.
+
+use super::*;
+
+fn volatile(world: &mut World, key: &'static str, ms: u64) {
+    world.keys.insert(key, (text("a"), Some(Duration::from_millis(ms))));
+}
+
+#[test]
+fn at_the_deadline_the_key_is_read_without_an_event() {
+    let mut world = World::new(&[("k", "k")]);
+    volatile(&mut world, "k", 500);
+    let mut client = world.subscribe("k");
+    world.run();
+    assert_eq!(client.news(&world), ["k=a"]);
+    world.keys.clear();
+    world.asked();
+    world.pass(498);
+    assert_eq!(world.asked(), [""; 0]);
+    world.pass(3);
+    world.run();
+    assert_eq!(client.news(&world), ["k=-"]);
+}
+
+#[test]
+fn a_key_that_outlives_its_deadline_is_asked_for_less_and_less_often() {
+    let mut world = World::new(&[("k", "k")]);
+    volatile(&mut world, "k", 0);
+    let _client = world.subscribe("k");
+    world.run();
+    world.asked();
+    for _ in 0..1000 {
+        world.pass(1);
+        while !world.reads.is_empty() {
+            world.answer();
+        }
+    }
+    let reads = world.asked().len();
+    assert!((6..12).contains(&reads), "{reads}");
+}
+
+#[test]
+fn a_deadline_that_is_moved_or_removed_is_followed() {
+    let mut world = World::new(&[("k", "k")]);
+    volatile(&mut world, "k", 1000);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    volatile(&mut world, "k", 5000);
+    world.event("k", "expire");
+    world.run();
+    world.asked();
+    world.pass(3000);
+    assert_eq!(world.asked(), [""; 0], "prolonged");
+    volatile(&mut world, "k", 10);
+    world.event("k", "expire");
+    world.step();
+    world.answer();
+    world.asked();
+    world.pass(20);
+    assert_eq!(world.asked(), ["k"], "shortened");
+    world.hold("k", "a");
+    world.run();
+    world.event("k", "persist");
+    world.run();
+    world.asked();
+    world.pass(100_000);
+    assert_eq!(world.asked(), [""; 0], "removed");
+    assert_eq!(client.news(&world), [""; 0], "none of that changes the value");
+}
+
+#[test]
+fn an_expiry_that_is_sent_is_a_change_but_not_its_jitter() {
+    let mut rule = rule(0, "k", "k");
+    rule.expires = true;
+    let options = Options {
+        format: Format::Json,
+        decode: Decode::None,
+        fields: None,
+        expires: true,
+        max_value: 1000,
+    };
+    rule.payload = Renderer::new(options, &[]).unwrap();
+    let mut world = World::of(vec![rule]);
+    world.up();
+    volatile(&mut world, "k", 10_000);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    let passed = 2 + 2;
+    world.pass(2);
+    volatile(&mut world, "k", 10_000 - passed + 3);
+    world.event("k", "expire");
+    world.run();
+    assert_eq!(client.news(&world), [""; 0]);
+    volatile(&mut world, "k", 20_000);
+    world.event("k", "expire");
+    world.run();
+    assert_eq!(client.news(&world), ["k=a!expire"]);
+}

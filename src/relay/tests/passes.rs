@@ -1,0 +1,102 @@
+//! Channels that must be enumerated.
+
+use super::*;
+
+#[test]
+fn a_channel_of_a_pattern_is_whole_when_all_found_keys_are_read() {
+    let mut world = World::new(&[("message:{room}:{id}", "room:{room}"), ("topic:{room}", "room:{room}")]);
+    world.hold("message:1:a", "x");
+    world.hold("message:1:b", "y");
+    world.hold("message:2:a", "z");
+    world.hold("topic:1", "t");
+    let mut client = world.subscribe("room:1");
+    world.answer();
+    assert!(!client.is_filled(&world));
+    world.answer_page();
+    assert!(!client.is_filled(&world));
+    world.answer();
+    assert!(client.is_filled(&world));
+    assert_eq!(client.news(&world), ["topic:1=t", "message:1:a=x", "message:1:b=y"]);
+}
+
+#[test]
+fn a_thousand_rooms_that_come_at_once_cost_two_passes() {
+    let mut world = World::new(&[("message:{room}:{id}", "room:{room}")]);
+    world.hold("message:1:a", "x");
+    world.hold("message:999:a", "y");
+    let names: Vec<String> = (0..1000).map(|room| format!("room:{room}")).collect();
+    let mut clients: Vec<Client> = names.iter().map(|name| world.subscribe(name)).collect();
+    assert_eq!(world.pages[0].glob.as_deref(), Some(&b"message:0:*"[..]));
+    world.answer_page();
+    world.run();
+    assert_eq!(world.mirror.scans.passes, 2);
+    assert!(clients.iter().all(|client| client.is_filled(&world)));
+    assert_eq!(clients[999].news(&world), ["message:999:a=y"]);
+    assert_eq!(world.asked().len(), 2);
+}
+
+#[test]
+fn a_key_that_is_heard_and_found_is_read_once() {
+    let mut world = World::new(&[("m:{id}", "all")]);
+    let mut client = world.subscribe("all");
+    world.set("m:1", "a");
+    world.answer();
+    world.answer_page();
+    assert!(client.is_filled(&world));
+    assert_eq!(world.asked(), ["m:1"]);
+    assert_eq!(client.news(&world), ["m:1=a!set"]);
+}
+
+#[test]
+fn a_refused_page_is_asked_for_again_and_after_a_second_clients_know() {
+    let mut world = World::new(&[("m:{id}", "all")]);
+    world.hold("m:1", "a");
+    let mut client = world.subscribe("all");
+    for _ in 0..200 {
+        if let Some(page) = world.pages.pop_front() {
+            let refused = Err(error(ReadErrorKind::Loading));
+            world.mirror.scanned(page.pass, refused, Duration::ZERO, world.now);
+        }
+        world.pass(10);
+    }
+    assert!(world.scanned < 20, "{}", world.scanned);
+    assert_eq!(client.news(&world), ["stale loading"]);
+    world.pass(1000);
+    world.run();
+    assert_eq!(client.news(&world), ["m:1=a", "fresh loading"]);
+    assert_eq!(world.mirror.scans.passes, 1);
+}
+
+#[test]
+fn a_flush_during_a_pass_begins_it_anew() {
+    let mut world = World::new(&[("m:{id}", "all")]);
+    world.hold("m:1", "a");
+    let mut client = world.subscribe("all");
+    world.intake.flushed();
+    world.step();
+    world.answer_page();
+    assert!(!client.is_filled(&world));
+    assert_eq!(world.asked(), [""; 0]);
+    world.run();
+    assert_eq!(client.news(&world), ["m:1=a"]);
+    assert!(client.is_filled(&world));
+}
+
+#[test]
+fn a_pass_that_nobody_waits_for_any_more_ends() {
+    let mut world = World::new(&[("m:{id}", "all")]);
+    let client = world.subscribe("all");
+    drop(client);
+    world.step();
+    let page = world.pages.pop_front().unwrap();
+    let more = ScanPage {
+        next: Some(Cursor::start()),
+        keys: vec![],
+    };
+    world.mirror.scanned(page.pass, Ok(more), Duration::ZERO, world.now);
+    world.pass(1000);
+    assert_eq!(world.pages.len(), 0);
+    let client = world.subscribe("all");
+    world.run();
+    assert!(client.is_filled(&world));
+}

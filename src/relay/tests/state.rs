@@ -1,0 +1,231 @@
+//! State channels: one read per change, none forgotten, none for those who do not listen.
+
+use super::*;
+
+#[test]
+fn a_key_is_read_when_somebody_comes_and_when_it_changes() {
+    let mut world = World::new(&[("cart:{user}", "cart:{user}")]);
+    world.hold("cart:1", "a");
+    world.set("cart:2", "nobody listens");
+    assert_eq!(world.asked(), [""; 0]);
+
+    let mut client = world.subscribe("cart:1");
+    assert!(!client.is_filled(&world));
+    world.answer();
+    assert!(client.is_filled(&world));
+    assert_eq!(client.news(&world), ["cart:1=a"]);
+
+    world.pass(5);
+    world.set("cart:1", "b");
+    world.answer();
+    assert_eq!(client.news(&world), ["cart:1=b!set"]);
+    world.pass(5);
+    world.del("cart:1");
+    world.answer();
+    assert_eq!(client.news(&world), ["cart:1=-!del"]);
+    assert_eq!(world.asked(), ["cart:1"; 3]);
+}
+
+#[test]
+fn an_absent_key_is_part_of_a_one_key_channel() {
+    let mut world = World::new(&[("cart:{user}", "cart:{user}")]);
+    let mut client = world.subscribe("cart:1");
+    world.run();
+    assert!(client.is_filled(&world));
+    assert_eq!(client.news(&world), ["cart:1=-"]);
+    world.set("cart:1", "a");
+    world.run();
+    assert_eq!(client.news(&world), ["cart:1=a!set"]);
+}
+
+#[test]
+fn an_equal_value_is_not_sent_again() {
+    let mut world = World::new(&[("k", "k")]);
+    world.hold("k", "a");
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.set("k", "a");
+    world.run();
+    assert_eq!(client.news(&world), [""; 0]);
+}
+
+#[test]
+fn an_event_during_the_read_means_one_more_read() {
+    let mut world = World::new(&[("k", "k")]);
+    world.hold("k", "a");
+    let mut client = world.subscribe("k");
+    // The read in flight has seen "a".
+    world.set("k", "b");
+    world.set("k", "c");
+    assert_eq!(world.asked(), ["k"]);
+    world.answer();
+    world.pass(1);
+    world.answer();
+    assert_eq!(client.news(&world), ["k=c!set"]);
+    assert_eq!(world.asked(), ["k"]);
+    assert!(world.reads.is_empty());
+}
+
+#[test]
+fn reads_of_a_key_keep_their_distance_and_the_last_value_comes() {
+    let mut rule = rule(0, "k", "k");
+    rule.min_interval = Duration::from_millis(100);
+    let mut world = World::of(vec![rule]);
+    world.up();
+    let mut client = world.subscribe("k");
+    world.answer();
+    world.set("k", "a");
+    world.set("k", "b");
+    world.pass(99);
+    assert_eq!(world.asked(), ["k"]);
+    assert_eq!(
+        world.mirror.next_wake(),
+        Some(world.now.mono + Duration::from_millis(1))
+    );
+    world.pass(1);
+    world.answer();
+    assert_eq!(client.news(&world), ["k=b!set"]);
+}
+
+#[test]
+fn a_type_that_cannot_be_read_voids_the_slot() {
+    let mut world = World::new(&[("k", "k")]);
+    world.hold("k", "a");
+    let mut client = world.subscribe("k");
+    world.run();
+    assert_eq!(client.news(&world), ["k=a"]);
+    world.broken = Some(ReadErrorKind::Unsupported);
+    world.set("k", "x");
+    world.run();
+    assert_eq!(client.news(&world), [""; 0]);
+    assert!(client.is_filled(&world));
+    world.broken = None;
+    world.set("k", "a");
+    world.run();
+    assert_eq!(client.news(&world), ["k=a!set"]);
+}
+
+#[test]
+fn who_lingers_is_not_read_for_until_somebody_returns() {
+    let mut world = World::new(&[("k", "k")]);
+    world.hold("k", "a");
+    let client = world.subscribe("k");
+    let log = client.subscription.log().clone();
+    world.run();
+    drop(client);
+    world.step();
+    world.set("k", "b");
+    world.set("k", "c");
+    world.run();
+    assert_eq!(world.asked(), ["k"]);
+
+    let mut client = world.subscribe("k");
+    assert!(Arc::ptr_eq(client.subscription.log(), &log));
+    assert!(!client.is_filled(&world), "what was put off must be read first");
+    world.run();
+    assert!(client.is_filled(&world));
+    assert_eq!(client.news(&world), ["k=c!set"]);
+    assert_eq!(world.asked(), ["k"]);
+}
+
+#[test]
+fn who_returns_before_it_was_noticed_is_served_at_once() {
+    let mut world = World::new(&[("k", "k")]);
+    let client = world.subscribe("k");
+    world.run();
+    drop(client);
+    let client = world.subscribe("k");
+    assert!(client.is_filled(&world));
+}
+
+#[test]
+fn after_the_linger_everything_is_forgotten() {
+    let mut world = World::new(&[("k", "k"), ("many:{id}", "many")]);
+    world.hold("many:1", "a");
+    let clients = [world.subscribe("k"), world.subscribe("many")];
+    world.run();
+    drop(clients);
+    world.step();
+    world.pass(29_999);
+    assert_eq!(world.hub.channels(), 2);
+    world.pass(2);
+    world.pass(2);
+    assert_eq!(world.hub.channels(), 0);
+    assert!(world.mirror.logs.is_empty() && world.mirror.keys.is_empty() && world.mirror.by_name.is_empty());
+    world.asked();
+    world.set("k", "b");
+    assert_eq!(world.asked(), [""; 0]);
+}
+
+#[test]
+fn an_evicted_channel_is_forgotten_and_its_successor_is_heard() {
+    let mut world = World::new(&[("k:{id}", "k:{id}")]);
+    let names: Vec<String> = (0..1000).map(|id| format!("k:{id}")).collect();
+    drop(world.subscribe("k:0"));
+    let _all: Vec<Client> = names[1..].iter().map(|name| world.subscribe(name)).collect();
+    world.run();
+    let _more = world.subscribe("k:x");
+    world.run();
+    assert_eq!(world.mirror.logs.len(), 1000);
+    assert!(!world.mirror.by_name.contains_key("k:0"));
+}
+
+#[test]
+fn one_key_in_two_channels_is_read_once_and_shown_in_both() {
+    let mut world = World::new(&[("cart:{user}", "cart:{user}"), ("cart:{user}", "carts")]);
+    world.hold("cart:1", "a");
+    let mut one = world.subscribe("cart:1");
+    world.run();
+    world.asked();
+    let mut all = world.subscribe("carts");
+    world.run();
+    assert_eq!(world.asked(), ["cart:1"], "a new channel needs the value too");
+    world.set("cart:1", "b");
+    world.run();
+    assert_eq!(world.asked(), ["cart:1"]);
+    assert_eq!(one.news(&world), ["cart:1=b!set"]);
+    assert_eq!(all.news(&world), ["cart:1=b!set"]);
+    // Two keys that come and go in the second only.
+    world.set("cart:2", "c");
+    world.run();
+    world.del("cart:2");
+    world.run();
+    assert_eq!(all.news(&world), ["cart:2=-!del"]);
+    assert_eq!(one.news(&world), [""; 0]);
+    world.pass(10);
+    assert_eq!(world.mirror.keys.len(), 1);
+    world.set("cart:2", "d");
+    world.run();
+    assert_eq!(all.news(&world), ["cart:2=d!set"]);
+}
+
+#[test]
+fn a_key_that_goes_and_comes_during_its_read_keeps_its_place() {
+    let mut world = World::new(&[("many:{id}", "many")]);
+    world.hold("many:1", "a");
+    let mut client = world.subscribe("many");
+    world.run();
+    client.news(&world);
+    world.del("many:1");
+    world.set("many:1", "b");
+    world.run();
+    assert_eq!(client.news(&world), ["many:1=b!set"]);
+}
+
+#[test]
+fn changes_come_before_what_only_needs_to_be_known() {
+    let mut world = World::new(&[("k:{id}", "k:{id}")]);
+    world.broken = None;
+    let _held = world.subscribe("k:hot");
+    world.run();
+    world.asked();
+    let _many: Vec<Client> = (0..8).map(|id| world.subscribe(&format!("k:{id}"))).collect();
+    world.set("k:hot", "x");
+    while !world.reads.is_empty() {
+        world.answer();
+    }
+    let asked = world.asked();
+    // Four are in flight already when it changes; it is in the next batch, first.
+    assert_eq!(asked[4], "k:hot", "{asked:?}");
+}
