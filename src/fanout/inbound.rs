@@ -117,14 +117,14 @@ impl Core {
             conn.inbound = Some(inbound);
             self.say(token, &replies);
             match heard {
+                Heard::Text(text) if !raw && self.request(token, &text) => break,
                 // To a client of bare payloads nothing can be said, and it has nothing to say.
-                Heard::Text(_) | Heard::Binary if raw => {}
-                Heard::Text(text) => self.request(token, &text),
+                Heard::Binary if raw => {}
                 Heard::Binary => {
                     let what = "messages are text, in JSON";
                     self.say(token, &ws::error_message(None, "malformed", what, None));
                 }
-                Heard::Other | Heard::Drained => {}
+                Heard::Text(_) | Heard::Other | Heard::Drained => {}
                 Heard::Goodbye => return self.goodbye(token),
                 Heard::End(Ending::Gone) => return self.close(token, Ending::Gone),
                 Heard::End(ending) => return self.end(token, ending),
@@ -161,16 +161,17 @@ impl Core {
         }
     }
 
-    fn request(&mut self, token: Token, text: &str) {
+    /// Does what a message asks for; `true` if its answer is the session's to give.
+    fn request(&mut self, token: Token, text: &str) -> bool {
         let Some(conn) = client(&mut self.clients, token) else {
-            return;
+            return false;
         };
         match Request::parse(text) {
             Ok(Request::Subscribe {
                 channels,
                 cursor,
                 reference,
-            }) => self.subscribe(token, &channels, cursor.as_deref(), reference),
+            }) => return self.subscribe(token, &channels, cursor.as_deref(), reference),
             Ok(Request::Unsubscribe { channels, reference }) => {
                 for name in &channels {
                     if let Some(log) = conn.session.unsubscribe(name) {
@@ -178,6 +179,7 @@ impl Core {
                     }
                 }
                 conn.session.announce_rest(self.books.walked, reference);
+                return true;
             }
             Ok(Request::Ping { reference }) => self.say(token, &ws::pong_message(reference.as_deref())),
             Err(error) => {
@@ -185,16 +187,19 @@ impl Core {
                 self.say(token, &frame);
             }
         }
+        false
     }
 
-    fn subscribe(&mut self, token: Token, names: &[String], cursor: Option<&str>, reference: Option<u64>) {
+    /// Adds channels; `false` if they were refused.
+    fn subscribe(&mut self, token: Token, names: &[String], cursor: Option<&str>, reference: Option<u64>) -> bool {
         let Some(conn) = client(&mut self.clients, token) else {
-            return;
+            return false;
         };
         let called = reference.map(|reference| reference.to_string());
         if conn.session.logs().count() + names.len() > MAX_CHANNELS {
             let what = format!("a connection may have {MAX_CHANNELS} channels; unsubscribe from some, or open another");
-            return self.say(token, &ws::error_message(None, "too-many", &what, called.as_deref()));
+            self.say(token, &ws::error_message(None, "too-many", &what, called.as_deref()));
+            return false;
         }
         let opened = match self.gate.open(names, cursor) {
             Ok(opened) => opened,
@@ -204,7 +209,8 @@ impl Core {
                     let (channel, reason) = (Some(&*refusal.channel), refusal.reason);
                     frames.extend_from_slice(&ws::error_message(channel, reason, &refusal.what, called.as_deref()));
                 }
-                return self.say(token, &frames.into());
+                self.say(token, &frames.into());
+                return false;
             }
         };
         for (subscription, start) in opened {
@@ -216,6 +222,7 @@ impl Core {
                 .subscribe(subscription, start, self.books.walked, reference);
         }
         self.take();
+        true
     }
 }
 

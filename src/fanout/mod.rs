@@ -13,10 +13,13 @@ mod conn;
 mod core;
 mod handle;
 mod inbound;
+mod serve;
 mod shard;
 mod socket;
 mod stats;
 mod subscribers;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod walk;
 mod wheel;

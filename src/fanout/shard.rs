@@ -92,3 +92,116 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use crate::hub::{self, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Subscription};
+    use crate::session::{Session, Start};
+
+    use super::super::{Client, Refusal, Socket, Transport};
+    use super::*;
+
+    struct One;
+
+    impl Catalog for One {
+        fn describe(&self, name: &str) -> Option<Channel> {
+            Some(Channel {
+                name: name.into(),
+                mode: Mode::State,
+                event_name: None,
+                retention: Retention {
+                    messages: 0,
+                    bytes: 0,
+                    age: Duration::ZERO,
+                },
+                linger: Duration::ZERO,
+                snapshot: true,
+                on_reset: Vec::new(),
+            })
+        }
+    }
+
+    struct Closed;
+
+    impl Gate for Closed {
+        fn open(&self, _: &[String], _: Option<&str>) -> Result<Vec<(Subscription, Start)>, Vec<Refusal>> {
+            Err(Vec::new())
+        }
+    }
+
+    /// Clients on a thread of their own, messages from another, and the shard between them.
+    #[tokio::test]
+    async fn it_runs_until_it_was_drained() {
+        let (hub, mut appender) = hub::Hub::new(hub::Options { max_channels: 10 }, 7, One);
+        let options = Options {
+            heartbeat: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(4),
+        };
+        let (shard, handle) = shard(options, &hub, Arc::new(Closed), Arc::default(), 1).unwrap();
+        let subscription = hub.subscribe("a", false).unwrap();
+        appender.activate(subscription.log());
+        appender.fill(subscription.log());
+        appender.commit();
+        let mut readers = Vec::new();
+        for _ in 0..20 {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let mut session = Session::new(hub.epoch);
+            let subscription = hub.subscribe("a", false).unwrap();
+            session.subscribe(subscription, Start::New, hub.watermark(), None);
+            handle.adopt(Client {
+                socket: Socket::Unix(ours),
+                transport: Transport::Sse { chunked: true },
+                head: Bytes::from_static(b"HEAD\r\n\r\n"),
+                read_ahead: Bytes::new(),
+                session,
+            });
+            readers.push(thread::spawn(move || {
+                let mut all = String::new();
+                theirs.read_to_string(&mut all).map(|_| all)
+            }));
+        }
+        let key = SlotKey {
+            source: 0,
+            name: Bytes::from_static(b"k"),
+        };
+        let writer = thread::spawn(move || {
+            for round in 0..1_000 {
+                let payload = Payload {
+                    live: Bytes::from(format!("round {round}.")),
+                    snapshot: Snapshot::Same,
+                    json: false,
+                    absent: false,
+                };
+                let now = std::time::Instant::now();
+                appender.put(subscription.log(), key.clone(), false, Some(payload), now);
+                appender.commit();
+            }
+            (appender, subscription)
+        });
+        let feed = async {
+            while !writer.is_finished() {
+                tokio::task::yield_now().await;
+            }
+            handle.drain();
+        };
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(shard.run(), feed) })
+            .await
+            .expect("the shard ends");
+        for reader in readers {
+            let all = reader.join().unwrap().unwrap();
+            assert!(
+                all.starts_with("HEAD\r\n\r\n") && all.ends_with("\r\n0\r\n\r\n"),
+                "{all}"
+            );
+            assert!(all.contains("round 999.") && all.contains("keyrelay.end"), "{all}");
+        }
+    }
+}

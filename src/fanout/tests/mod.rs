@@ -1,13 +1,28 @@
+//! A shard that is driven by hand over real sockets, with a clock of its own.
+
+mod delivery;
+mod slow;
+mod timers;
+mod websocket;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
-use crate::hub::{self, Appender, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Subscription};
+use crate::hub::{
+    self, Appender, Catalog, Channel, Hub, Mode, Payload, Reason, Retention, SlotKey, Snapshot, Subscription,
+};
 use crate::session::{Session, Start};
 
-use super::super::{Refusal, Socket};
-use super::*;
+use super::conn::{Conn, Token};
+use super::core::{Core, SLICE, client};
+use super::serve::CHATTER;
+use super::{Client, Gate, Options, PINNED, Refusal, Socket, Transport};
 
 const SSE: Transport = Transport::Sse { chunked: true };
 const WS: Transport = Transport::WebSocket { raw: false };
@@ -272,141 +287,4 @@ impl Peer {
         frame.extend_from_slice(payload);
         self.stream.write_all(&frame).unwrap();
     }
-}
-
-#[test]
-fn a_client_gets_the_state_then_ready_then_what_changes() {
-    let mut rig = Rig::new();
-    let channel = rig.channel("a");
-    rig.put(&channel, "k", "one");
-    let (mut peer, _) = rig.join(SSE, &["a"]);
-    rig.until_sees(&mut peer, "keyrelay.ready");
-    rig.put(&channel, "k", "two");
-    rig.put(&channel, "l", "three");
-    rig.until_sees(&mut peer, "three");
-    let body = peer.body();
-    assert!(body.starts_with("data: one\n\nid: "), "{body}");
-    let live: Vec<String> = peer.live().into_iter().map(|(_, data)| data).collect();
-    assert_eq!(live, ["two", "three"]);
-}
-
-#[test]
-fn a_client_of_a_channel_that_is_not_filled_waits_for_it() {
-    let mut rig = Rig::new();
-    let (mut peer, _) = rig.join(SSE, &["a"]);
-    rig.until_sees(&mut peer, "HEAD");
-    let subscription = rig.hub.subscribe("a", false).unwrap();
-    rig.appender.activate(subscription.log());
-    rig.put(&subscription, "k", "one");
-    rig.settle();
-    rig.appender.fill(subscription.log());
-    rig.appender.commit();
-    rig.until_sees(&mut peer, "keyrelay.ready");
-    assert!(peer.body().starts_with("data: one\n\n"));
-}
-
-#[test]
-fn messages_of_several_channels_come_in_the_order_they_happened() {
-    let mut rig = Rig::new();
-    let channels = ["a", "b", "c"].map(|name| rig.channel(name));
-    let mut peers: Vec<Peer> = (0..20).map(|_| rig.join(SSE, &["a", "b", "c"]).0).collect();
-    for peer in &mut peers {
-        rig.until_sees(peer, "keyrelay.ready");
-    }
-    // Without a turn between them, so that one turn has them all.
-    for round in 0..30 {
-        rig.put(&channels[round % 3], &format!("key {round}"), format!("value {round}"));
-    }
-    for peer in &mut peers {
-        rig.until_sees(peer, "value 29");
-        let live = peer.live();
-        assert!(live.is_sorted_by_key(|(sequence, _)| *sequence), "{live:?}");
-        assert_eq!(live.len(), 30);
-    }
-}
-
-#[test]
-fn a_client_that_does_not_read_delays_nobody_and_gets_the_newest_value() {
-    let mut rig = Rig::new();
-    let channel = rig.channel("a");
-    let (mut slow, token) = rig.join(SSE, &["a"]);
-    let (mut quick, _) = rig.join(SSE, &["a"]);
-    rig.until_sees(&mut quick, "keyrelay.ready");
-    rig.choke(token, &channel);
-    for round in 0..100 {
-        rig.put(&channel, "k", format!("value {round}."));
-        rig.until_sees(&mut quick, &format!("value {round}."));
-    }
-    rig.until_sees(&mut slow, "value 99.");
-    assert!(!slow.sees("value 50."), "what was superseded meanwhile is not sent");
-    // No frame was torn.
-    slow.body();
-    assert!(rig.conn(token).unwrap().session.is_live());
-    assert_eq!(rig.core.books.stats.pinned.load(Ordering::Relaxed), 0);
-}
-
-#[test]
-fn half_written_frames_are_finished_before_anything_else() {
-    let mut rig = Rig::new();
-    let channel = rig.channel("a");
-    let (mut peer, token) = rig.join(WS, &["a"]);
-    rig.until_sees(&mut peer, "ready");
-    rig.choke(token, &channel);
-    // A ping is answered, but not in the midst of a frame; and a heartbeat waits.
-    peer.send_frame(9, b"are you there");
-    rig.pass(Duration::from_secs(20));
-    rig.until_sees(&mut peer, "are you there");
-    let mut rest = peer.got.strip_prefix(b"HEAD\r\n\r\n").unwrap();
-    let mut opcodes = Vec::new();
-    while !rest.is_empty() {
-        let (head, size) = match rest[1] {
-            126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
-            127 => (10, u64::from_be_bytes(rest[2..10].try_into().unwrap()) as usize),
-            size => (2, usize::from(size)),
-        };
-        opcodes.push(rest[0]);
-        rest = &rest[head + size..];
-    }
-    assert!(
-        opcodes.iter().all(|opcode| matches!(opcode, 0x81 | 0x8a)),
-        "{opcodes:x?}"
-    );
-}
-
-#[test]
-fn a_walk_is_cut_into_slices_and_survives_those_who_leave_meanwhile() {
-    let mut rig = Rig::new();
-    let channel = rig.channel("a");
-    let mut peers: Vec<(Peer, Token)> = (0..3 * SLICE).map(|_| rig.join(SSE, &["a"])).collect();
-    rig.settle();
-    assert!(
-        peers
-            .iter()
-            .all(|(_, token)| client(&mut rig.core.clients, *token).unwrap().session.is_live())
-    );
-    rig.put(&channel, "k", "first");
-    rig.core.take();
-    let before = rig.core.books.stats.messages.load(Ordering::Relaxed);
-    assert!(rig.core.slice(rig.now), "there is more");
-    let sent = rig.core.books.stats.messages.load(Ordering::Relaxed) - before;
-    assert_eq!(sent, SLICE as u64);
-    // Some who were served and some who were not yet leave, others come, and more happens, all within the turn.
-    let mut at = 0;
-    peers.retain(|_| {
-        at += 1;
-        at % 3 != 0
-    });
-    rig.core.poll();
-    rig.put(&channel, "k", "second");
-    let mut late: Vec<Peer> = (0..10).map(|_| rig.join(SSE, &["a"]).0).collect();
-    for peer in &mut late {
-        rig.until_sees(peer, "second");
-    }
-    for (peer, _) in &mut peers {
-        rig.until_sees(peer, "second");
-        let live: Vec<String> = peer.live().into_iter().map(|(_, data)| data).collect();
-        assert!(live == ["first", "second"] || live == ["second"], "{live:?}");
-    }
-    assert_eq!(peers.len(), 2 * SLICE);
-    assert_eq!(rig.core.clients.len(), 2 * SLICE + 10);
 }

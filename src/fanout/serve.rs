@@ -1,0 +1,194 @@
+//! Serving one client: its session's steps, what it sends, and its end.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::session::Ending;
+
+use super::Transport;
+use super::codec;
+use super::conn::{Phase, Sent, Token};
+use super::core::{Core, SLICE, client, count, enqueue};
+
+/// Most that one client is sent before others get their turn.
+const STEPS: usize = 64;
+
+/// As [`STEPS`], in bytes.
+const BYTES: usize = 256 * 1024;
+
+/// A client of Server-Sent Events has nothing to say after its request; more than this and it is ended.
+pub(super) const CHATTER: u32 = 64 * 1024;
+
+/// A WebSocket client has this long to answer our close frame.
+const CLOSING: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Serves those who wait for it, until the slice is used up.
+    pub fn serve_some(&mut self) {
+        let mut steps = 0;
+        while steps < SLICE {
+            let Some(token) = self.ready.pop_front() else { return };
+            steps += 1 + self.serve(token);
+        }
+    }
+
+    /// Does for one client what can be done now; how many steps it took.
+    fn serve(&mut self, token: Token) -> usize {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return 0;
+        };
+        conn.queued = false;
+        if conn.blocked {
+            return 0;
+        }
+        match conn.flush(&mut self.books) {
+            Sent::Whole => {}
+            Sent::Part | Sent::Nothing => return 0,
+            Sent::Gone => {
+                self.close(token, Ending::Gone);
+                return 0;
+            }
+        }
+        if conn.phase != Phase::Open {
+            self.finish(token);
+        }
+        // What was asked for before is answered before it is heard what is asked for next.
+        let steps = self.pump(token);
+        let waits = client(&mut self.clients, token).is_some_and(|conn| conn.queued);
+        if waits {
+            return steps;
+        }
+        self.read(token);
+        steps + self.pump(token)
+    }
+
+    /// Sends what the session has to say, while the socket takes it.
+    fn pump(&mut self, token: Token) -> usize {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return 0;
+        };
+        let books = &mut self.books;
+        let (mut steps, mut bytes) = (0, 0);
+        while conn.phase == Phase::Open && !conn.blocked && !conn.session.is_live() {
+            if steps == STEPS || bytes >= BYTES {
+                enqueue(conn, &mut self.ready);
+                break;
+            }
+            let Some(step) = conn.session.next(self.watermark) else {
+                break;
+            };
+            let frame = codec::step(conn.transport, &step, self.epoch);
+            steps += 1;
+            bytes += frame.len();
+            books.messages += 1;
+            match conn.send(&frame, books) {
+                Sent::Whole => {}
+                Sent::Part | Sent::Nothing => conn.session.fall_behind(books.walked),
+                Sent::Gone => {
+                    self.close(token, Ending::Gone);
+                    break;
+                }
+            }
+        }
+        steps
+    }
+
+    /// Reads what the client has sent.
+    fn read(&mut self, token: Token) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        if !conn.readable || conn.blocked {
+            // Who does not take our answers need not be heard.
+            return;
+        }
+        if conn.phase == Phase::Open && matches!(conn.transport, Transport::WebSocket { .. }) {
+            return self.hear(token);
+        }
+        loop {
+            match conn.socket.receive(&mut self.scratch) {
+                Ok(Some(0)) | Err(_) => return self.close(token, Ending::Gone),
+                Ok(Some(size)) => {
+                    conn.received = conn.received.saturating_add(size as u32);
+                    if conn.received > CHATTER {
+                        match conn.phase {
+                            Phase::Open => self.end(token, Ending::Protocol("data after the request")),
+                            _ => self.close(token, Ending::Gone),
+                        }
+                        return;
+                    }
+                    if size < self.scratch.len() {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+            }
+        }
+        conn.readable = false;
+    }
+
+    /// Ends a client: what was begun is finished, then it is told why.
+    pub fn end(&mut self, token: Token, ending: Ending) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        if conn.phase == Phase::Open {
+            conn.phase = Phase::Ending(ending);
+            if !conn.blocked {
+                self.finish(token);
+            }
+        }
+    }
+
+    /// Goes on with the end of a client that is not blocked and has nothing pending.
+    pub fn finish(&mut self, token: Token) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        if let Phase::Ending(ending) = conn.phase {
+            conn.phase = Phase::Ended;
+            let frame = codec::ending(conn.transport, ending, self.random.retry());
+            match conn.send(&frame, &mut self.books) {
+                Sent::Whole => {}
+                Sent::Part | Sent::Nothing => return,
+                Sent::Gone => return self.close(token, Ending::Gone),
+            }
+        }
+        if conn.phase != Phase::Ended {
+            return;
+        }
+        match conn.transport {
+            Transport::Sse { .. } => self.close(token, Ending::Gone),
+            Transport::WebSocket { .. } => {
+                // Closed with something unread, the connection would be reset, and the close frame perhaps lost.
+                conn.socket.finish();
+                conn.phase = Phase::Closing;
+                conn.received = 0;
+                let books = &mut self.books;
+                conn.arm(books.tick + books.wheel.ticks(CLOSING), books);
+            }
+        }
+    }
+
+    /// Lets a client go.
+    pub fn close(&mut self, token: Token, why: Ending) {
+        if client(&mut self.clients, token).is_none() {
+            return;
+        }
+        let mut conn = self.clients.remove(token.index as usize);
+        conn.release(&mut self.books);
+        count(&self.books.stats, conn.transport, -1);
+        if why == Ending::TooSlow {
+            self.books.stats.slow.fetch_add(1, Ordering::Relaxed);
+        }
+        tracing::debug!(shard = self.inbox.shard, reason = why.reason(), "client closed");
+        let clients = &self.clients;
+        let connected = |token: Token| {
+            let conn = clients.get(token.index as usize);
+            conn.is_some_and(|conn| conn.token == token)
+        };
+        for log in conn.session.logs() {
+            self.subscribers.gone(log.id, connected);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Clients that do not take what they are sent, and what a client costs.
+
+use super::*;
+
+#[test]
+fn a_client_that_does_not_read_delays_nobody_and_gets_the_newest_value() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let (mut slow, token) = rig.join(SSE, &["a"]);
+    let (mut quick, _) = rig.join(SSE, &["a"]);
+    rig.until_sees(&mut quick, "keyrelay.ready");
+    rig.choke(token, &channel);
+    for round in 0..100 {
+        rig.put(&channel, "k", format!("value {round}."));
+        rig.until_sees(&mut quick, &format!("value {round}."));
+    }
+    rig.until_sees(&mut slow, "value 99.");
+    assert!(!slow.sees("value 50."), "what was superseded meanwhile is not sent");
+    // No frame was torn.
+    slow.body();
+    assert!(rig.conn(token).unwrap().session.is_live());
+    assert_eq!(rig.core.books.stats.pinned.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn half_written_frames_are_finished_before_anything_else() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let (mut peer, token) = rig.join(WS, &["a"]);
+    rig.until_sees(&mut peer, "ready");
+    rig.choke(token, &channel);
+    // A ping is answered, but not in the midst of a frame; and a heartbeat waits.
+    peer.send_frame(9, b"are you there");
+    rig.pass(Duration::from_secs(20));
+    rig.until_sees(&mut peer, "are you there");
+    let mut rest = peer.got.strip_prefix(b"HEAD\r\n\r\n").unwrap();
+    let mut opcodes = Vec::new();
+    while !rest.is_empty() {
+        let (head, size) = match rest[1] {
+            126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+            127 => (10, u64::from_be_bytes(rest[2..10].try_into().unwrap()) as usize),
+            size => (2, usize::from(size)),
+        };
+        opcodes.push(rest[0]);
+        rest = &rest[head + size..];
+    }
+    assert!(
+        opcodes.iter().all(|opcode| matches!(opcode, 0x81 | 0x8a)),
+        "{opcodes:x?}"
+    );
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_too_long_is_ended() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let (mut peer, token) = rig.join(SSE, &["a"]);
+    rig.until_sees(&mut peer, "keyrelay.ready");
+    rig.choke(token, &channel);
+    rig.pass(Duration::from_secs(29));
+    assert!(rig.conn(token).is_some());
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.conn(token).is_none());
+    let stats = &rig.core.books.stats;
+    assert_eq!(
+        (stats.slow.load(Ordering::Relaxed), stats.pinned.load(Ordering::Relaxed)),
+        (1, 0)
+    );
+}
+
+#[test]
+fn what_half_written_clients_hold_on_to_is_bounded() {
+    let mut rig = Rig::new();
+    let channels: Vec<Subscription> = (0..8).map(|at| rig.channel(&format!("c{at}"))).collect();
+    let mut peers = Vec::new();
+    for (at, channel) in channels.iter().enumerate() {
+        let (mut peer, token) = rig.join(SSE, &[&*channel.log().channel.name]);
+        rig.until_sees(&mut peer, "keyrelay.ready");
+        rig.now += Duration::from_secs(1);
+        rig.put(channel, "k", "x".repeat(12 << 20));
+        rig.settle();
+        let pinned = rig.core.books.stats.pinned.load(Ordering::Relaxed);
+        assert!(pinned <= PINNED && pinned >= at.min(5) * (12 << 20), "{pinned} at {at}");
+        peers.push((peer, token));
+    }
+    let ended: Vec<bool> = peers.iter().map(|(_, token)| rig.conn(*token).is_none()).collect();
+    assert_eq!(
+        ended,
+        [true, true, true, false, false, false, false, false],
+        "the longest stalled"
+    );
+}
+
+#[test]
+fn a_frame_that_many_hold_is_counted_once() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let peers: Vec<(Peer, Token)> = (0..8).map(|_| rig.join(SSE, &["a"])).collect();
+    rig.settle();
+    rig.put(&channel, "k", "x".repeat(12 << 20));
+    rig.settle();
+    assert!(peers.iter().all(|(_, token)| rig.conn(*token).unwrap().blocked));
+    let pinned = rig.core.books.stats.pinned.load(Ordering::Relaxed);
+    assert!((12 << 20..13 << 20).contains(&pinned), "{pinned}");
+}
+
+#[test]
+fn an_idle_client_is_small() {
+    // What a session has on the heap, one channel, and the entries in lists and in the wheel come to as much again.
+    assert!(size_of::<Conn>() <= 320, "{} bytes", size_of::<Conn>());
+}

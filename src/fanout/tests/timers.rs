@@ -1,0 +1,103 @@
+//! Heartbeats, the drain, and clients that talk out of turn.
+
+use super::*;
+
+#[test]
+fn an_idle_stream_is_kept_alive_and_a_busy_one_is_left_alone() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let _b = rig.channel("b");
+    let (mut idle, _) = rig.join(SSE, &["b"]);
+    let (mut busy, _) = rig.join(SSE, &["a"]);
+    rig.until_sees(&mut idle, "keyrelay.ready");
+    rig.until_sees(&mut busy, "keyrelay.ready");
+    for round in 0..60 {
+        rig.pass(Duration::from_secs(1));
+        rig.put(&channel, "k", format!("{round}"));
+        rig.settle();
+    }
+    rig.put(&channel, "k", "the end");
+    rig.until_sees(&mut busy, "the end");
+    assert!(!busy.sees("3\r\n:\n\n\r\n"));
+    idle.read();
+    let beats = idle.body().matches(":\n\n").count();
+    assert!((3..=5).contains(&beats), "{beats} in a minute, one in 12 to 18 s");
+}
+
+#[test]
+fn a_drain_tells_everybody_and_waits_for_nobody_too_long() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let (mut sse, _) = rig.join(SSE, &["a"]);
+    let (mut plain, _) = rig.join(Transport::Sse { chunked: false }, &["a"]);
+    let (mut ws, _) = rig.join(WS, &["a"]);
+    let (mut choked, token) = rig.join(SSE, &["a"]);
+    let (_stuck, stuck) = rig.join(SSE, &["a"]);
+    for peer in [&mut sse, &mut plain, &mut ws, &mut choked] {
+        rig.until_sees(peer, "ready");
+    }
+    for token in [token, stuck] {
+        rig.choke(token, &channel);
+    }
+    rig.core.handle.drain();
+    rig.settle();
+    rig.pass(Duration::from_millis(100));
+    let (mut late, _) = rig.join(SSE, &["a"]);
+    for peer in [&mut sse, &mut late, &mut choked] {
+        rig.until(peer, |peer| peer.ended);
+        let body = peer.body();
+        let end = body.rfind("event: keyrelay.end\nretry: ").expect("an ending");
+        assert!(body[end..].contains("\"reason\":\"drain\""), "{}", &body[end..]);
+        assert!(peer.got.ends_with(b"\r\n0\r\n\r\n"));
+    }
+    rig.until(&mut plain, |peer| peer.ended);
+    assert!(plain.sees("\n\nevent: keyrelay.end\n") && plain.got.ends_with(b"}\n\n"));
+    rig.until(&mut ws, |peer| peer.ended);
+    let close = [&[0x88, 7][..], &1012u16.to_be_bytes()].concat();
+    assert!(
+        memchr::memmem::find(&ws.got, &close).is_some(),
+        "{:?}",
+        String::from_utf8_lossy(&ws.got)
+    );
+    drop(ws);
+    rig.until(&mut late, |_| true);
+    assert!(!rig.core.is_over(rig.now), "one is left, and there is time");
+    rig.pass(Duration::from_secs(4));
+    assert!(rig.core.is_over(rig.now));
+    assert!(rig.conn(stuck).is_some(), "who cannot be told is not waited for");
+}
+
+#[test]
+fn many_are_drained_one_after_the_other() {
+    let mut rig = Rig::new();
+    let _a = rig.channel("a");
+    let _peers: Vec<Peer> = (0..500).map(|_| rig.join(SSE, &["a"]).0).collect();
+    rig.settle();
+    rig.core.handle.drain();
+    rig.settle();
+    rig.pass(Duration::from_millis(250));
+    assert!(
+        (200..300).contains(&rig.core.clients.len()),
+        "{}",
+        rig.core.clients.len()
+    );
+    assert!(rig.core.wake(rig.now).unwrap() <= rig.now + Duration::from_millis(2));
+    rig.pass(Duration::from_millis(250));
+    assert!(rig.core.is_over(rig.now));
+}
+
+#[test]
+fn a_client_without_anything_to_say_is_not_listened_to_for_ever() {
+    let mut rig = Rig::new();
+    let _a = rig.channel("a");
+    let (mut quiet, token) = rig.join(SSE, &["a"]);
+    quiet.stream.write_all(b"\r\n").unwrap();
+    rig.until_sees(&mut quiet, "ready");
+    assert!(rig.conn(token).is_some());
+    let (mut chatty, _) = rig.join(SSE, &["a"]);
+    // It may be gone before it has taken all of this.
+    let _ = chatty.stream.write_all(&[b'x'; CHATTER as usize + 1]);
+    rig.until(&mut chatty, |peer| peer.ended);
+    assert!(chatty.sees("\"reason\":\"protocol\"") || chatty.ended);
+    assert_eq!(rig.core.clients.len(), 1);
+}
