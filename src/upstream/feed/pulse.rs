@@ -60,7 +60,7 @@ impl Pulse {
                 return Beat::Late(false);
             }
         }
-        if now >= self.heard + SILENCE {
+        if self.waiting && now >= self.end() {
             return Beat::Lost;
         }
         if now < self.asked + INTERVAL {
@@ -80,12 +80,17 @@ impl Pulse {
 
     /// When to ask again, if no byte comes before.
     pub fn next(&self) -> Instant {
-        let lost = self.heard + SILENCE;
-        if self.late {
-            lost
-        } else {
-            lost.min(self.asked + INTERVAL)
+        match (self.waiting, self.late) {
+            (false, _) => self.asked + INTERVAL,
+            (true, false) => self.end().min(self.asked + INTERVAL),
+            (true, true) => self.end(),
         }
+    }
+
+    /// When to give up if no byte comes before. Only an unanswered PING can lead there, and only after its time: if it
+    /// was this process that did not run for a while, nobody was asked.
+    fn end(&self) -> Instant {
+        (self.heard + SILENCE).max(self.asked + (SILENCE - INTERVAL))
     }
 }
 
@@ -132,5 +137,16 @@ mod tests {
         assert_eq!(pulse.beat(start + 18 * SECOND, 0), Beat::Wait);
         assert_eq!(pulse.next(), start + 19 * SECOND);
         assert_eq!(pulse.beat(start + 19 * SECOND, 0), Beat::Lost);
+    }
+
+    #[test]
+    fn who_was_stopped_asks_before_giving_up() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        assert_eq!(pulse.beat(start + 60 * SECOND, 0), Beat::Ping);
+        assert_eq!(pulse.beat(start + 62 * SECOND, 0), Beat::Late(true));
+        assert_eq!(pulse.beat(start + 67 * SECOND, 0), Beat::Wait);
+        assert_eq!(pulse.next(), start + 68 * SECOND);
+        assert_eq!(pulse.beat(start + 68 * SECOND, 0), Beat::Lost);
     }
 }
