@@ -10,7 +10,8 @@ use crate::hub::Mode;
 impl Compiler<'_> {
     /// Options of one mapping that cannot go together. Only what the mapping itself says can contradict: a default
     /// that does not fit simply does not apply.
-    pub(crate) fn contradictions(&mut self, own: &MappingOptions, options: &Options) {
+    pub(crate) fn contradictions(&mut self, mapping: &Mapping, options: &Options) {
+        let own = &mapping.options;
         let only = |option: &str, at: At, mode: &str, why: &str, instead: &str| {
             Problem::new(at, format!("`{option}` is for {mode} mode"), "has no effect here")
                 .why(why)
@@ -53,10 +54,11 @@ impl Compiler<'_> {
                 "leave it out",
             ));
         }
-        self.form(own, options);
+        self.form(mapping, options);
     }
 
-    fn form(&mut self, own: &MappingOptions, options: &Options) {
+    fn form(&mut self, mapping: &Mapping, options: &Options) {
+        let own = &mapping.options;
         let word = match options.form {
             Form::Json => "json",
             Form::Raw => "raw",
@@ -74,17 +76,12 @@ impl Compiler<'_> {
                     .instead("add format = \"template\""),
             );
         }
-        if let (Form::Template, None, None, Some(format)) =
-            (options.form, &options.template, given, own.format.as_ref())
-        {
+        if options.form == Form::Template && !options.has_template {
+            let at = own.format.as_ref().map_or(mapping.at, |format| format.at);
             self.problems.add(
-                Problem::new(
-                    format.at,
-                    "a template is missing",
-                    "needs `template` or `template_file`",
-                )
-                .why("this format sends what a template makes of a change")
-                .instead("add e.g. template = \"<li id=\\\"{{ key }}\\\">{{ value }}</li>\""),
+                Problem::new(at, "a template is missing", "needs `template` or `template_file`")
+                    .why("format = \"template\" sends what a template makes of a change")
+                    .instead("add e.g. template = \"<li id=\\\"{{ key }}\\\">{{ value }}</li>\""),
             );
         }
         for (option, written) in [("absent", &own.absent), ("on_reset", &own.on_reset)] {

@@ -42,9 +42,14 @@ impl Compiler<'_> {
     ) -> Option<Compiled> {
         let own = &mapping.options;
         self.access(mapping);
+        let before = self.problems.count();
         let mut options = self.options("", own, defaults);
-        self.contradictions(own, &options);
-        if options.mode == Mode::Events {
+        // Options that are wrong by themselves stand at their defaults, and nothing is to be concluded from those.
+        let sound = self.problems.count() == before;
+        if sound {
+            self.contradictions(mapping, &options);
+        }
+        if sound && options.mode == Mode::Events {
             self.settle_linger(own, &mut options);
             self.room_for_a_message(mapping, &options);
         }
@@ -54,6 +59,9 @@ impl Compiler<'_> {
             &options,
             patterns.as_ref().map_or(&[], |(pattern, ..)| pattern.captures()),
         );
+        if !sound {
+            return None;
+        }
         let (pattern, channel, bound) = patterns?;
         let key = mapping.key.clone()?;
         let file = files

@@ -133,6 +133,11 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
     if !problems.is_empty() {
         return Err(problems);
     }
+    debug_assert_eq!(
+        compiled.len(),
+        file.mappings.len(),
+        "a mapping went without a problem being told"
+    );
     let mappings = compiled.into_iter().map(|mapping| mapping.rule).collect();
     Ok(Config {
         server,

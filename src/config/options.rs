@@ -107,6 +107,8 @@ pub(crate) struct Options {
     pub(crate) fields: Option<Vec<String>>,
     pub(crate) decode: Decode,
     pub(crate) form: Form,
+    /// Whether a template is named, readable or not.
+    pub(crate) has_template: bool,
     pub(crate) template: Option<Template>,
     pub(crate) absent: Option<Template>,
     pub(crate) on_reset: Option<Template>,
@@ -127,6 +129,7 @@ impl Default for Options {
             fields: None,
             decode: Decode::None,
             form: Form::Json,
+            has_template: false,
             template: None,
             absent: None,
             on_reset: None,
@@ -209,6 +212,7 @@ impl Compiler<'_> {
                 base.form,
                 &[("json", Form::Json), ("raw", Form::Raw), ("template", Form::Template)],
             ),
+            has_template: own.template.is_some() || own.template_file.is_some() || base.has_template,
             template: self.template(section, own).or_else(|| base.template.clone()),
             absent: self
                 .text_template(name("absent"), own.absent.as_ref())
