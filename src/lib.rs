@@ -25,6 +25,7 @@
 //! * `cli`: the commands
 //! * `app`: builds everything from a config and runs until drained
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod fanout;

@@ -1,7 +1,9 @@
 //! The commands, and what they print.
 
 mod check;
+mod demo;
 mod explain;
+mod run;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -55,6 +57,15 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Relay what the config says until told to end
+    ///
+    /// Says `listening http://...` once clients may connect. SIGTERM and SIGINT end every stream in order, within
+    /// `server.drain`; a second signal ends at once.
+    #[command(after_long_help = "Example:\n  keyrelay run keyrelay.toml")]
+    Run {
+        /// The config [default: ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml]
+        file: Option<PathBuf>,
+    },
     /// Tell everything that is wrong with a config, or that nothing is
     ///
     /// Each problem is shown with its file and line, why it is one, and what to write instead. Nothing is connected to.
@@ -80,6 +91,10 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Show it all on this machine: a throwaway server, the relay in front of it, and a page to watch
+    ///
+    /// Needs keydb-server, valkey-server or redis-server on PATH. Ctrl-C ends it and cleans up.
+    Demo,
 }
 
 /// Does what the arguments of the process say.
@@ -94,6 +109,8 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match arguments.command {
+        Command::Run { file } => run::run(file),
+        Command::Demo => demo::demo(),
         Command::Check { file } => check::check(file),
         Command::Explain { key, channel, config } => explain::explain(key, channel, config),
     };

@@ -1,0 +1,121 @@
+//! Builds everything from a config, and runs until drained.
+//!
+//! One thread hears key events (the feed), one reads values and appends them (the relay), and one for each core serves
+//! clients; this one waits for signals and deals out connections.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::select;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::fanout::Stats;
+use crate::hub::Hub;
+use crate::process::signals::{Signal, Signals};
+use crate::upstream::feed::{self, FatalError};
+use crate::upstream::{Subscriptions, reader};
+use crate::{relay, server};
+
+/// How long the upstream side may take to let go of its connections at the end; nothing is lost if it does not.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Runs until a signal asks to end and every stream was ended, or the drain time has passed. A second signal ends it at
+/// once, and is what is returned then. `started` is called once signals are caught, from when on it ends in order.
+///
+/// # Errors
+/// If it cannot listen, if the server's notifications are refused, or if a part breaks down; it is drained then too.
+pub fn run(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config, started))
+}
+
+async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+    let signals = Signals::catch().context("cannot catch signals")?;
+    started();
+    let upstream = config.upstream;
+    let subscriptions = {
+        let patterns: Vec<_> = config.mappings.iter().map(|rule| &rule.pattern).collect();
+        Subscriptions::plan(&patterns, upstream.endpoint.db)
+    };
+    let reader = reader::Options {
+        endpoint: upstream.endpoint.clone(),
+        timeout: reader::TIMEOUT,
+    };
+    let (catalog, intake, relay) = relay::new(relay::Options {
+        rules: config.mappings,
+        reader,
+    })
+    .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
+    let epoch = getrandom::u64().context("no random numbers to be had")?;
+    let (hub, appender) = Hub::new(config.hub, epoch, catalog);
+
+    let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+    // Whichever way this returns, the threads end.
+    let _guard = stop.clone().drop_guard();
+    let mut relay = start("relay", {
+        let stop = stop.clone();
+        move || relay.run(appender, stop)
+    })?;
+    let mut feed = start("feed", {
+        let stop = stop.clone();
+        let options = feed::Options {
+            endpoint: upstream.endpoint,
+            notifications: upstream.notifications,
+        };
+        move || feed::run(options, subscriptions, intake, stop)
+    })?;
+    let stats = Arc::new(Stats::default());
+    let mut signals = pin!(signals.follow(drain.clone()));
+    let mut server = pin!(server::run(config.server, config.fanout, hub, stats, drain.clone()));
+
+    let failed = select! {
+        biased;
+        signal = &mut signals => return Ok(Some(signal)),
+        served = &mut server => {
+            served?;
+            stop.cancel();
+            // They are in the middle of a read at most, and keep nothing that would be missed.
+            let _ = timeout(GOODBYE, async { (feed.await, relay.await) }).await;
+            return Ok(None);
+        }
+        ended = &mut feed => match ended {
+            Ok(Err(FatalError::Notifications(why))) => anyhow::anyhow!(why),
+            Ok(Ok(())) | Err(_) => anyhow::anyhow!("the feed broke down"),
+        },
+        _ = &mut relay => anyhow::anyhow!("the relay broke down"),
+    };
+    tracing::error!(error = %failed, "draining");
+    drain.cancel();
+    select! {
+        biased;
+        _ = &mut signals => {}
+        _ = &mut server => {}
+    }
+    Err(failed)
+}
+
+/// Runs a future on a thread of its own. The receiver fails if the thread breaks down.
+fn start<F: Future>(
+    name: &str,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> anyhow::Result<oneshot::Receiver<F::Output>>
+where
+    F::Output: Send + 'static,
+{
+    let (ended, end) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || {
+            // Nobody waits any more after a second signal.
+            let _ = ended.send(runtime.block_on(make()));
+        })
+        .with_context(|| format!("cannot start the thread of the {name}"))?;
+    Ok(end)
+}

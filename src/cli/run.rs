@@ -1,0 +1,33 @@
+//! `keyrelay run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::app;
+use crate::config::Config;
+use crate::process::logging;
+use crate::process::signals::Signal;
+
+/// Runs what the config says until drained.
+pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let (path, config) = match super::load(named) {
+        Ok(loaded) => loaded,
+        Err(code) => return Ok(code),
+    };
+    logging::start(&config.log)?;
+    tracing::info!(file = %path.display(), mappings = config.mappings.len(), "config");
+    tell_origins(&config);
+    Ok(ended(app::run(config, || {})?))
+}
+
+/// The exit code of a relay that was drained, or cut short by a second signal.
+pub(super) fn ended(cut_short: Option<Signal>) -> ExitCode {
+    cut_short.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code()))
+}
+
+fn tell_origins(config: &Config) {
+    for origin in &config.origin {
+        tracing::info!(option = origin.option, value = origin.value, from = %origin.from, "config value");
+    }
+    tracing::info!("options that are not named have their defaults");
+}
