@@ -2,10 +2,13 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, fmt};
+
+/// The library that reads values; its log is silent unless `options.level` names it.
+const CLIENT: &str = "fred";
 
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -141,7 +141,10 @@ mod tests {
     #[test]
     fn the_limits_hold() {
         let name = "x".repeat(MAX_NAME);
-        assert_eq!(channels(&format!("channel={name}")).unwrap(), std::slice::from_ref(&name));
+        assert_eq!(
+            channels(&format!("channel={name}")).unwrap(),
+            std::slice::from_ref(&name)
+        );
         assert_eq!(
             channels(&format!("channel={name}x")),
             Err(QueryError::LongName(MAX_NAME + 1))
