@@ -55,6 +55,12 @@ pub fn filter(level: &str) -> Result<Targets, ParseError> {
 /// If `options.level` is not a filter, or if it was called before.
 pub fn start(options: &Options) -> Result<(), LoggingError> {
     let filter = filter(&options.level)?;
+    // What the library says of a lost connection is said by the relay already, once and with the reason.
+    let named = filter.iter().any(|(target, _)| target.starts_with(CLIENT));
+    let filter = match named {
+        true => filter,
+        false => filter.with_target(CLIENT, LevelFilter::OFF),
+    };
     let terminal = io::stderr().is_terminal();
     let human = match options.format {
         Format::Auto => terminal,
