@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::compile::Compiler;
 use super::diagnostics::{At, Problem};
@@ -53,16 +54,16 @@ impl Compiler<'_> {
             self.settle_linger(own, &mut options);
             self.room_for_a_message(mapping, &options);
         }
-        let patterns = self.patterns(mapping);
-        let payload = self.payload(
-            mapping,
-            &options,
-            patterns.as_ref().map_or(&[], |(pattern, ..)| pattern.captures()),
-        );
+        let pattern = self.key(mapping);
+        let channel = self.channel(mapping, pattern.as_ref());
+        // Without its captures, a template would seem to use variables that do not exist.
+        let payload = pattern
+            .as_ref()
+            .and_then(|pattern| self.payload(mapping, &options, pattern.captures()));
         if !sound {
             return None;
         }
-        let (pattern, channel, bound) = patterns?;
+        let (pattern, (channel, bound)) = (pattern?, channel?);
         let key = mapping.key.clone()?;
         let file = files
             .entry(mapping.at.source)
@@ -85,11 +86,7 @@ impl Compiler<'_> {
             snapshot: options.snapshot && !events,
             retain: options.retain,
             max_value: options.max_value,
-            min_interval: if events {
-                std::time::Duration::ZERO
-            } else {
-                options.min_interval
-            },
+            min_interval: if events { Duration::ZERO } else { options.min_interval },
             expires: options.expires,
             payload: payload?,
             file,
@@ -148,47 +145,46 @@ impl Compiler<'_> {
         self.problems.add(problem);
     }
 
-    /// The key pattern and the channel template of a mapping, if both are sound and fit together.
-    fn patterns(&mut self, mapping: &Mapping) -> Option<(KeyPattern, ChannelTemplate, BoundChannel)> {
-        let written = mapping.channel.as_ref().map(|channel| {
-            ChannelTemplate::parse(&channel.value)
-                .map_err(|error| self.pattern("channel", channel, error))
-                .ok()
-        });
-        let Some(key) = &mapping.key else {
-            if !mapping.has_key {
-                self.problems.add(
-                    Problem::new(mapping.at, "a mapping without `key`", "which keys?")
-                        .why("a mapping says which keys go to which channel")
-                        .instead("add e.g. key = \"cart:{user}\""),
-                );
-            }
-            return None;
-        };
-        let pattern = KeyPattern::parse(&key.value).map_err(|error| self.pattern("key", key, error));
-        let channel = match written {
-            Some(channel) => channel,
-            None => pattern.as_ref().ok().map(KeyPattern::default_channel),
-        };
-        let (pattern, channel) = (pattern.ok()?, channel?);
-        match channel.bind(&pattern) {
-            Ok(bound) => Some((pattern, channel, bound)),
-            Err(error) => {
-                match &mapping.channel {
-                    Some(written) => self.pattern("channel", written, error),
-                    // The default is the key pattern itself, whose text need not be that of the template.
-                    None => self.pattern(
-                        "key",
-                        key,
-                        PatternError {
-                            at: 0..key.value.len(),
-                            ..error
-                        },
-                    ),
-                }
-                None
-            }
+    /// The key pattern of a mapping, if it is sound.
+    fn key(&mut self, mapping: &Mapping) -> Option<KeyPattern> {
+        if let Some(key) = &mapping.key {
+            return KeyPattern::parse(&key.value)
+                .map_err(|error| self.pattern("key", key, error))
+                .ok();
         }
+        if !mapping.has_key {
+            self.problems.add(
+                Problem::new(mapping.at, "a mapping without `key`", "which keys?")
+                    .why("a mapping says which keys go to which channel")
+                    .instead("add e.g. key = \"cart:{user}\""),
+            );
+        }
+        None
+    }
+
+    /// The channel template of a mapping, if it is sound and fits the key pattern.
+    fn channel(&mut self, mapping: &Mapping, pattern: Option<&KeyPattern>) -> Option<(ChannelTemplate, BoundChannel)> {
+        let Some(written) = &mapping.channel else {
+            let (pattern, key) = (pattern?, mapping.key.as_ref()?);
+            let channel = pattern.default_channel();
+            // The template is made of the key pattern, and places in the one are none in the other.
+            let whole = |error| PatternError {
+                at: 0..key.value.len(),
+                ..error
+            };
+            let bound = channel
+                .bind(pattern)
+                .map_err(|error| self.pattern("key", key, whole(error)))
+                .ok()?;
+            return Some((channel, bound));
+        };
+        let channel = ChannelTemplate::parse(&written.value);
+        let channel = channel.map_err(|error| self.pattern("channel", written, error)).ok()?;
+        let bound = channel
+            .bind(pattern?)
+            .map_err(|error| self.pattern("channel", written, error))
+            .ok()?;
+        Some((channel, bound))
     }
 
     fn pattern(&mut self, option: &str, written: &Written<String>, error: PatternError) {
