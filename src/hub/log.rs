@@ -358,7 +358,9 @@ impl LogView {
         }
         let keep = &channel.retention;
         while let Some((message, at)) = self.ring.front() {
-            let too_many = self.ring.len() > keep.messages || self.ring_bytes > keep.bytes;
+            // One message is kept however large it is, or those that are connected would never see it.
+            let too_large = self.ring_bytes > keep.bytes && self.ring.len() > 1;
+            let too_many = self.ring.len() > keep.messages || too_large;
             if !too_many && now.saturating_duration_since(*at) < keep.age {
                 break;
             }

@@ -133,6 +133,25 @@ fn an_events_log_keeps_what_the_retention_says() {
 }
 
 #[test]
+fn a_happening_larger_than_the_retention_is_kept_until_the_next() {
+    let log = Log::new(1, channel(Mode::Events, 3));
+    let now = Instant::now();
+    for sequence in 1..=2 {
+        let live = Bytes::from(vec![b'x'; 2 << 20]);
+        let payload = Payload {
+            live,
+            snapshot: Snapshot::Same,
+            json: false,
+            absent: false,
+        };
+        let message = Message::new(sequence, log.channel.clone(), Body::Change(payload));
+        log.view().push(Arc::new(message), now);
+        log.view().trim(&log.channel, now);
+        assert_eq!(sequences(&log, 0, 9), [sequence]);
+    }
+}
+
+#[test]
 fn a_status_stands_in_the_order_of_messages() {
     let log = Log::new(1, channel(Mode::State, 0));
     let now = Instant::now();
