@@ -63,7 +63,8 @@ impl Mirror {
             awaiting: 0,
             scan: Scan::Done,
             failing: 0,
-            outdated: state,
+            // Of happenings only those count that are heard.
+            outdated: state || self.feed.is_none(),
             recovering: false,
             stale: None,
             fifo,
@@ -153,7 +154,7 @@ impl Mirror {
         let Some(log) = self.logs.get_mut(&id) else { return };
         log.outdated = false;
         let many = |keys: &KeySet| matches!(keys, KeySet::Matching(_));
-        if log.scan == Scan::Done && log.sources.iter().any(|source| many(&source.keys)) {
+        if log.fifo.is_none() && log.scan == Scan::Done && log.sources.iter().any(|source| many(&source.keys)) {
             log.scan = Scan::Waiting;
             self.scans.waiting.push(id);
         }

@@ -59,7 +59,7 @@ impl Mirror {
             self.generation += 1;
             for log in self.logs.values_mut() {
                 match &mut log.fifo {
-                    Some(fifo) => fifo.lost = true,
+                    Some(fifo) => fifo.lost |= log.filled,
                     None => log.outdated = true,
                 }
             }
@@ -101,7 +101,7 @@ impl Mirror {
     fn begin_outdated(&mut self, recovery: Option<(Reason, Now)>, now: Now) {
         let listened = |id: &u64| {
             let log = self.logs.get(id);
-            log.is_some_and(|log| log.outdated && log.lingering.is_none())
+            log.is_some_and(|log| log.outdated && log.is_told())
         };
         let ids: Vec<u64> = self.ids().into_iter().filter(listened).collect();
         if let Some((reason, since)) = recovery {

@@ -10,10 +10,11 @@ use super::reads::PATIENCE;
 use super::refusal::reason;
 use crate::hub::Reason;
 use crate::mapping::KeySet;
-use crate::upstream::reader::{Cursor, ReadError, ScanPage};
+use crate::upstream::reader::{Cursor, ReadError, SCAN_COUNT, ScanPage};
 
-/// Keys that the server looks at for one page: about 100 µs of its time.
-const PAGE: u32 = 500;
+/// Pages follow each other until they took this long together, then comes a pause as long: a pause after each would be
+/// longer than the page, because timers know milliseconds only.
+const BURST: Duration = Duration::from_millis(2);
 
 /// While this many keys wait to be read no more are looked for: the memory that a pass takes, whatever it finds.
 const MAX_UNREAD: usize = 5_000;
@@ -38,6 +39,8 @@ struct Pass {
     /// A page is on its way.
     asked: bool,
     next_at: Instant,
+    /// What the pages since the last pause took.
+    took: Duration,
     /// Since when, and how often, the server has refused a page.
     trouble: Option<(Now, u32)>,
 }
@@ -77,7 +80,7 @@ impl Mirror {
             pass: pass.number,
             cursor: pass.cursor.clone(),
             glob: pass.glob.clone(),
-            count: PAGE,
+            count: SCAN_COUNT,
         })
     }
 
@@ -118,6 +121,7 @@ impl Mirror {
             cursor: Cursor::start(),
             asked: false,
             next_at: now.mono,
+            took: Duration::ZERO,
             trouble: None,
         });
     }
@@ -134,7 +138,10 @@ impl Mirror {
         match page {
             Ok(page) => {
                 // At most half of the time is spent on it.
-                pass.next_at = now.mono + took;
+                pass.took += took;
+                if pass.took >= BURST {
+                    pass.next_at = now.mono + std::mem::take(&mut pass.took);
+                }
                 pass.trouble = None;
                 let last = page.next.is_none();
                 if let Some(next) = page.next {

@@ -21,6 +21,8 @@ mod fairness;
 mod http;
 /// Ten thousand idle subscribers.
 mod many;
+/// The mirror by itself: feed, relay and hub.
+mod mirror;
 /// Patterns without captures mean what the server means by them.
 mod patterns;
 /// The README, typed as it says.

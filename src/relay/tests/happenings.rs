@@ -76,6 +76,18 @@ fn a_loss_is_a_gap_behind_what_was_heard_before_it() {
 }
 
 #[test]
+fn before_the_first_connection_nothing_can_be_promised() {
+    let mut world = World::away(&[("job:{id}", "log")]);
+    let mut client = world.subscribe("log");
+    assert!(!client.is_filled(&world));
+    world.lost();
+    assert_eq!(client.news(&world), ["stale upstream-lost"]);
+    world.up();
+    assert!(client.is_filled(&world));
+    assert_eq!(client.news(&world), ["fresh upstream-lost"]);
+}
+
+#[test]
 fn an_error_drops_no_happening() {
     let mut world = World::new(&[("job:{id}", "log")]);
     let mut client = world.subscribe("log");
