@@ -14,7 +14,8 @@ use super::listen::{Accepted, Listener};
 /// Most connections taken before other work gets a turn: about a millisecond's worth.
 const TURN: usize = 64;
 
-/// First pause when the process or the machine has no room for another connection; it doubles up to [`MAX_PAUSE`].
+/// Pause when all threads are busy, and the first one when the process or the machine has no room for another connection;
+/// that one doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 
 /// Longest pause: a descriptor that becomes free is used within a second.
@@ -40,15 +41,15 @@ pub async fn accept(listener: Listener, threads: Vec<Sender<Accepted>>, stop: Ca
             match listener.get_ref().accept() {
                 Ok(stream) => {
                     pause.over();
-                    let Some(stream) = deal(stream, &threads, &mut next) else {
-                        continue;
-                    };
-                    // Every thread has a full queue: new connections wait in the kernel's, until one has room.
-                    let sender = &threads[next % threads.len()];
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => return Ok(()),
-                        _ = sender.send(stream) => {}
+                    let mut left = deal(stream, &threads, &mut next);
+                    // Every thread has a full queue: further connections wait in the kernel's.
+                    while let Some(stream) = left {
+                        tokio::select! {
+                            biased;
+                            () = stop.cancelled() => return Ok(()),
+                            () = tokio::time::sleep(MIN_PAUSE) => {}
+                        }
+                        left = deal(stream, &threads, &mut next);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -147,13 +148,14 @@ mod tests {
         let run = async {
             let accepting = accept(listener, senders, stop.clone());
             let clients = async {
-                let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-                for (i, _) in clients.iter().enumerate() {
-                    let (first, second) = receivers.split_at_mut(1);
-                    tokio::select! {
-                        stream = first[0].recv(), if i != 1 => assert!(stream.is_some()),
-                        stream = second[0].recv() => assert!(stream.is_some()),
-                    }
+                let clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+                // One each; the next waits for either.
+                for receiver in &mut receivers {
+                    assert!(receiver.recv().await.is_some());
+                }
+                // A thread that takes nothing more holds up nobody but itself.
+                for _ in 2..clients.len() - 1 {
+                    assert!(receivers[0].recv().await.is_some());
                 }
                 stop.cancel();
             };

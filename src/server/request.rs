@@ -189,12 +189,15 @@ impl Desk {
             () = self.drain.cancelled() => None,
         };
         let Some(watermark) = watermark else {
-            return Err(Refusal::for_now(
-                "the channels could not be read in time: come back later",
+            let mut refusal = Refusal::for_now(
+                "the state of these channels is not there yet: come back later",
                 jitter(RETRY_REFUSED),
-            ));
+            );
+            let missing = snapshot::missing(hub, &subscriptions);
+            refusal.channels = missing.map(|(name, why)| (name.to_owned(), why.to_owned())).collect();
+            return Err(refusal);
         };
-        match snapshot::render(hub, &subscriptions, watermark) {
+        match snapshot::render(hub, &subscriptions, watermark).await {
             Ok(body) => Ok(Outcome::Answer(answer::json(
                 StatusCode::OK,
                 body.into(),

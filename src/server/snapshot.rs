@@ -21,9 +21,24 @@ pub const MAX_BODY: usize = 64 << 20;
 /// Values taken at one lock of a log, so that no append waits for long.
 const BATCH: usize = 256;
 
+/// Bytes written before the thread's streams get a turn: some 100 µs.
+const SLICE: usize = 256 << 10;
+
 /// The body would be larger than [`MAX_BODY`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
+
+/// The channels whose state is not there yet, each with why as a fixed word: the server behind them is away, or it is still
+/// being read.
+pub fn missing<'a>(hub: &Hub, subscriptions: &'a [Subscription]) -> impl Iterator<Item = (&'a str, &'static str)> {
+    let watermark = hub.watermark();
+    subscriptions.iter().filter_map(move |subscription| {
+        let log = subscription.log();
+        let view = log.view();
+        let why = if view.is_stale() { "stale" } else { "filling" };
+        (!view.is_filled(watermark)).then_some((&*log.channel.name, why))
+    })
+}
 
 /// Waits until the logs hold the whole state and gives the watermark at which they did; `None` after [`PATIENCE`]. It does
 /// nothing but wait, so it may be dropped at any time.
@@ -46,7 +61,7 @@ pub async fn filled(hub: &Hub, subscriptions: &[Subscription]) -> Option<u64> {
 }
 
 /// The body, with the cursor at `watermark`.
-pub fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Result<Vec<u8>, TooLarge> {
+pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Result<Vec<u8>, TooLarge> {
     let logs = || subscriptions.iter().map(Subscription::log);
     let mut body = b"{\"channels\":{".to_vec();
     for (i, log) in logs().enumerate() {
@@ -57,8 +72,8 @@ pub fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Resu
         body.extend_from_slice(b":[");
         match log.channel.mode {
             Mode::State if !log.channel.snapshot => {}
-            Mode::State => write_state(&mut body, log)?,
-            Mode::Events => write_events(&mut body, log, watermark)?,
+            Mode::State => write_state(&mut body, log).await?,
+            Mode::Events => write_events(&mut body, log, watermark).await?,
         }
         body.push(b']');
     }
@@ -81,7 +96,7 @@ pub fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Resu
     Ok(body)
 }
 
-fn write_state(body: &mut Vec<u8>, log: &Log) -> Result<(), TooLarge> {
+async fn write_state(body: &mut Vec<u8>, log: &Log) -> Result<(), TooLarge> {
     let mut first = true;
     let mut from = 0;
     loop {
@@ -102,13 +117,13 @@ fn write_state(body: &mut Vec<u8>, log: &Log) -> Result<(), TooLarge> {
         }
         for message in batch {
             if let Body::Change(payload) = &message.body {
-                write_item(body, &mut first, payload, &payload.snapshot())?;
+                write_item(body, &mut first, payload, &payload.snapshot()).await?;
             }
         }
     }
 }
 
-fn write_events(body: &mut Vec<u8>, log: &Log, watermark: u64) -> Result<(), TooLarge> {
+async fn write_events(body: &mut Vec<u8>, log: &Log, watermark: u64) -> Result<(), TooLarge> {
     let mut first = true;
     let mut after = 0;
     loop {
@@ -128,13 +143,14 @@ fn write_events(body: &mut Vec<u8>, log: &Log, watermark: u64) -> Result<(), Too
         }
         for message in batch {
             if let Body::Change(payload) = &message.body {
-                write_item(body, &mut first, payload, &payload.live)?;
+                write_item(body, &mut first, payload, &payload.live).await?;
             }
         }
     }
 }
 
-fn write_item(body: &mut Vec<u8>, first: &mut bool, payload: &Payload, bytes: &[u8]) -> Result<(), TooLarge> {
+async fn write_item(body: &mut Vec<u8>, first: &mut bool, payload: &Payload, bytes: &[u8]) -> Result<(), TooLarge> {
+    let before = body.len();
     if !std::mem::take(first) {
         body.push(b',');
     }
@@ -143,7 +159,13 @@ fn write_item(body: &mut Vec<u8>, first: &mut bool, payload: &Payload, bytes: &[
     } else {
         write_string(body, &String::from_utf8_lossy(bytes));
     }
-    if body.len() > MAX_BODY { Err(TooLarge) } else { Ok(()) }
+    if body.len() > MAX_BODY {
+        return Err(TooLarge);
+    }
+    if before / SLICE != body.len() / SLICE {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }
 
 fn write_string(body: &mut Vec<u8>, text: &str) {
@@ -177,8 +199,8 @@ mod tests {
         }
     }
 
-    fn read(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Value {
-        serde_json::from_slice(&render(hub, subscriptions, watermark).unwrap()).unwrap()
+    async fn read(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Value {
+        serde_json::from_slice(&render(hub, subscriptions, watermark).await.unwrap()).unwrap()
     }
 
     #[tokio::test]
@@ -204,7 +226,7 @@ mod tests {
         appender.commit();
         let watermark = filled(&hub, &all).await.unwrap();
         assert_eq!(watermark, hub.watermark());
-        let body = read(&hub, &all, watermark);
+        let body = read(&hub, &all, watermark).await;
         assert_eq!(
             body["channels"],
             json!({"a": [{"v": 1}, "x\"y", null], "events:b": [1, 2], "blind:c": []})
@@ -232,7 +254,7 @@ mod tests {
         appender.push(all[1].log(), payload("1", true, false), now);
         appender.stale(all[0].log(), Reason("upstream-lost"), SystemTime::UNIX_EPOCH);
         appender.commit();
-        let body = read(&hub, &all, watermark);
+        let body = read(&hub, &all, watermark).await;
         // A slot has no older value to give; a happening comes after the cursor.
         assert_eq!(body["channels"], json!({"a": [1], "events:b": []}));
         assert_eq!(body["stale"], json!(["a"]));
@@ -244,6 +266,10 @@ mod tests {
         let (hub, mut appender) = hub(10);
         let all = [hub.subscribe("a", false).unwrap()];
         assert_eq!(filled(&hub, &all).await, None);
+        assert_eq!(missing(&hub, &all).collect::<Vec<_>>(), [("a", "filling")]);
+        appender.stale(all[0].log(), Reason("upstream-lost"), SystemTime::UNIX_EPOCH);
+        appender.commit();
+        assert_eq!(missing(&hub, &all).collect::<Vec<_>>(), [("a", "stale")]);
         let fill = async {
             appender.fill(all[0].log());
             tokio::task::yield_now().await;
@@ -253,8 +279,8 @@ mod tests {
         assert_eq!(watermark, Some(hub.watermark()));
     }
 
-    #[test]
-    fn a_body_has_a_limit() {
+    #[tokio::test]
+    async fn a_body_has_a_limit() {
         let (hub, mut appender) = hub(10);
         let all = [hub.subscribe("a", false).unwrap()];
         let big: Bytes = vec![b'1'; MAX_BODY / 2].into();
@@ -264,6 +290,6 @@ mod tests {
             appender.put(all[0].log(), slot(name), false, Some(payload), Instant::now());
         }
         appender.commit();
-        assert_eq!(render(&hub, &all, hub.watermark()), Err(TooLarge));
+        assert_eq!(render(&hub, &all, hub.watermark()).await, Err(TooLarge));
     }
 }

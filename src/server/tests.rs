@@ -1,7 +1,8 @@
 //! The server over real sockets, with a hub in place of everything to its left.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use crate::hub::{Appender, Payload, SlotKey, Snapshot, Subscription};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Site {
-    address: SocketAddr,
+    address: Address,
     hub: Arc<Hub>,
     appender: Appender,
     drain: CancellationToken,
@@ -23,12 +24,14 @@ struct Site {
 
 impl Site {
     fn start(max_channels: usize) -> Site {
+        Site::start_at(&Address::Tcp("127.0.0.1:0".parse().unwrap()), max_channels)
+    }
+
+    fn start_at(address: &Address, max_channels: usize) -> Site {
         let (hub, appender) = hub(max_channels);
         let drain = CancellationToken::new();
-        let listeners = bind(&[Address::Tcp("127.0.0.1:0".parse().unwrap())]).unwrap();
-        let Address::Tcp(address) = *listeners[0].address() else {
-            unreachable!("a TCP listener has a TCP address");
-        };
+        let listeners = bind(std::slice::from_ref(address)).unwrap();
+        let address = listeners[0].address().clone();
         let options = Options {
             listen: Vec::new(),
             path: String::new(),
@@ -54,7 +57,10 @@ impl Site {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
+        let Address::Tcp(address) = self.address else {
+            unreachable!("the test knows where it listens");
+        };
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
@@ -109,7 +115,7 @@ impl Drop for Site {
 
 /// Reads until the text has come, and gives all up to then.
 #[track_caller]
-fn until(stream: &mut TcpStream, text: &str) -> String {
+fn until(stream: &mut impl Read, text: &str) -> String {
     let mut read = Vec::new();
     let mut part = vec![0; 64 << 10];
     loop {
@@ -173,6 +179,37 @@ fn requests_follow_each_other_and_the_last_may_be_a_stream() {
     assert_eq!(before.matches("HTTP/1.1").count(), 3);
     let big = rest.bytes().take_while(|&byte| byte == b'x').count();
     assert_eq!(big + 1, 16 << 20, "answers come in order and whole");
+}
+
+#[test]
+fn a_head_has_no_body() {
+    let mut site = Site::start(10);
+    let _held = site.channel("a", "1");
+    let mut stream = site.send(
+        "HEAD /channels/a HTTP/1.1\r\nHost: relay\r\n\r\n\
+         HEAD /channels/no:1 HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n",
+    );
+    let text = all(&mut stream);
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 2, "{text}");
+    assert!(!text.contains('{') && text.ends_with("\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn a_unix_socket_serves_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("relay.sock");
+    let mut site = Site::start_at(&Address::Unix(path.clone()), 10);
+    let held = site.channel("a", "\"one\"");
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(b"GET /events?channel=a HTTP/1.1\r\nHost: relay\r\n\r\n")
+        .unwrap();
+    until(&mut stream, "keyrelay.ready");
+    site.put(&held, "\"two\"");
+    until(&mut stream, "data: \"two\"");
+    site.end().unwrap();
+    assert!(!path.exists());
 }
 
 #[test]
@@ -269,5 +306,8 @@ fn a_drain_ends_streams_idle_connections_and_the_server() {
     let answer = all(&mut waiting);
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     drop(unused);
-    assert!(TcpStream::connect(site.address).is_err());
+    let Address::Tcp(address) = site.address else {
+        unreachable!("the test knows where it listens");
+    };
+    assert!(TcpStream::connect(address).is_err());
 }

@@ -273,8 +273,9 @@ async fn no_stream_begins_in_a_drain() {
         panic!("the WebSocket is closed");
     };
     assert!(bytes.windows(2).any(|found| found == 1012_u16.to_be_bytes()));
-    let (status, ..) = site.answer("GET", "/channels/a", &[]).await;
+    let (status, _, body) = site.answer("GET", "/channels/a", &[]).await;
     assert_eq!(status, 503, "nobody will fill it any more");
+    assert!(body.contains(r#""channels":{"a":"filling"}"#), "{body}");
     assert_eq!(
         site.desk
             .gate
