@@ -19,6 +19,7 @@ pub struct Sse {
     /// The fields of the event being read.
     data: String,
     name: String,
+    id: Option<String>,
     /// Every field line as it came, for tests of the format.
     pub lines: Vec<String>,
     waiting: VecDeque<Event>,
@@ -55,6 +56,7 @@ impl Sse {
             begun: false,
             data: String::new(),
             name: String::new(),
+            id: None,
             lines: Vec::new(),
             waiting: VecDeque::new(),
         }
@@ -98,7 +100,10 @@ impl Sse {
                 self.data.push('\n');
             }
             "event" => self.name = value.to_owned(),
-            "id" if !value.contains('\0') => self.memory.cursor = Some(value.to_owned()).filter(|id| !id.is_empty()),
+            "id" if !value.contains('\0') => {
+                self.id = Some(value.to_owned());
+                self.memory.cursor = self.id.clone().filter(|id| !id.is_empty());
+            }
             "retry" => self.memory.retry = value.parse().ok().or(self.memory.retry),
             _ => {}
         }
@@ -109,6 +114,7 @@ impl Sse {
 
     fn dispatch(&mut self) {
         let name = std::mem::take(&mut self.name);
+        let id = self.id.take();
         let mut data = std::mem::take(&mut self.data);
         if data.is_empty() {
             return;
@@ -118,7 +124,7 @@ impl Sse {
         self.waiting.push_back(match name.strip_prefix("keyrelay.") {
             Some(kind) => Event::Control(kind.to_owned(), json),
             None => Event::Message(Message {
-                id: self.memory.cursor.clone(),
+                id,
                 name: Some(name).filter(|name| !name.is_empty()),
                 text: data,
                 json,
