@@ -26,6 +26,7 @@ use crate::upstream::reader::{Cursor, ReadError, ReadErrorKind, Reading, ScanPag
 mod expiry;
 mod happenings;
 mod losses;
+mod model;
 mod passes;
 mod refusals;
 mod state;

@@ -1,0 +1,296 @@
+//! Random schedules of writes, events, losses, replies in any order and subscribers: at rest every log shows the server.
+
+use std::collections::HashMap;
+
+use super::super::entries::{KeyEntry, State};
+use super::*;
+
+const KEYS: [&str; 8] = ["k:1", "k:2", "k:3", "m:1:a", "m:1:b", "m:2:a", "m:2:b", "m:2:c"];
+const CHANNELS: [&str; 7] = ["k:1", "k:2", "k:3", "all", "room:1", "room:2", "room:3"];
+const MAPPINGS: [(&str, &str); 3] = [
+    ("k:{id}", "k:{id}"),
+    ("k:{id}", "all"),
+    ("m:{room}:{id}", "room:{room}"),
+];
+
+/// Whether the mappings send this key to this channel.
+fn belongs(key: &str, channel: &str) -> bool {
+    match key.strip_prefix("m:") {
+        Some(rest) => channel.strip_prefix("room:") == rest.split(':').next(),
+        None => key == channel || channel == "all",
+    }
+}
+
+/// What the server has said and the feed has not yet heard.
+enum Said {
+    Event(&'static str, &'static str),
+    Flush,
+}
+
+struct Subscriber {
+    channel: &'static str,
+    client: Client,
+    picture: BTreeMap<String, String>,
+    /// The newest version seen of each key: none older may follow.
+    newest: HashMap<String, u64>,
+}
+
+struct Model {
+    world: World,
+    random: u64,
+    version: u64,
+    said: VecDeque<Said>,
+    heard: bool,
+    expiries: HashMap<&'static str, Instant>,
+    subscribers: Vec<Subscriber>,
+}
+
+impl Model {
+    fn new(seed: u64) -> Model {
+        Model {
+            world: World::away(&MAPPINGS),
+            random: seed,
+            version: 0,
+            said: VecDeque::new(),
+            heard: false,
+            expiries: HashMap::new(),
+            subscribers: Vec::new(),
+        }
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.random >> 33) as usize) % limit
+    }
+
+    fn key(&mut self) -> &'static str {
+        KEYS[self.below(KEYS.len())]
+    }
+
+    /// Changes a key, without a word.
+    fn change(&mut self, key: &'static str) -> &'static str {
+        self.expiries.remove(key);
+        if self.below(4) == 0 {
+            self.world.keys.remove(key);
+            return "del";
+        }
+        self.version += 1;
+        let value = Value::String(Bytes::from(self.version.to_string()));
+        self.world.keys.insert(key, (value, None));
+        if self.below(4) == 0 {
+            let after = Duration::from_millis(self.below(200) as u64);
+            self.expiries.insert(key, self.world.now.mono + after);
+        }
+        "set"
+    }
+
+    /// Lets keys expire, also without a word, and tells the others how long they have.
+    fn expire(&mut self) {
+        let now = self.world.now.mono;
+        for (key, at) in &self.expiries {
+            if *at <= now {
+                self.world.keys.remove(key);
+            } else if let Some(held) = self.world.keys.get_mut(key) {
+                held.1 = Some(*at - now);
+            }
+        }
+        self.expiries.retain(|_, at| *at > now);
+    }
+
+    /// The feed hears the first thing that was said.
+    fn hear(&mut self) {
+        match self.said.pop_front() {
+            Some(Said::Event(key, event)) if self.heard => self.world.event(key, event),
+            Some(Said::Flush) if self.heard => self.world.intake.flushed(),
+            _ => {}
+        }
+    }
+
+    /// Answers any read in flight, or fails it.
+    fn reply(&mut self) {
+        if self.world.reads.is_empty() {
+            return;
+        }
+        let at = self.below(self.world.reads.len());
+        let (flight, mut results) = self.world.reads.remove(at).unwrap();
+        if self.below(6) == 0 {
+            let kinds = [
+                ReadErrorKind::NoPermission,
+                ReadErrorKind::Loading,
+                ReadErrorKind::Timeout,
+            ];
+            let kind = kinds[self.below(kinds.len())];
+            let from = self.below(results.len());
+            for result in &mut results[from..] {
+                *result = Err(error(kind));
+            }
+        }
+        self.world.mirror.replied(flight, results, self.world.now);
+    }
+
+    fn act(&mut self) {
+        match self.below(40) {
+            0..10 => {
+                let key = self.key();
+                let event = self.change(key);
+                self.said.push_back(Said::Event(key, event));
+            }
+            10..20 => self.hear(),
+            20..27 => self.reply(),
+            27 | 28 if !self.world.pages.is_empty() => self.world.answer_page(),
+            29..32 if self.subscribers.len() < 6 => {
+                let channel = CHANNELS[self.below(CHANNELS.len())];
+                let client = self.world.subscribe(channel);
+                self.subscribers.push(Subscriber {
+                    channel,
+                    client,
+                    picture: BTreeMap::new(),
+                    newest: HashMap::new(),
+                });
+            }
+            32 | 33 if !self.subscribers.is_empty() => {
+                let at = self.below(self.subscribers.len());
+                self.subscribers.swap_remove(at);
+            }
+            34 => {
+                for _ in 0..3 {
+                    let key = self.key();
+                    self.change(key);
+                }
+                self.said.push_back(Said::Flush);
+            }
+            35 if self.heard => {
+                self.heard = false;
+                self.said.clear();
+                self.world.lost();
+                for _ in 0..3 {
+                    let key = self.key();
+                    self.change(key);
+                }
+                self.world.run_id = ["one", "two"][self.below(2)];
+            }
+            36 if !self.heard => {
+                self.heard = true;
+                self.said.clear();
+                self.world.up();
+            }
+            37 if self.below(4) == 0 => self.world.mirror.unlinked(self.world.now),
+            38 => {
+                let late = self.below(2) == 0;
+                self.world.intake.late(late && self.heard);
+            }
+            39 if self.below(8) == 0 => self.world.pass(31_000),
+            _ => {
+                let time = self.below(30) as u64;
+                self.world.pass(time);
+            }
+        }
+        self.expire();
+        self.world.step();
+        self.look();
+    }
+
+    /// Every subscriber takes what is new.
+    fn look(&mut self) {
+        for subscriber in &mut self.subscribers {
+            for news in subscriber.client.news(&self.world) {
+                let Some((key, value)) = news.split_once('=') else {
+                    continue;
+                };
+                let value = value.split('!').next().unwrap();
+                assert!(
+                    belongs(key, subscriber.channel),
+                    "{key} is not of {}",
+                    subscriber.channel
+                );
+                if value == "-" {
+                    subscriber.picture.remove(key);
+                    continue;
+                }
+                let version: u64 = value.parse().unwrap();
+                let newest = subscriber.newest.entry(key.into()).or_default();
+                assert!(version >= *newest, "{key} went back from {newest} to {version}");
+                *newest = version;
+                subscriber.picture.insert(key.into(), value.into());
+            }
+        }
+    }
+
+    /// Calms everything down.
+    fn rest(&mut self) {
+        if !self.heard {
+            self.heard = true;
+            self.said.clear();
+            self.world.up();
+        }
+        while !self.said.is_empty() {
+            self.hear();
+        }
+        self.world.intake.late(false);
+        for _ in 0..100 {
+            self.expire();
+            self.world.pass(50);
+            while !self.world.reads.is_empty() {
+                self.world.answer();
+            }
+            while !self.world.pages.is_empty() {
+                self.world.answer_page();
+            }
+        }
+        self.look();
+    }
+
+    fn check(&self) {
+        for subscriber in &self.subscribers {
+            let expected: BTreeMap<String, String> = (self.world.keys.iter())
+                .filter(|(key, _)| belongs(key, subscriber.channel))
+                .map(|(key, (value, _))| match value {
+                    Value::String(value) => (key.to_string(), String::from_utf8(value.to_vec()).unwrap()),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(subscriber.picture, expected, "channel {}", subscriber.channel);
+            let view = subscriber.client.subscription.log().view();
+            assert!(
+                view.is_filled(self.world.hub.watermark()),
+                "channel {}",
+                subscriber.channel
+            );
+            assert!(!view.is_stale(), "channel {}", subscriber.channel);
+            assert_eq!(view.len(), expected.len(), "channel {}", subscriber.channel);
+        }
+        let mirror = &self.world.mirror;
+        assert!(mirror.flights.is_empty() && mirror.queue.is_empty());
+        for log in mirror.logs.values().filter(|log| log.lingering.is_none()) {
+            assert!(log.is_whole() && log.failing == 0, "{log:?}");
+        }
+        let shown = |entry: &KeyEntry| entry.uses.iter().any(|each| each.last.is_some());
+        let outdated = |entry: &KeyEntry| entry.uses.iter().any(|each| mirror.logs[&each.log].outdated);
+        for entry in mirror.keys.values() {
+            let kept = shown(entry) || entry.state == State::Deferred || outdated(entry);
+            assert!(kept, "no slot shows this, and nobody will read it: {entry:?}");
+        }
+    }
+}
+
+/// Plays as many schedules as `KEYRELAY_SCHEDULES` says, 300 if it says nothing.
+#[test]
+fn at_rest_every_log_shows_the_server() {
+    let schedules: u64 = std::env::var("KEYRELAY_SCHEDULES").map_or(300, |text| text.parse().unwrap());
+    for seed in 0..schedules {
+        let played = std::panic::catch_unwind(|| {
+            let mut model = Model::new(seed);
+            for _ in 0..3 {
+                for _ in 0..200 {
+                    model.act();
+                }
+                model.rest();
+                model.check();
+            }
+        });
+        assert!(played.is_ok(), "the schedule of seed {seed} failed");
+    }
+}
