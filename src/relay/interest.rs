@@ -21,6 +21,7 @@ pub(super) const TRIM: Duration = Duration::from_secs(30);
 impl Mirror {
     /// Subscribers came or went.
     pub fn interest(&mut self, logs: Vec<Arc<Log>>, now: Now) {
+        self.now = now;
         for log in logs {
             let view = log.view();
             let (closed, listened) = (view.is_closed(), view.subscribers() > 0);

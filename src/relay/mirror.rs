@@ -50,6 +50,8 @@ pub(super) struct Mirror {
     /// Set while keys cannot be heard or read.
     pub(super) outage: Option<Outage>,
     pub(super) recovery: Option<Recovery>,
+    /// When something last came, for what is said of how long a recovery took.
+    pub(super) now: Now,
     /// Set while the server answers no reads at all.
     pub(super) refusal: Option<Refusal>,
     pub(super) jitter: Jitter,
@@ -98,6 +100,7 @@ impl Mirror {
             late: false,
             outage: None,
             recovery: None,
+            now,
             refusal: None,
             jitter: Jitter(seed),
             said: HashSet::new(),

@@ -133,6 +133,7 @@ impl Mirror {
             return;
         };
         self.timers.cancel(timer);
+        self.now = now;
         self.judge(&results, now);
         let mut results = results.into_iter();
         for key in &keys {

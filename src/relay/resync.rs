@@ -142,7 +142,7 @@ impl Mirror {
             ..
         }) = self.recovery.take()
         {
-            let seconds = since.mono.elapsed().as_secs_f64();
+            let seconds = self.now.mono.saturating_duration_since(since.mono).as_secs_f64();
             tracing::info!(reason = reason.0, seconds, differences, "the mirror is true again");
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::entries::{Now, Scan, back_off};
 use super::mirror::Mirror;
 use super::reads::PATIENCE;
-use super::refusal::reason;
+use super::refusal::{Scope, reason};
 use crate::hub::Reason;
 use crate::mapping::KeySet;
 use crate::upstream::reader::{Cursor, ReadError, SCAN_COUNT, ScanPage};
@@ -164,8 +164,7 @@ impl Mirror {
                     self.abandon_pass();
                 }
             }
-            // The loop hears of it and connects anew.
-            Err(error) if error.is_of_connection() => self.abandon_pass(),
+            Err(error) if Scope::of(error.kind) == Scope::Connection => self.unlinked(now),
             Err(error) => {
                 let (since, attempts) = pass.trouble.unwrap_or((now, 0));
                 pass.trouble = Some((since, attempts + 1));

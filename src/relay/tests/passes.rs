@@ -68,6 +68,20 @@ fn a_refused_page_is_asked_for_again_and_after_a_second_clients_know() {
 }
 
 #[test]
+fn a_page_that_never_comes_costs_the_connection() {
+    let mut world = World::new(&[("m:{id}", "all")]);
+    world.hold("m:1", "a");
+    let mut client = world.subscribe("all");
+    let page = world.pages.pop_front().unwrap();
+    let never = Err(error(ReadErrorKind::Timeout));
+    world.mirror.scanned(page.pass, never, Duration::ZERO, world.now);
+    assert!(world.mirror.wants_reader());
+    world.run();
+    assert_eq!(client.news(&world), ["m:1=a"]);
+    assert_eq!(world.mirror.scans.passes, 2);
+}
+
+#[test]
 fn a_flush_during_a_pass_begins_it_anew() {
     let mut world = World::new(&[("m:{id}", "all")]);
     world.hold("m:1", "a");
