@@ -19,6 +19,8 @@ mod events;
 mod fairness;
 /// The URLs: answers, refusals, and who may ask from where.
 mod http;
+/// What the machine does not have enough of.
+mod limits;
 /// Ten thousand idle subscribers.
 mod many;
 /// The mirror by itself: feed, relay and hub.

@@ -173,7 +173,8 @@ impl Relay {
         kilobytes * 1024
     }
 
-    fn pid(&self) -> Pid {
+    /// The process.
+    pub fn pid(&self) -> Pid {
         Pid::from_child(self.process.as_ref().expect("the relay runs"))
     }
 }
