@@ -81,7 +81,8 @@ pub async fn serve(stream: Accepted, desk: Rc<Desk>, shard: Handle, write_timeou
             return Poll::Ready(Some(result));
         }
         let left = exit.take();
-        // An answer to an earlier request may still be in hyper's buffer: it must be out before the socket is.
+        // An answer to an earlier request must be out before the socket is. hyper waits for that before it goes on to the
+        // next request, but promises it nowhere.
         let ready = left.is_some() && !stalled.get();
         exit.set(left);
         if ready { Poll::Ready(None) } else { Poll::Pending }
@@ -158,15 +159,14 @@ mod tests {
 
     const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Serves one connection whose client has sent these bytes and does nothing more; how long that went on.
-    async fn silent(bytes: &[u8]) -> (Duration, UnixStream) {
+    /// A connection whose client has sent these bytes, and what serves it; the channel `big` has a value of this size.
+    async fn connection(bytes: &[u8], size: usize) -> (impl Future<Output = ()>, UnixStream) {
         let (hub, mut appender) = hub(10);
         let held = hub.subscribe("big", true).unwrap();
         let payload = Payload {
-            // Larger than the buffers of a Unix socket.
-            live: vec![b'1'; 4 << 20].into(),
+            live: vec![b'1'; size].into(),
             snapshot: Snapshot::Same,
-            json: true,
+            json: false,
             absent: false,
         };
         let key = SlotKey {
@@ -188,14 +188,24 @@ mod tests {
             drain: Duration::from_secs(4),
         };
         let gate = Arc::new(desk.gate.clone());
-        let (_shard, handle) = fanout::shard(options, &hub, gate, Arc::default(), 0).unwrap();
+        let (shard, handle) = fanout::shard(options, &hub, gate, Arc::default(), 0).unwrap();
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let mut client = UnixStream::from_std(theirs).unwrap();
         client.write_all(bytes).await.unwrap();
+        let serving = async move {
+            let _alive = (held, shard);
+            serve(Accepted::Unix(ours), Rc::new(desk), handle, WRITE_TIMEOUT).await;
+        };
+        (serving, client)
+    }
+
+    /// How long a client is served that sends these bytes and then does nothing more.
+    async fn silent(bytes: &[u8]) -> (Duration, UnixStream) {
+        // Larger than the buffers of a Unix socket.
+        let (serving, client) = connection(bytes, 4 << 20).await;
         let since = Instant::now();
-        let serving = serve(Accepted::Unix(ours), Rc::new(desk), handle, WRITE_TIMEOUT);
         LocalSet::new().run_until(serving).await;
         (since.elapsed(), client)
     }
@@ -219,5 +229,25 @@ mod tests {
     async fn an_answer_that_is_not_read_is_given_up() {
         let (took, _client) = silent(b"GET /channels/big HTTP/1.1\r\nHost: relay\r\n\r\n").await;
         assert!((WRITE_TIMEOUT..WRITE_TIMEOUT * 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_answers_are_out_before_the_socket_is() {
+        // More answers than the socket takes while nobody reads.
+        let count = 2_000;
+        let mut requests = "OPTIONS /ws HTTP/1.1\r\nHost: relay\r\n\r\n".repeat(count);
+        requests.push_str("GET /events?channel=big HTTP/1.1\r\nHost: relay\r\n\r\nGET");
+        let (serving, mut client) = connection(requests.as_bytes(), 1).await;
+        let reading = async {
+            // The clock moves only when there is nothing left to do: the server waits for this client. The last words of
+            // a connection wait for a second.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let mut all = String::new();
+            client.read_to_string(&mut all).await.unwrap();
+            assert_eq!(all.matches("HTTP/1.1 204 No Content").count(), count);
+            assert!(all.contains("HTTP/1.1 400 Bad Request"));
+        };
+        let both = async { tokio::join!(serving, reading) };
+        LocalSet::new().run_until(both).await;
     }
 }
