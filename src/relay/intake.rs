@@ -19,6 +19,10 @@ use crate::upstream::feed::{KeyEvent, Listener, LostReason};
 /// only if it is stuck; at some 150 bytes each they are 150 MB, and reading everything again is cheaper than more.
 const MAX_DIRTY: usize = 1_000_000;
 
+/// Happenings of a channel that may wait for their values however few it retains: what comes in the 100 ms that a slow
+/// answer takes at 100,000 events a second. At some 200 bytes each they are 2 MB.
+pub(super) const BACKLOG: usize = 10_000;
+
 /// A channel that key events are wanted for.
 #[derive(Clone, Debug)]
 pub(super) struct Interest {

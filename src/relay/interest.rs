@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::entries::{Awaits, KeyEntry, LogEntry, Now, Scan, Stale, State};
 use super::happenings::Fifo;
-use super::intake::{Backlog, Interest};
+use super::intake::{BACKLOG, Backlog, Interest};
 use super::mirror::Mirror;
 use super::resync::{LATE, LOST};
 use super::timers::Timer;
@@ -46,7 +46,7 @@ impl Mirror {
         let (id, name) = (log.id, log.channel.name.clone());
         let backlog = match log.channel.mode {
             Mode::State => None,
-            Mode::Events => Some(Backlog::new(log.channel.retention.messages.max(1))),
+            Mode::Events => Some(Backlog::new(log.channel.retention.messages.max(BACKLOG))),
         };
         // Heard from here on, and only then read.
         let fifo = backlog.clone().map(Fifo::new);
