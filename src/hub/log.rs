@@ -149,6 +149,11 @@ impl LogView {
         self.filled.is_some_and(|filled| filled <= watermark)
     }
 
+    /// Up to where the messages only say what was there when the log was filled; 0 while it is not.
+    pub fn filled_at(&self) -> u64 {
+        self.filled.unwrap_or(0)
+    }
+
     /// The newest `stale` or `fresh` at this watermark.
     pub fn status(&self, watermark: u64) -> Option<&Arc<Message>> {
         self.status.as_ref().filter(|status| status.sequence <= watermark)

@@ -16,7 +16,7 @@ use crate::hub::{Body, Channel, Cursor, Found, Log, Message, Name, Payload, Subs
 
 pub use ending::Ending;
 use marks::Marks;
-use sweep::Sweep;
+use sweep::{Sweep, Swept};
 
 /// With at most this many messages before it, a session takes them one by one in order; with more it sweeps again.
 const WINDOW: usize = 64;
@@ -314,8 +314,9 @@ impl Session {
                     }
                 }
                 Phase::Sweep(_) => match self.sweep(watermark) {
-                    Some(step) => return Some(step),
-                    None => self.end_sweep(watermark),
+                    Swept::Step(step) => return Some(step),
+                    Swept::Wait => return None,
+                    Swept::End => self.end_sweep(watermark),
                 },
                 Phase::Live | Phase::Ordered => {
                     self.phase = Phase::Ordered;

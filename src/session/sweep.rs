@@ -4,6 +4,10 @@ use crate::hub::{Body, Cursor, Mode, Name};
 
 use super::{Phase, Place, Rendition, Session, Start, Step, WINDOW};
 
+/// How often a sweep waits for the watermark at one value, before a channel is announced. A value that is renewed all the time may never
+/// be found at rest: it must not keep the others waiting, and comes right behind `ready` then.
+const WAITS: u8 = 64;
+
 /// How far a sweep has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sweep {
@@ -15,6 +19,19 @@ pub(super) struct Sweep {
     slot: u32,
     /// Whether it has sent anything.
     sent: bool,
+    /// How often it may still wait for the next value.
+    waits: u8,
+}
+
+/// What a sweep comes to.
+#[derive(Debug)]
+pub(super) enum Swept {
+    /// Something to send.
+    Step(Step),
+    /// A value that the watermark has not reached yet, and that `ready` must not come before.
+    Wait,
+    /// Its end.
+    End,
 }
 
 impl Sweep {
@@ -44,15 +61,16 @@ impl Session {
                 place: 0,
                 slot: 0,
                 sent,
+                waits: WAITS,
             });
         }
         any
     }
 
-    /// The next step of the sweep; `None` at its end.
-    pub(super) fn sweep(&mut self, watermark: u64) -> Option<Step> {
+    /// The next step of the sweep.
+    pub(super) fn sweep(&mut self, watermark: u64) -> Swept {
         let Phase::Sweep(sweep) = &mut self.phase else {
-            return None;
+            return Swept::End;
         };
         while let Some(place) = self.channels.get_mut(sweep.place as usize) {
             let Some(log) = place.log().filter(|_| place.joined).cloned() else {
@@ -69,33 +87,42 @@ impl Session {
                 place.base = found.message.sequence;
                 if place.tell(&found.message) {
                     sweep.sent = true;
-                    return Some(Step::Message {
+                    return Swept::Step(Step::Message {
                         message: found.message,
                         rendition: Rendition::Catchup,
                     });
                 }
                 continue;
             }
-            let found = log.view().slot(sweep.slot, place.base, watermark);
+            // Before `ready` every value must have been sent, so one above the watermark may not be passed by: its
+            // predecessor is gone.
+            let upto = if place.announced { watermark } else { u64::MAX };
+            let found = log.view().slot(sweep.slot, place.base, upto);
             let Some((slot, message)) = found.and_then(|found| Some((found.slot?, found.message))) else {
                 sweep.next_place();
                 self.visited.visit(sweep.place, 0, watermark);
                 continue;
             };
+            let above = message.sequence > watermark;
+            if above && sweep.waits > 0 {
+                sweep.waits -= 1;
+                return Swept::Wait;
+            }
             let known = self.marks.covers(sweep.place, slot, message.sequence);
             sweep.slot = slot + 1;
+            sweep.waits = WAITS;
             self.visited.visit(sweep.place, sweep.slot, watermark);
-            if !known {
+            if !above && !known {
                 sweep.sent = true;
                 let rendition = if place.base == 0 {
                     Rendition::Snapshot
                 } else {
                     Rendition::Catchup
                 };
-                return Some(Step::Message { message, rendition });
+                return Swept::Step(Step::Message { message, rendition });
             }
         }
-        None
+        Swept::End
     }
 
     /// The sweep is through: its head is everybody's base now.
@@ -208,12 +235,16 @@ impl Place {
             return false;
         }
         self.joined = true;
-        let from_now = log.channel.mode == Mode::Events || !log.channel.snapshot;
-        match self.start {
-            Start::New if from_now => self.base = self.base.max(complete_from),
-            Start::New => self.base = 0,
-            Start::Resume(cursor) if complete_from <= cursor && cursor <= watermark => self.base = cursor,
-            Start::Resume(_) | Start::Unknown => {
+        // Of a state that is not wanted, nothing but what changes after it was read.
+        let from = match log.channel.mode {
+            Mode::Events => Some(complete_from),
+            Mode::State => (!log.channel.snapshot).then(|| view.filled_at().max(complete_from)),
+        };
+        match (self.start, from) {
+            (Start::New, Some(from)) => self.base = self.base.max(from),
+            (Start::New, None) => self.base = 0,
+            (Start::Resume(cursor), _) if complete_from <= cursor && cursor <= watermark => self.base = cursor,
+            (Start::Resume(_) | Start::Unknown, _) => {
                 self.reset("unknown-cursor", outbox);
                 return true;
             }

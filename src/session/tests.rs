@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::hub::{Appender, Catalog, Hub, Mode, Options, Payload, Reason, Retention, SlotKey, Snapshot};
 
-/// Channels that begin with `e` are events channels.
+/// Channels that begin with `e` are events channels; those that begin with `n` have no snapshot.
 struct Any;
 
 impl Catalog for Any {
@@ -28,7 +28,7 @@ impl Catalog for Any {
                 age: Duration::from_secs(60),
             },
             linger: Duration::from_secs(30),
-            snapshot: true,
+            snapshot: !name.starts_with('n'),
             on_reset: Vec::new(),
         })
     }
@@ -172,6 +172,61 @@ fn start(client: &Client, names: &[&str]) -> Start {
 }
 
 #[test]
+fn ready_waits_for_a_value_that_the_watermark_has_not_reached() {
+    let mut world = World::new();
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    world.put(&log, "x", Some(1));
+    world.put(&log, "y", Some(1));
+    let before = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, before, None);
+    // Renewed before the session came to it: its predecessor is gone, and itself may not be taken yet.
+    world.put(&log, "y", Some(2));
+    let mut client = Client::default();
+    client.pull(&mut session, before, 99);
+    assert_eq!((client.readies, client.state["a"].len()), (0, 1));
+    let watermark = world.commit();
+    while client.readies == 0 {
+        client.take(session.next(watermark).unwrap());
+    }
+    assert_eq!(client.state["a"].len(), 2, "the snapshot is whole when ready is said");
+    // A value that is renewed all the time does not keep a new client waiting for ever.
+    let mut session = Session::new(7);
+    session.subscribe(world.open("a"), Start::New, watermark, None);
+    let mut client = Client::default();
+    let mut watermark = watermark;
+    for n in 3..200 {
+        world.put(&log, "x", Some(n));
+        client.pull(&mut session, watermark, 99);
+        watermark = world.commit();
+    }
+    assert_eq!((client.readies, client.state["a"].len()), (1, 1));
+    client.pull(&mut session, watermark, 99);
+    assert_eq!(client.state["a"]["x"], "199");
+}
+
+#[test]
+fn without_a_snapshot_only_what_changes_after_the_state_was_read_is_sent() {
+    let mut world = World::new();
+    let subscription = world.hub.subscribe("n", true).unwrap();
+    let log = subscription.log().clone();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, world.hub.watermark(), None);
+    world.appender.activate(&log);
+    world.put(&log, "x", Some(1));
+    world.appender.fill(&log);
+    let watermark = world.commit();
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 99);
+    assert_eq!((client.readies, client.state.get("n")), (1, None));
+    world.put(&log, "x", Some(2));
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 99);
+    assert_eq!(client.state["n"]["x"], "2");
+}
+
+#[test]
 fn a_new_session_gets_the_state_then_ready_then_what_happens_with_ids() {
     let mut world = World::new();
     let subscription = world.open("a");
@@ -291,6 +346,12 @@ fn what_is_appended_but_not_committed_makes_no_one_spin() {
     session.subscribe(subscription, Start::New, watermark, None);
     let mut client = Client::default();
     assert!(!client.pull(&mut session, watermark, 99));
+    assert_eq!(
+        client.readies, 0,
+        "any of them may have taken the place of what the watermark had"
+    );
+    let watermark = world.commit();
+    assert!(!client.pull(&mut session, watermark, 9999));
     assert!(session.is_live() && client.readies == 1);
 }
 
