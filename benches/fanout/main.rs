@@ -1,0 +1,191 @@
+//! What one delivery costs the relay, and what an idle connection holds, beside a floor in the same run.
+//!
+//! The floor is a process of its own that does nothing but what no relay can do without: it is told of each message over
+//! one connection, and sends the same bytes to each subscriber from a bare epoll loop. It reads no keys, renders nothing
+//! and keeps nothing. What the relay costs above it is all that keyrelay adds, the reading of the keys included.
+//!
+//! Runs of both alternate, and the median counts, because no two seconds of a machine are alike. Where there are two
+//! processors, the process that is measured has one for itself.
+//!
+//! `cargo bench --bench fanout`; it takes about two minutes and needs redis-server, valkey-server or keydb-server.
+
+#![expect(clippy::print_stdout, reason = "what it has to say is a table")]
+
+mod floor;
+mod load;
+mod process;
+
+use std::time::Duration;
+
+use load::{Clients, Writer};
+use process::{Server, Subject};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Runs of each case and each process.
+const ROUNDS: usize = 3;
+
+/// How long one run is measured.
+const RUN: Duration = Duration::from_secs(2);
+
+/// Idle connections, if so many files may be open.
+const IDLE: usize = 10_000;
+
+/// How many subscribe to what, and how often something happens.
+struct Case {
+    name: &'static str,
+    clients: usize,
+    channels: usize,
+    /// Messages a second, over all channels.
+    rate: u32,
+}
+
+const CASES: [Case; 2] = [
+    Case {
+        name: "1,000 on one channel",
+        clients: 1_000,
+        channels: 1,
+        rate: 50,
+    },
+    Case {
+        name: "1,000 on 100 channels",
+        clients: 1_000,
+        channels: 100,
+        rate: 2_000,
+    },
+];
+
+/// How the clients are spoken to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Sse,
+    WebSocket,
+}
+
+impl Transport {
+    fn name(self) -> &'static str {
+        match self {
+            Transport::Sse => "SSE",
+            Transport::WebSocket => "WebSocket",
+        }
+    }
+}
+
+/// One run.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    /// Processor time for one delivery, in µs.
+    each: f64,
+    /// The part of it that goes into reading the keys.
+    reading: f64,
+    bytes: f64,
+    /// The share of messages that were not delivered, because a newer value was there first.
+    skipped: f64,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == "floor") {
+        return floor::run();
+    }
+    // `cargo test --benches` only wants to know that it starts.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return;
+    }
+    let files = raise_files();
+    process::pin_load();
+    let server = Server::start();
+    println!("{ROUNDS} runs of {RUN:?} each, floor and relay in turn; median (least - most)");
+    println!(
+        "`reading` is the part of the relay that feeds on the server: what a message costs however many receive it\n"
+    );
+    println!(
+        "µs a delivery                   |        floor        |        relay        | reading | ratio | bytes each | skipped"
+    );
+    for case in &CASES {
+        for transport in [Transport::Sse, Transport::WebSocket] {
+            compare(case, transport, &server);
+        }
+    }
+    println!("\nbytes an idle connection (resident memory of the process)");
+    let clients = IDLE.min(files.saturating_sub(1_000) as usize);
+    for transport in [Transport::Sse, Transport::WebSocket] {
+        let floor = idle(&mut Subject::floor(), None, transport, clients);
+        let relay = idle(&mut Subject::relay(&server), Some(&server), transport, clients);
+        println!(
+            "{clients:>6} {:<9} | floor {floor:>6} | relay {relay:>6}",
+            transport.name()
+        );
+    }
+}
+
+fn compare(case: &Case, transport: Transport, server: &Server) {
+    let (mut floor, mut relay) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        floor.push(run(case, transport, &mut Subject::floor(), None));
+        relay.push(run(case, transport, &mut Subject::relay(server), Some(server)));
+    }
+    let column = |runs: &mut Vec<Run>| {
+        runs.sort_by(|a, b| a.each.total_cmp(&b.each));
+        let (least, median, most) = (runs[0].each, runs[runs.len() / 2].each, runs[runs.len() - 1].each);
+        (median, format!("{median:>5.2} ({least:>5.2} - {most:>5.2})"))
+    };
+    let (of_floor, floor_text) = column(&mut floor);
+    let (of_relay, relay_text) = column(&mut relay);
+    let middle = relay[relay.len() / 2];
+    println!(
+        "{:<21} {:<9} | {floor_text} | {relay_text} | {:>7.2} | {:>5.2} | {:>4.0} : {:<3.0} | {:>5.1} %",
+        case.name,
+        transport.name(),
+        middle.reading,
+        of_relay / of_floor,
+        floor[floor.len() / 2].bytes,
+        middle.bytes,
+        100.0 * middle.skipped,
+    );
+}
+
+/// Lets messages flow for a while; the server is `None` for the floor, which is told of them directly.
+fn run(case: &Case, transport: Transport, subject: &mut Subject, server: Option<&Server>) -> Run {
+    let mut writer = Writer::new(subject, server, transport, case.channels);
+    let mut clients = Clients::connect(subject.address, case.clients, case.channels, transport);
+    clients.until_all_have_one(&mut writer);
+    clients.flow(&mut writer, case.rate, RUN / 4);
+    clients.quiet();
+    clients.reset();
+    let before = subject.processor_time();
+    let written = clients.flow(&mut writer, case.rate, RUN);
+    clients.quiet();
+    let after = subject.processor_time();
+    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / clients.deliveries() as f64;
+    let due = written as f64 * (case.clients / case.channels) as f64;
+    Run {
+        each: each(after.0 - before.0),
+        reading: each(after.1 - before.1),
+        bytes: clients.bytes() as f64 / clients.deliveries() as f64,
+        skipped: 1.0 - clients.deliveries() as f64 / due,
+    }
+}
+
+/// What one more connection adds to the memory of the process.
+fn idle(subject: &mut Subject, server: Option<&Server>, transport: Transport, clients: usize) -> u64 {
+    let mut writer = Writer::new(subject, server, transport, 1);
+    // What the first connections need once and for all is not counted.
+    let mut first = Clients::connect(subject.address, 100, 1, transport);
+    first.until_all_have_one(&mut writer);
+    let before = subject.resident();
+    let mut rest = Clients::connect(subject.address, clients, 1, transport);
+    rest.until_all_have_one(&mut writer);
+    rest.quiet();
+    subject.resident().saturating_sub(before) / clients as u64
+}
+
+/// Allows as many open files as this process may have; its children inherit that.
+fn raise_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised to the hard one");
+    limit.maximum.unwrap_or(1 << 20)
+}
