@@ -104,6 +104,8 @@ impl Relay {
                 () = shared.notify.notified() => {}
                 Some((flight, results)) = work.reads.next(), if !work.reads.is_empty() => {
                     mirror.replied(flight, results, Now::read());
+                    // Before anything else is begun: subscribers see nothing of it until then.
+                    mirror.commit();
                 }
                 (pass, page, took) = maybe(&mut work.page) => {
                     work.page = None;
