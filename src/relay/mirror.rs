@@ -176,6 +176,9 @@ impl Mirror {
             if entry.uses.iter().any(|each| each.log == id && each.mapping == mapping) {
                 return;
             }
+            // Found or heard, a log that is not whole yet must not be called so before the key was read: the scan will pass
+            // by what is known already.
+            let awaited = scanned || !log.filled || !log.is_whole();
             let captures = captures.iter();
             let own = log.sources.iter().filter(|source| source.mapping == mapping);
             entry.uses.push(Use {
@@ -186,10 +189,10 @@ impl Mirror {
                     .collect(),
                 last: None,
                 fixed: own.filter_map(|source| one(&source.keys)).any(|fixed| fixed == *key),
-                awaits: if scanned { Awaits::Next } else { Awaits::Nothing },
+                awaits: if awaited { Awaits::Next } else { Awaits::Nothing },
             });
             log.keys.insert(key.clone());
-            log.awaiting += usize::from(scanned);
+            log.awaiting += usize::from(awaited);
             new = true;
         });
         new

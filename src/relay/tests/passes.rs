@@ -48,6 +48,20 @@ fn a_key_that_is_heard_and_found_is_read_once() {
 }
 
 #[test]
+fn a_channel_is_not_whole_before_a_key_is_read_that_was_heard_during_the_scan() {
+    let mut world = World::new(&[("m:{id}", "all")]);
+    world.hold("m:2", "b");
+    let mut client = world.subscribe("all");
+    world.set("m:1", "a");
+    // The scan ends first and passes by the key that is known already.
+    world.answer_page();
+    assert!(!client.is_filled(&world));
+    world.run();
+    assert!(client.is_filled(&world));
+    assert_eq!(client.news(&world), ["m:1=a!set", "m:2=b"]);
+}
+
+#[test]
 fn a_refused_page_is_asked_for_again_and_after_a_second_clients_know() {
     let mut world = World::new(&[("m:{id}", "all")]);
     world.hold("m:1", "a");
