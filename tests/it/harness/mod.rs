@@ -9,7 +9,7 @@ mod server;
 mod sse;
 mod ws;
 
-pub use client::{Client, End, Event, Message, names};
+pub use client::{Client, End, Event, Memory, Message, names};
 pub use eventually::{PATIENCE, eventually};
 pub use relay::{PROGRAM, Relay, mapping};
 pub use resp::Reply;
