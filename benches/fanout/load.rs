@@ -1,4 +1,4 @@
-//! The load: very many clients in one epoll loop, and whoever writes what they are to receive.
+//! The load: very many clients in one epoll loop, and the one who writes what they are to receive.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,8 +10,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use socket2::{Domain, Socket, Type};
 
 use super::Transport;
-use super::floor::HEAD;
-use super::process::{Server, Subject};
+use super::process::Server;
 
 /// Stands in every value once, and nowhere else in what is sent.
 const MARK: u8 = b'Z';
@@ -164,35 +163,21 @@ fn request(channel: usize, transport: Transport) -> String {
     }
 }
 
-/// Writes values: to the server, from which the relay hears of them, or as whole frames to the floor.
+/// Writes values.
 pub struct Writer {
     connection: TcpStream,
-    to: To,
     channels: usize,
     sequence: u64,
-    buffer: Vec<u8>,
-}
-
-enum To {
-    Server,
-    Floor(Transport),
 }
 
 impl Writer {
-    /// The server is `None` for the floor.
-    pub fn new(subject: &Subject, server: Option<&Server>, transport: Transport, channels: usize) -> Writer {
-        let (address, to) = match server {
-            Some(server) => (server.address, To::Server),
-            None => (subject.orders.expect("the floor says where"), To::Floor(transport)),
-        };
-        let connection = TcpStream::connect(address).expect("a listener");
+    pub fn new(server: &Server, channels: usize) -> Writer {
+        let connection = TcpStream::connect(server.address).expect("the server");
         connection.set_nodelay(true).expect("a socket");
         Writer {
             connection,
-            to,
             channels,
             sequence: 0,
-            buffer: Vec::new(),
         }
     }
 
@@ -206,51 +191,16 @@ impl Writer {
     /// A message on the next channel.
     pub fn write_next(&mut self) {
         self.sequence += 1;
-        let channel = self.sequence as usize % self.channels;
+        let key = format!("bench:{}", self.sequence as usize % self.channels);
         let value = format!("{:010}{}{}", self.sequence, MARK as char, "x".repeat(120));
-        self.buffer.clear();
-        match self.to {
-            To::Server => {
-                let key = format!("bench:{channel}");
-                let command = format!(
-                    "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",
-                    key.len(),
-                    value.len()
-                );
-                self.buffer.extend_from_slice(command.as_bytes());
-            }
-            To::Floor(transport) => {
-                let frame = frame(channel, self.sequence, &value, transport);
-                self.buffer.extend_from_slice(&(channel as u32).to_le_bytes());
-                self.buffer.extend_from_slice(&(frame.len() as u32).to_le_bytes());
-                debug_assert_eq!(self.buffer.len(), HEAD);
-                self.buffer.extend_from_slice(&frame);
-            }
-        }
-        self.connection.write_all(&self.buffer).expect("the other side reads");
-        if matches!(self.to, To::Server) {
-            let mut answer = [0; 5];
-            self.connection.read_exact(&mut answer).expect("the server answers");
-            assert_eq!(&answer, b"+OK\r\n", "what the server says to a SET");
-        }
-    }
-}
-
-/// The frame that the relay makes of a value.
-fn frame(channel: usize, sequence: u64, value: &str, transport: Transport) -> Vec<u8> {
-    let payload = format!(r#"{{"channel":"bench:{channel}","key":"bench:{channel}","value":"{value}","event":"set"}}"#);
-    let id = format!("{:016x}-{sequence}", 0x0123_4567_89ab_cdef_u64);
-    match transport {
-        Transport::Sse => {
-            let event = format!("id: {id}\ndata: {payload}\n\n");
-            format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
-        }
-        Transport::WebSocket => {
-            let message = format!(r#"{{"type":"message","channel":"bench:{channel}","id":"{id}","data":{payload}}}"#);
-            let mut frame = vec![0x81, 126];
-            frame.extend_from_slice(&(message.len() as u16).to_be_bytes());
-            frame.extend_from_slice(message.as_bytes());
-            frame
-        }
+        let sizes = (key.len(), value.len());
+        let command = format!(
+            "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",
+            sizes.0, sizes.1
+        );
+        self.connection.write_all(command.as_bytes()).expect("the server reads");
+        let mut answer = [0; 5];
+        self.connection.read_exact(&mut answer).expect("the server answers");
+        assert_eq!(&answer, b"+OK\r\n", "what the server says to a SET");
     }
 }

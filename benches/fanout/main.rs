@@ -1,8 +1,8 @@
 //! What one delivery costs the relay, and what an idle connection holds, beside a floor in the same run.
 //!
-//! The floor is a process of its own that does nothing but what no relay can do without: it is told of each message over
-//! one connection, and sends the same bytes to each subscriber from a bare epoll loop. It reads no keys, renders nothing
-//! and keeps nothing. What the relay costs above it is all that keyrelay adds, the reading of the keys included.
+//! The floor is a process of its own that does nothing but what no relay of keys can do without: it hears of each change,
+//! gets the value, and sends the same bytes to each subscriber, all from one bare epoll loop. It checks nothing, keeps
+//! nothing and survives nothing. What the relay costs above it is all that keyrelay adds.
 //!
 //! Runs of both alternate, and the median counts, because no two seconds of a machine are alike. Where there are two
 //! processors, the process that is measured has one for itself.
@@ -84,8 +84,12 @@ struct Run {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if arguments.get(1).is_some_and(|argument| argument == "floor") {
-        return floor::run();
+    if let [_, floor, server, transport] = &arguments[..]
+        && floor == "floor"
+    {
+        let transports = [Transport::Sse, Transport::WebSocket];
+        let transport = transports.into_iter().find(|known| known.name() == transport);
+        return floor::run(server.parse().expect("an address"), transport.expect("a transport"));
     }
     // `cargo test --benches` only wants to know that it starts.
     if !arguments.iter().any(|argument| argument == "--bench") {
@@ -96,7 +100,7 @@ fn main() {
     let server = Server::start();
     println!("{ROUNDS} runs of {RUN:?} each, floor and relay in turn; median (least - most)");
     println!(
-        "`reading` is the part of the relay that feeds on the server: what a message costs however many receive it\n"
+        "`reading` is the part of the relay that is paid for each message, however many receive it: hearing of it, and its value\n"
     );
     println!(
         "µs a delivery                   |        floor        |        relay        | reading | ratio | bytes each | skipped"
@@ -109,8 +113,8 @@ fn main() {
     println!("\nbytes an idle connection (resident memory of the process)");
     let clients = IDLE.min(files.saturating_sub(1_000) as usize);
     for transport in [Transport::Sse, Transport::WebSocket] {
-        let floor = idle(&mut Subject::floor(), None, transport, clients);
-        let relay = idle(&mut Subject::relay(&server), Some(&server), transport, clients);
+        let floor = idle(&Subject::floor(&server, transport), &server, transport, clients);
+        let relay = idle(&Subject::relay(&server), &server, transport, clients);
         println!(
             "{clients:>6} {:<9} | floor {floor:>6} | relay {relay:>6}",
             transport.name()
@@ -121,8 +125,8 @@ fn main() {
 fn compare(case: &Case, transport: Transport, server: &Server) {
     let (mut floor, mut relay) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        floor.push(run(case, transport, &mut Subject::floor(), None));
-        relay.push(run(case, transport, &mut Subject::relay(server), Some(server)));
+        floor.push(run(case, transport, &Subject::floor(server, transport), server));
+        relay.push(run(case, transport, &Subject::relay(server), server));
     }
     let column = |runs: &mut Vec<Run>| {
         runs.sort_by(|a, b| a.each.total_cmp(&b.each));
@@ -144,9 +148,9 @@ fn compare(case: &Case, transport: Transport, server: &Server) {
     );
 }
 
-/// Lets messages flow for a while; the server is `None` for the floor, which is told of them directly.
-fn run(case: &Case, transport: Transport, subject: &mut Subject, server: Option<&Server>) -> Run {
-    let mut writer = Writer::new(subject, server, transport, case.channels);
+/// Lets messages flow for a while.
+fn run(case: &Case, transport: Transport, subject: &Subject, server: &Server) -> Run {
+    let mut writer = Writer::new(server, case.channels);
     let mut clients = Clients::connect(subject.address, case.clients, case.channels, transport);
     clients.until_all_have_one(&mut writer);
     clients.flow(&mut writer, case.rate, RUN / 4);
@@ -167,8 +171,8 @@ fn run(case: &Case, transport: Transport, subject: &mut Subject, server: Option<
 }
 
 /// What one more connection adds to the memory of the process.
-fn idle(subject: &mut Subject, server: Option<&Server>, transport: Transport, clients: usize) -> u64 {
-    let mut writer = Writer::new(subject, server, transport, 1);
+fn idle(subject: &Subject, server: &Server, transport: Transport, clients: usize) -> u64 {
+    let mut writer = Writer::new(server, 1);
     // What the first connections need once and for all is not counted.
     let mut first = Clients::connect(subject.address, 100, 1, transport);
     first.until_all_have_one(&mut writer);

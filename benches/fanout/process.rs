@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
+use super::Transport;
+
 /// How long a process may take to start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -35,6 +37,8 @@ impl Server {
             "",
             "--appendonly",
             "no",
+            "--notify-keyspace-events",
+            "KA",
         ];
         let start = |program: &str| {
             let mut command = Command::new(program);
@@ -64,8 +68,6 @@ pub struct Subject {
     process: Running,
     /// Where clients connect.
     pub address: SocketAddr,
-    /// Where the floor is told what to send.
-    pub orders: Option<SocketAddr>,
     /// Kept open, lest the process fails to print.
     _output: BufReader<ChildStdout>,
     _dir: TempDir,
@@ -88,26 +90,23 @@ impl Subject {
             let end = address
                 .find(|c: char| c == '/' || c.is_whitespace())
                 .unwrap_or(address.len());
-            Some((address[..end].parse().ok()?, None))
+            address[..end].parse().ok()
         })
     }
 
-    pub fn floor() -> Subject {
+    pub fn floor(server: &Server, transport: Transport) -> Subject {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.arg("floor");
+        command
+            .arg("floor")
+            .arg(server.address.to_string())
+            .arg(transport.name());
         Subject::start(command, dir, |line| {
-            let (clients, orders) = line.strip_prefix("listening ")?.split_once(' ')?;
-            let at = |port: &str| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.trim().parse().ok()?)));
-            Some((at(clients)?, Some(at(orders)?)))
+            line.strip_prefix("listening ")?.trim().parse().ok()
         })
     }
 
-    fn start(
-        mut command: Command,
-        dir: TempDir,
-        listening: impl Fn(&str) -> Option<(SocketAddr, Option<SocketAddr>)>,
-    ) -> Subject {
+    fn start(mut command: Command, dir: TempDir, listening: impl Fn(&str) -> Option<SocketAddr>) -> Subject {
         // A child inherits the processors of the thread that starts it, and counts them to know how many threads to have.
         command
             .stdin(Stdio::null())
@@ -120,11 +119,10 @@ impl Subject {
             line.clear();
             let read = output.read_line(&mut line).expect("text");
             assert!(read > 0, "{command:?} ended before it listened: try it by hand");
-            if let Some((address, orders)) = listening(&line) {
+            if let Some(address) = listening(&line) {
                 return Subject {
                     process,
                     address,
-                    orders,
                     _output: output,
                     _dir: dir,
                 };
