@@ -2,7 +2,7 @@
 //!
 //! A session is a list of channels with a place in each. It is *live* when everything up to the shard's watermark was
 //! sent: then the shard's walk hands it each new message in the order of sequences, with ids. Otherwise it *sweeps*
-//! ([`sweep`]): slot by slot in a fixed order, each at its newest value, without ids. Snapshot, catch-up after a resume,
+//! (`sweep`): slot by slot in a fixed order, each at its newest value, without ids. Snapshot, catch-up after a resume,
 //! reset and conflation of a slow client are all that one sweep, from different bases; so none of them can starve a key,
 //! and none needs memory that grows with what the client missed.
 

@@ -96,7 +96,7 @@ both! {
         client.ready();
         redis!(server, "SET", "log:a", "0");
         client.sees("log", "log:a", "0");
-        let cursor = client.memory().cursor.clone();
+        let cursor = client.cursor();
         drop(client);
         // The channel records on after its last subscriber.
         for n in 1..=5 {
@@ -117,7 +117,7 @@ both! {
         client.ready();
         redis!(server, "SET", "log:a", "0");
         client.sees("log", "log:a", "0");
-        let cursor = client.memory().cursor.clone();
+        let cursor = client.cursor();
         let mut witness = C::open(&relay, &["log"]);
         witness.ready();
         drop(client);

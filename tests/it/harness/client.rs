@@ -66,6 +66,9 @@ pub struct Memory {
     /// The value of each key, by channel and key, as the messages told; a key that went is not in it.
     pub state: BTreeMap<(String, String), Value>,
     pub messages: Vec<Message>,
+    /// How many of the messages the cursor stands behind. Those of a snapshot or catch-up carry no id: until `ready` they
+    /// are told again to who comes back.
+    pub covered: usize,
     pub controls: Vec<(String, Value)>,
     pub end: Option<End>,
     /// The last `retry` of an SSE stream, in milliseconds.
@@ -85,6 +88,9 @@ impl Memory {
                     None => {}
                 }
                 self.messages.push(message.clone());
+                if message.id.is_some() {
+                    self.covered = self.messages.len();
+                }
             }
             Event::Control(kind, data) => {
                 if kind == "reset" {
@@ -93,6 +99,7 @@ impl Memory {
                 }
                 if kind == "ready" {
                     self.query_cursor = data["cursor"].as_str().map(str::to_owned);
+                    self.covered = self.messages.len();
                 }
                 self.controls.push((kind.clone(), data.clone()));
             }
@@ -232,6 +239,15 @@ pub trait Client: Sized + Send + 'static {
     fn ready(&mut self) {
         let before = self.memory().count("ready");
         self.until("ready", |memory| memory.count("ready") > before);
+    }
+
+    /// Listens until the cursor stands behind all that was heard, and gives it.
+    #[track_caller]
+    fn cursor(&mut self) -> Option<String> {
+        self.until("a cursor behind the last message", |memory| {
+            memory.covered == memory.messages.len()
+        });
+        self.memory().cursor.clone()
     }
 
     /// Listens until `key` has `value` in `channel`.
