@@ -142,6 +142,8 @@ struct Place {
     base: u64,
     /// The log was filled and the start judged.
     joined: bool,
+    /// The sweep that left the marks visited it, and what that sweep sent holds.
+    marked: bool,
     /// `stale` was sent, `fresh` not yet.
     told_stale: bool,
     /// Was in a `ready`.
@@ -186,6 +188,7 @@ impl Session {
             start,
             base: walked,
             joined: false,
+            marked: false,
             told_stale: false,
             announced: false,
             reference,

@@ -45,13 +45,8 @@ impl Session {
     pub(super) fn begin_sweep(&mut self, watermark: u64) -> bool {
         self.remove_gone();
         self.swept = watermark;
-        let mut reset = false;
         for place in &mut self.channels {
-            reset |= place.begin(watermark, &mut self.outbox);
-        }
-        if reset {
-            // What was sent before the reset is void.
-            self.marks.clear();
+            place.begin(watermark, &mut self.outbox);
         }
         let any = self.channels.iter().any(|place| place.joined);
         if any {
@@ -108,7 +103,7 @@ impl Session {
                 sweep.waits -= 1;
                 return Swept::Wait;
             }
-            let known = self.marks.covers(sweep.place, slot, message.sequence);
+            let known = place.marked && self.marks.covers(sweep.place, slot, message.sequence);
             sweep.slot = slot + 1;
             sweep.waits = WAITS;
             self.visited.visit(sweep.place, sweep.slot, watermark);
@@ -138,6 +133,7 @@ impl Session {
         for place in &mut self.channels {
             let Some(log) = place.log().cloned() else { continue };
             let view = log.view();
+            place.marked = place.joined;
             if place.joined {
                 place.base = head;
             }
@@ -208,10 +204,9 @@ impl Session {
 }
 
 impl Place {
-    /// Looks at the log before a sweep: joins it once it is filled, and finds out whether the base still holds. Says
-    /// whether it had to be reset.
-    fn begin(&mut self, watermark: u64, outbox: &mut Vec<Step>) -> bool {
-        let Some(log) = self.log().cloned() else { return false };
+    /// Looks at the log before a sweep: joins it once it is filled, and finds out whether the base still holds.
+    fn begin(&mut self, watermark: u64, outbox: &mut Vec<Step>) {
+        let Some(log) = self.log().cloned() else { return };
         let view = log.view();
         if let Some(status) = view
             .status(watermark)
@@ -225,14 +220,13 @@ impl Place {
         }
         let complete_from = view.complete_from();
         if self.joined {
-            let lost = self.base > 0 && self.base < complete_from;
-            if lost {
+            if self.base > 0 && self.base < complete_from {
                 self.reset("too-far-behind", outbox);
             }
-            return lost;
+            return;
         }
         if !view.is_filled(watermark) {
-            return false;
+            return;
         }
         self.joined = true;
         // Of a state that is not wanted, nothing but what changes after it was read.
@@ -244,12 +238,8 @@ impl Place {
             (Start::New, Some(from)) => self.base = self.base.max(from),
             (Start::New, None) => self.base = 0,
             (Start::Resume(cursor), _) if complete_from <= cursor && cursor <= watermark => self.base = cursor,
-            (Start::Resume(_) | Start::Unknown, _) => {
-                self.reset("unknown-cursor", outbox);
-                return true;
-            }
+            (Start::Resume(_) | Start::Unknown, _) => self.reset("unknown-cursor", outbox),
         }
-        false
     }
 
     /// What the client has is void: it gets all there is.
@@ -257,6 +247,7 @@ impl Place {
         let Some(log) = self.log().cloned() else { return };
         let channel = log.channel.name.clone();
         self.base = 0;
+        self.marked = false;
         self.announced = false;
         if log.channel.mode == Mode::Events {
             outbox.push(Step::Gap { channel, reason });

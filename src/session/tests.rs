@@ -356,6 +356,34 @@ fn what_is_appended_but_not_committed_makes_no_one_spin() {
 }
 
 #[test]
+fn a_channel_that_is_filled_during_a_sweep_is_sent_whole() {
+    let mut world = World::new();
+    let late = world.hub.subscribe("b", true).unwrap();
+    let log = late.log().clone();
+    world.appender.activate(&log);
+    // Read, but the whole of it is not.
+    world.put(&log, "x", Some(1));
+    let first = world.open("a");
+    for key in ["k", "l"] {
+        world.put(&first.log().clone(), key, Some(1));
+    }
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(late, Start::New, watermark, None);
+    session.subscribe(first, Start::New, watermark, None);
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 1);
+    // The sweep has passed the place of the other channel by, and goes on under another watermark.
+    world.put(&log, "y", Some(1));
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 1);
+    world.appender.fill(&log);
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 99);
+    assert_eq!((client.readies, client.state["b"].len()), (1, 2));
+}
+
+#[test]
 fn deletions_trimmed_before_they_were_seen_reset_the_channel() {
     let mut world = World::new();
     let subscription = world.open("a");
