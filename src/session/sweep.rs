@@ -1,6 +1,6 @@
 //! The sweep: one pass over all slots of a session's channels.
 
-use crate::hub::{Body, Cursor, Mode, Name};
+use crate::hub::{Body, Cursor, LogView, Mode, Name};
 
 use super::{Phase, Place, Rendition, Session, Start, Step, WINDOW};
 
@@ -45,6 +45,10 @@ impl Session {
     pub(super) fn begin_sweep(&mut self, watermark: u64) -> bool {
         self.remove_gone();
         self.swept = watermark;
+        if self.channels.iter().any(|place| place.is_cut_above(watermark)) {
+            // What is not visible yet has pushed out what was: only when it is there can all be told.
+            return false;
+        }
         for place in &mut self.channels {
             place.begin(watermark, &mut self.outbox);
         }
@@ -73,8 +77,11 @@ impl Session {
                 continue;
             };
             if log.channel.mode == Mode::Events {
-                // Happenings are not renewed, so nothing above the head needs to be taken early.
-                let found = log.view().next(place.base, sweep.head);
+                // Happenings are not renewed, so nothing above the head needs to be taken early. Behind those that were
+                // dropped meanwhile it does not go on: what is missing must be told first.
+                let view = log.view();
+                let found = view.next(place.base, sweep.head).filter(|_| !place.has_lost(&view));
+                drop(view);
                 let Some(found) = found else {
                     sweep.next_place();
                     continue;
@@ -129,12 +136,15 @@ impl Session {
         self.marks.settle(head);
         self.cursor = head;
         self.phase = Phase::Rest;
-        let (mut pending, mut waiting) = (0, false);
+        let (mut pending, mut waiting, mut lost) = (0, false, false);
         for place in &mut self.channels {
             let Some(log) = place.log().cloned() else { continue };
             let view = log.view();
             place.marked = place.joined;
-            if place.joined {
+            if place.joined && place.has_lost(&view) {
+                // Deletions may have been dropped before the sweep came to them: it is found out when the next begins.
+                lost = true;
+            } else if place.joined {
                 place.base = head;
             }
             // What stands above the head is told by what comes next, in its order.
@@ -149,6 +159,10 @@ impl Session {
             }
             waiting |= !place.joined || (!place.announced && (place.told_stale || view.is_stale()));
             pending += view.pending(head, watermark);
+        }
+        if lost {
+            self.swept = 0;
+            return;
         }
         if waiting {
             return;
@@ -220,7 +234,7 @@ impl Place {
         }
         let complete_from = view.complete_from();
         if self.joined {
-            if self.base > 0 && self.base < complete_from {
+            if self.has_lost(&view) {
                 self.reset("too-far-behind", outbox);
             }
             return;
@@ -240,6 +254,19 @@ impl Place {
             (Start::Resume(cursor), _) if complete_from <= cursor && cursor <= watermark => self.base = cursor,
             (Start::Resume(_) | Start::Unknown, _) => self.reset("unknown-cursor", outbox),
         }
+    }
+
+    /// Whether the log no longer has all that stood after the base.
+    fn has_lost(&self, view: &LogView) -> bool {
+        self.base > 0 && self.base < view.complete_from()
+    }
+
+    /// Whether the log is complete only from above this watermark, though there is something of it to be sent.
+    fn is_cut_above(&self, watermark: u64) -> bool {
+        self.log().is_some_and(|log| {
+            let view = log.view();
+            (self.joined || view.is_filled(watermark)) && view.complete_from() > watermark
+        })
     }
 
     /// What the client has is void: it gets all there is.

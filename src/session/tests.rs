@@ -406,6 +406,99 @@ fn deletions_trimmed_before_they_were_seen_reset_the_channel() {
     assert!(session.is_live());
 }
 
+/// A log of 2,000 values, and a session that has them all.
+fn caught_up(world: &mut World) -> (Arc<Log>, Session, Client) {
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    for i in 0..2_000 {
+        world.put(&log, &i.to_string(), Some(i));
+    }
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, watermark, None);
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 9999);
+    (log, session, client)
+}
+
+#[test]
+fn deletions_trimmed_while_a_sweep_is_on_its_way_reset_the_channel() {
+    let mut world = World::new();
+    let (log, mut session, mut client) = caught_up(&mut world);
+    session.fall_behind(world.hub.watermark());
+    for i in 0..1_000 {
+        world.put(&log, &i.to_string(), None);
+    }
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 10);
+    // These push out those that the sweep has not come to.
+    for i in 1_000..2_000 {
+        world.put(&log, &i.to_string(), None);
+    }
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 9999);
+    assert!(client.state.get("a").is_none_or(BTreeMap::is_empty));
+    assert!(session.is_live() && client.resets == 1);
+}
+
+#[test]
+fn old_deletions_that_go_while_a_sweep_is_on_its_way_reset_the_channel() {
+    let mut world = World::new();
+    let (log, mut session, mut client) = caught_up(&mut world);
+    session.fall_behind(world.hub.watermark());
+    for i in 0..100 {
+        world.put(&log, &i.to_string(), None);
+    }
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 10);
+    world.appender.trim(&log, world.now + Duration::from_secs(3600));
+    client.pull(&mut session, watermark, 9999);
+    assert_eq!(client.state["a"].len(), 1_900);
+    assert!(session.is_live());
+}
+
+#[test]
+fn what_was_pushed_out_by_what_is_not_yet_visible_resets_once() {
+    let mut world = World::new();
+    let (log, mut session, mut client) = caught_up(&mut world);
+    let before = world.hub.watermark();
+    for i in 0..2_000 {
+        world.put(&log, &i.to_string(), None);
+    }
+    session.fall_behind(before);
+    client.pull(&mut session, before, 9999);
+    client.pull(&mut session, before, 9999);
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 9999);
+    assert_eq!((client.resets, session.is_live()), (1, true));
+    assert!(client.state.get("a").is_none_or(BTreeMap::is_empty));
+}
+
+#[test]
+fn happenings_dropped_while_a_sweep_is_on_its_way_are_told() {
+    let mut world = World::new();
+    let subscription = world.open("e");
+    let log = subscription.log().clone();
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, watermark, None);
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 9);
+    session.fall_behind(watermark);
+    for i in 0..500 {
+        world.put(&log, "k", Some(i));
+    }
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 10);
+    for i in 0..900 {
+        world.put(&log, "k", Some(i));
+    }
+    let watermark = world.commit();
+    client.pull(&mut session, watermark, 9999);
+    assert_eq!((client.gaps, session.is_live()), (1, true));
+    assert_eq!(client.events["e"].len(), 1_010);
+}
+
 /// Rule: under sustained writes of one hot and many cool keys to a client that takes less than half, every key is seen
 /// again and again.
 #[test]
