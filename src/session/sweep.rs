@@ -235,7 +235,7 @@ impl Place {
         let complete_from = view.complete_from();
         if self.joined {
             if self.has_lost(&view) {
-                self.reset("too-far-behind", outbox);
+                self.reset("too-far-behind", complete_from, outbox);
             }
             return;
         }
@@ -252,7 +252,7 @@ impl Place {
             (Start::New, Some(from)) => self.base = self.base.max(from),
             (Start::New, None) => self.base = 0,
             (Start::Resume(cursor), _) if complete_from <= cursor && cursor <= watermark => self.base = cursor,
-            (Start::Resume(_) | Start::Unknown, _) => self.reset("unknown-cursor", outbox),
+            (Start::Resume(_) | Start::Unknown, _) => self.reset("unknown-cursor", complete_from, outbox),
         }
     }
 
@@ -270,13 +270,15 @@ impl Place {
     }
 
     /// What the client has is void: it gets all there is.
-    fn reset(&mut self, reason: &'static str, outbox: &mut Vec<Step>) {
+    fn reset(&mut self, reason: &'static str, complete_from: u64, outbox: &mut Vec<Step>) {
         let Some(log) = self.log().cloned() else { return };
         let channel = log.channel.name.clone();
         self.base = 0;
         self.marked = false;
         self.announced = false;
         if log.channel.mode == Mode::Events {
+            // Not 0: a status that stands before what is retained would be taken for the place reached, and be lost again.
+            self.base = complete_from;
             outbox.push(Step::Gap { channel, reason });
             return;
         }

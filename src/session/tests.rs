@@ -499,6 +499,26 @@ fn happenings_dropped_while_a_sweep_is_on_its_way_are_told() {
     assert_eq!(client.events["e"].len(), 1_010);
 }
 
+#[test]
+fn a_gap_is_told_once_although_an_old_status_stands_before_what_is_retained() {
+    let mut world = World::new();
+    let subscription = world.open("e");
+    let log = subscription.log().clone();
+    let since = std::time::SystemTime::UNIX_EPOCH;
+    world.appender.stale(&log, Reason("late"), since);
+    world.appender.fresh(&log, Reason("late"), since);
+    for i in 0..1_500 {
+        world.put(&log, "k", Some(i));
+    }
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::Unknown, watermark, None);
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 9999);
+    assert_eq!((client.gaps, client.readies, session.is_live()), (1, 1, true));
+    assert_eq!(client.events["e"].len(), 1_000);
+}
+
 /// Rule: under sustained writes of one hot and many cool keys to a client that takes less than half, every key is seen
 /// again and again.
 #[test]
