@@ -16,6 +16,10 @@ use super::handle::Handle;
 use super::stats::Stats;
 use super::{Gate, Options};
 
+/// News of the hub that are served in a row, before the sockets and the other tasks of the thread get their turn: where
+/// the next is always there already, they would wait for ever.
+const NEWS: usize = 8;
+
 /// Owns the sockets of many clients. Made by [`shard`].
 pub struct Shard {
     core: Core,
@@ -52,6 +56,7 @@ impl Shard {
         let inbox = core.inbox.clone();
         let handle = core.handle.clone();
         let mut wake = None;
+        let mut news = 0;
         let timer = sleep_until(Instant::now());
         tokio::pin!(timer);
         loop {
@@ -60,8 +65,9 @@ impl Shard {
             if core.is_over(now) {
                 return;
             }
-            if more {
+            if more || news == NEWS {
                 // Other tasks of the thread, and the sockets, get their turn between two slices.
+                news = 0;
                 tokio::task::yield_now().await;
                 core.poll();
                 continue;
@@ -75,7 +81,10 @@ impl Shard {
             wake = next;
             tokio::select! {
                 biased;
-                () = inbox.changed() => core.take(),
+                () = inbox.changed() => {
+                    news += 1;
+                    core.take();
+                }
                 ready = epoll.readable() => match ready {
                     Ok(mut guard) => {
                         // An event that comes after the empty answer makes the set readable anew.
@@ -137,16 +146,98 @@ mod tests {
         }
     }
 
+    fn options() -> Options {
+        Options {
+            heartbeat: Duration::from_secs(15),
+            write_timeout: Duration::from_secs(30),
+            drain: Duration::from_secs(4),
+        }
+    }
+
+    fn client(hub: &Arc<Hub>, socket: UnixStream) -> Client {
+        let mut session = Session::new(hub.epoch);
+        let subscription = hub.subscribe("a", false).unwrap();
+        session.subscribe(subscription, Start::New, hub.watermark(), None);
+        Client {
+            socket: Socket::Unix(socket),
+            transport: Transport::Sse { chunked: true },
+            head: Bytes::from_static(b"HEAD\r\n\r\n"),
+            read_ahead: Bytes::new(),
+            session,
+        }
+    }
+
+    fn put(appender: &mut hub::Appender, log: &Arc<hub::Log>, value: String) {
+        let payload = Payload {
+            live: Bytes::from(value),
+            snapshot: Snapshot::Same,
+            json: false,
+            absent: false,
+        };
+        let key = SlotKey {
+            source: 0,
+            name: Bytes::from_static(b"k"),
+        };
+        appender.put(log, key, false, Some(payload), std::time::Instant::now());
+        appender.commit();
+    }
+
+    /// However quickly one message follows the other, other tasks of the thread get their turn between them.
+    #[tokio::test]
+    async fn a_hub_that_never_rests_does_not_take_the_thread_for_itself() {
+        const CLIENTS: usize = 8;
+        let (hub, mut appender) = hub::Hub::new(hub::Options { max_channels: 10 }, 7, One);
+        let stats = Arc::new(Stats::default());
+        let (shard, handle) = shard(options(), &hub, Arc::new(Closed), stats.clone(), 1).unwrap();
+        let subscription = hub.subscribe("a", false).unwrap();
+        appender.activate(subscription.log());
+        appender.fill(subscription.log());
+        appender.commit();
+        let mut readers = Vec::new();
+        for _ in 0..CLIENTS {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            handle.adopt(client(&hub, ours));
+            readers.push(thread::spawn(move || {
+                std::io::copy(&mut theirs, &mut std::io::sink()).unwrap()
+            }));
+        }
+        let sent = stats.clone();
+        let writer = thread::spawn(move || {
+            let begun = std::time::Instant::now();
+            for round in 0.. {
+                put(&mut appender, subscription.log(), round.to_string());
+                // Leaves the lock to others.
+                for _ in 0..1_000 {
+                    std::hint::spin_loop();
+                }
+                if sent.messages.load(Ordering::Relaxed) > 10_000 || begun.elapsed() > Duration::from_secs(5) {
+                    break;
+                }
+            }
+        });
+        let other = async {
+            let (mut last, mut longest) = (0, 0);
+            while !writer.is_finished() {
+                tokio::task::yield_now().await;
+                let sent = stats.messages.load(Ordering::Relaxed);
+                longest = longest.max(sent - last);
+                last = sent;
+            }
+            handle.drain();
+            longest
+        };
+        let ((), longest) = tokio::join!(shard.run(), other);
+        assert!(longest as usize <= 4 * NEWS * CLIENTS, "{longest} messages in a row");
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    }
+
     /// Clients on a thread of their own, messages from another, and the shard between them.
     #[tokio::test]
     async fn it_runs_until_it_was_drained() {
         let (hub, mut appender) = hub::Hub::new(hub::Options { max_channels: 10 }, 7, One);
-        let options = Options {
-            heartbeat: Duration::from_secs(15),
-            write_timeout: Duration::from_secs(30),
-            drain: Duration::from_secs(4),
-        };
-        let (shard, handle) = shard(options, &hub, Arc::new(Closed), Arc::default(), 1).unwrap();
+        let (shard, handle) = shard(options(), &hub, Arc::new(Closed), Arc::default(), 1).unwrap();
         let subscription = hub.subscribe("a", false).unwrap();
         appender.activate(subscription.log());
         appender.fill(subscription.log());
@@ -155,16 +246,7 @@ mod tests {
         let mut readers = Vec::new();
         for _ in 0..20 {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            let mut session = Session::new(hub.epoch);
-            let subscription = hub.subscribe("a", false).unwrap();
-            session.subscribe(subscription, Start::New, hub.watermark(), None);
-            handle.adopt(Client {
-                socket: Socket::Unix(ours),
-                transport: Transport::Sse { chunked: true },
-                head: Bytes::from_static(b"HEAD\r\n\r\n"),
-                read_ahead: Bytes::new(),
-                session,
-            });
+            handle.adopt(client(&hub, ours));
             let done = done.clone();
             readers.push(thread::spawn(move || {
                 let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
@@ -182,21 +264,9 @@ mod tests {
                 }
             }));
         }
-        let key = SlotKey {
-            source: 0,
-            name: Bytes::from_static(b"k"),
-        };
         let writer = thread::spawn(move || {
             for round in 0..1_000 {
-                let payload = Payload {
-                    live: Bytes::from(format!("round {round}.")),
-                    snapshot: Snapshot::Same,
-                    json: false,
-                    absent: false,
-                };
-                let now = std::time::Instant::now();
-                appender.put(subscription.log(), key.clone(), false, Some(payload), now);
-                appender.commit();
+                put(&mut appender, subscription.log(), format!("round {round}."));
             }
             (appender, subscription)
         });
