@@ -134,7 +134,8 @@ impl Core {
         };
         if conn.phase == Phase::Open {
             conn.phase = Phase::Ending(ending);
-            if !conn.blocked {
+            // Who can be written to again may not have been served yet: then that finishes what was begun, and then this.
+            if !conn.blocked && conn.pending.is_none() {
                 self.finish(token);
             }
         }

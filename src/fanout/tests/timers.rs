@@ -25,6 +25,25 @@ fn an_idle_stream_is_kept_alive_and_a_busy_one_is_left_alone() {
 }
 
 #[test]
+fn a_drain_finishes_the_frame_of_who_can_just_be_written_to_again() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let (mut peer, token) = rig.join(SSE, &["a"]);
+    rig.until_sees(&mut peer, "ready");
+    rig.choke(token, &channel);
+    rig.core.handle.drain();
+    // It has room again, but was not served since.
+    while rig.conn(token).unwrap().blocked {
+        peer.read();
+        rig.core.poll();
+    }
+    assert!(rig.conn(token).unwrap().pending.is_some());
+    rig.until(&mut peer, |peer| peer.ended);
+    let body = peer.body();
+    assert!(body.ends_with("\n\n") && body.matches("event: keyrelay.end\n").count() == 1);
+}
+
+#[test]
 fn a_drain_tells_everybody_and_waits_for_nobody_too_long() {
     let mut rig = Rig::new();
     let channel = rig.channel("a");
