@@ -8,6 +8,10 @@ use crate::fanout;
 use crate::hub::{Hub, SubscribeError, Subscription, set_of};
 use crate::session::Start;
 
+/// About as many bytes of refused names stand in a line of the log: enough for any list that is meant, and no stranger
+/// fills a disk with a thousand long ones.
+const LOGGED: usize = 1024;
+
 /// Opens channels, all of a list or none of it.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -44,6 +48,25 @@ impl Denial {
     }
 }
 
+/// What is refused and why, for one line of the log: `"secret" (unknown), "b\nc" (unknown)`.
+fn listed(denied: &BTreeMap<String, Denial>) -> String {
+    let mut line = String::new();
+    for (name, denial) in denied {
+        if line.len() >= LOGGED {
+            line.push_str(", …");
+            break;
+        }
+        let separator = if line.is_empty() { "" } else { ", " };
+        let end = (0..=name.len().min(LOGGED))
+            .rfind(|&at| name.is_char_boundary(at))
+            .unwrap_or(0);
+        let cut = if end < name.len() { "…" } else { "" };
+        // Quoted as Rust does it, so that no name can break the line or pass for another field.
+        line.push_str(&format!("{separator}{:?}{cut} ({})", &name[..end], denial.word()));
+    }
+    line
+}
+
 impl Gate {
     /// A gate to the hub's channels.
     pub fn new(hub: Arc<Hub>) -> Gate {
@@ -77,11 +100,8 @@ impl Gate {
                 denied.insert(name.to_owned(), denial);
             }
         }
-        if let Some(denial) = denied.values().next() {
-            tracing::info!(channels = denied.len(), reason = denial.word(), "channels refused");
-            for (channel, denial) in &denied {
-                tracing::debug!(channel, reason = denial.word(), "channel refused");
-            }
+        if !denied.is_empty() {
+            tracing::info!(count = denied.len(), channels = %listed(&denied), "channels refused");
             return Err(Refused::ForGood(denied));
         }
         let mut opened = Vec::new();
@@ -200,6 +220,17 @@ mod tests {
             Gate::new(hub(10).0).start(NAMES, Some(b"\xff"), Some(&fits)),
             Start::Unknown
         );
+    }
+
+    #[test]
+    fn a_line_of_the_log_names_what_is_refused() {
+        let denied = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Denial::Unknown)).collect();
+        assert_eq!(listed(&denied(&["a", "b\nc"])), r#""a" (unknown), "b\nc" (unknown)"#);
+        let long = "ü".repeat(1000);
+        let many: Vec<String> = (0..1000).map(|number| format!("{number}{long}")).collect();
+        let line = listed(&denied(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+        assert!(line.len() < LOGGED + 100, "{}", line.len());
+        assert!(line.ends_with("… (unknown), …"), "{line}");
     }
 
     #[test]
