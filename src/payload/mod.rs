@@ -81,6 +81,14 @@ pub struct Projected {
 }
 
 impl Projected {
+    /// What is left where no key is.
+    pub fn absent() -> Projected {
+        Projected {
+            value: Value::Absent,
+            has_no_fields: false,
+        }
+    }
+
     /// What is left of the value.
     pub fn value(&self) -> &Value {
         &self.value

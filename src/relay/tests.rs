@@ -299,6 +299,20 @@ impl Client {
         news
     }
 
+    /// The values alone of what is new, as they are sent.
+    fn values(&mut self, world: &World) -> Vec<String> {
+        let mut values = Vec::new();
+        let watermark = world.hub.watermark();
+        self.subscription.log().view().since(self.after, watermark, |message| {
+            if let Body::Change(payload) = &message.body {
+                let json: serde_json::Value = serde_json::from_slice(&payload.live).unwrap();
+                values.push(json["value"].to_string());
+            }
+        });
+        self.after = watermark;
+        values
+    }
+
     fn is_filled(&self, world: &World) -> bool {
         self.subscription.log().view().is_filled(world.hub.watermark())
     }

@@ -13,7 +13,7 @@ use super::timers::{Timer, Timers};
 use crate::hub::{Payload, SlotKey};
 use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
-use crate::payload::{Change, Unsendable};
+use crate::payload::{Change, Projected, Unsendable};
 use crate::upstream::reader::Reading;
 
 /// A deadline lies this far behind the moment that the server named, so that the key is gone when it is read.
@@ -137,11 +137,11 @@ impl Mirror {
         if same {
             return;
         }
-        slot.last = Some(Last {
+        let mut last = Last {
             fingerprint,
             expires_at,
-        });
-        let payload = value.as_ref().map(|value| {
+        };
+        let mut rendered = |value, expires_at| {
             let change = Change {
                 channel: &log.channel.name,
                 key,
@@ -151,13 +151,28 @@ impl Mirror {
                 expires_at,
             };
             render(&self.table, &mut self.said, slot.mapping, &change)
-        });
+        };
+        let mut payload = value.as_ref().and_then(|value| rendered(value, expires_at));
+        if payload.is_none() && !absent {
+            // What has no form that could be sent is shown as gone: clients would go on showing what was there before.
+            let gone = Projected::absent();
+            last = Last {
+                fingerprint: Some(rule.payload.fingerprint(&gone)),
+                expires_at: None,
+            };
+            let known = slot.last.as_ref().map(|last| last.fingerprint);
+            if known.map_or(!slot.fixed, |known| known == last.fingerprint) {
+                return;
+            }
+            payload = rendered(&gone, None);
+        }
+        slot.last = Some(last);
         let name = SlotKey {
             source: slot.mapping.0,
             name: key.clone(),
         };
-        match payload.flatten() {
-            None if absent => self.appender.void(&log, name, slot.fixed, now.mono),
+        match payload {
+            None => self.appender.void(&log, name, slot.fixed, now.mono),
             payload => self.appender.put(&log, name, slot.fixed, payload, now.mono),
         }
         if let Some(recovery) = &mut self.recovery {

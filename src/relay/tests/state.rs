@@ -98,7 +98,11 @@ fn a_type_that_cannot_be_read_voids_the_slot() {
     world.broken = Some(ReadErrorKind::Unsupported);
     world.set("k", "x");
     world.run();
-    assert_eq!(client.news(&world), [""; 0]);
+    assert_eq!(
+        client.news(&world),
+        ["k=-!set"],
+        "or the client would go on showing the old one"
+    );
     assert!(client.is_filled(&world));
     world.broken = None;
     world.set("k", "a");
@@ -228,4 +232,58 @@ fn changes_come_before_what_only_needs_to_be_known() {
     let asked = world.asked();
     // Four are in flight already when it changes; it is in the next batch, first.
     assert_eq!(asked[4], "k:hot", "{asked:?}");
+}
+
+#[test]
+fn what_cannot_be_sent_takes_back_what_was() {
+    let mut rules = vec![rule(0, "k", "k"), rule(1, "h:{id}", "all")];
+    for rule in &mut rules {
+        let options = Options {
+            format: Format::Json,
+            decode: Decode::Json,
+            fields: Some(vec!["name".into()]),
+            expires: false,
+            max_value: 1000,
+        };
+        rule.payload = Renderer::new(options, rule.pattern.captures()).unwrap();
+    }
+    let mut world = World::of(rules);
+    world.up();
+    world.hold("k", r#"{"name":"a"}"#);
+    world.hold("h:1", r#"{"name":"b"}"#);
+    world.hold("h:2", "no fields here");
+    let mut one = world.subscribe("k");
+    let mut all = world.subscribe("all");
+    world.run();
+    assert_eq!(one.values(&world), [r#"{"name":"a"}"#]);
+    assert_eq!(
+        all.values(&world),
+        [r#"{"name":"b"}"#],
+        "what was never sent need not be taken back"
+    );
+
+    world.set("k", "text");
+    world.set("h:1", "text");
+    world.set("h:2", "other text");
+    world.run();
+    assert_eq!(
+        (one.values(&world), all.values(&world)),
+        (vec!["null".into()], vec!["null".into()])
+    );
+    assert_eq!(one.subscription.log().view().len(), 0);
+    world.set("k", "again without fields");
+    world.set("h:1", "again without fields");
+    world.del("h:2");
+    world.run();
+    assert_eq!(
+        (one.values(&world), all.values(&world)),
+        (vec![], vec![]),
+        "once is enough"
+    );
+
+    world.set("k", r#"{"name":"c"}"#);
+    world.set("h:1", r#"{"name":"d"}"#);
+    world.run();
+    assert_eq!(one.values(&world), [r#"{"name":"c"}"#]);
+    assert_eq!(all.values(&world), [r#"{"name":"d"}"#]);
 }
