@@ -40,7 +40,7 @@ pub enum Step {
     },
     /// The channels are complete; live messages follow.
     Ready {
-        /// The channels, each with the number of its values.
+        /// The channels that this is said of, each with the number of its values.
         channels: Vec<(Name, usize)>,
         /// Where to resume with the session's list of channels.
         cursor: Cursor,
@@ -229,9 +229,12 @@ impl Session {
         self.outbox.push(ready);
     }
 
-    /// `ready` for the whole list.
+    /// `ready` for the whole list. It implies that the channels it names are fresh, so those that are not go unnamed.
     fn ready(&self, sequence: u64, reference: Option<u64>) -> Step {
-        let channels = self.logs().map(|log| (log.channel.name.clone(), log.view().len()));
+        let fresh = self.channels.iter().filter(|place| !place.told_stale);
+        let channels = fresh
+            .filter_map(Place::log)
+            .map(|log| (log.channel.name.clone(), log.view().len()));
         Step::Ready {
             channels: channels.collect(),
             cursor: Cursor {

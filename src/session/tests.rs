@@ -334,6 +334,35 @@ fn ready_waits_while_a_channel_is_stale() {
 }
 
 #[test]
+fn a_catch_up_calls_no_stale_channel_ready() {
+    let mut world = World::new();
+    let both = [world.open("a"), world.open("b")];
+    let logs = both.each_ref().map(|subscription| subscription.log().clone());
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    for subscription in both {
+        session.subscribe(subscription, Start::New, watermark, None);
+    }
+    let mut client = Client::default();
+    client.pull(&mut session, watermark, 99);
+    session.fall_behind(watermark);
+    let since = std::time::SystemTime::UNIX_EPOCH;
+    world.appender.stale(&logs[0], Reason("late"), since);
+    world.put(&logs[1], "k", Some(1));
+    let watermark = world.commit();
+    let steps: Vec<Step> = std::iter::from_fn(|| session.next(watermark)).collect();
+    let Some(Step::Ready { channels, cursor, .. }) = steps.last() else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(*channels, [("b".into(), 1)]);
+    assert_eq!(
+        (cursor.sequence, cursor.set),
+        (watermark, Some(set_of(["a", "b"]))),
+        "it is the cursor of the whole list"
+    );
+}
+
+#[test]
 fn what_is_appended_but_not_committed_makes_no_one_spin() {
     let mut world = World::new();
     let subscription = world.open("a");
