@@ -321,10 +321,14 @@ impl LogView {
         if !present && !fixed {
             self.tombstones.push_back((sequence, place, now));
         }
+        let slots = &self.slots;
         if self.order.len() > 2 * self.index.len() + 64 {
-            let slots = &self.slots;
             self.order
                 .retain(|&(sequence, slot)| occupied_by(slots, slot, sequence));
+        }
+        if self.tombstones.len() > 2 * self.dead + 64 {
+            self.tombstones
+                .retain(|&(sequence, slot, _)| occupied_by(slots, slot, sequence));
         }
         true
     }

@@ -117,6 +117,23 @@ fn deletions_are_bounded_by_number() {
 }
 
 #[test]
+fn a_value_that_comes_and_goes_leaves_nothing_behind() {
+    let log = Log::new(1, channel(Mode::State, 0));
+    let now = Instant::now();
+    let mut sequence = 0;
+    for name in ["stays gone"].into_iter().chain(["comes and goes"; 10_000]) {
+        for absent in [false, true] {
+            sequence += 1;
+            let mut view = log.view();
+            view.put(key(name), false, message(&log, sequence, absent), now);
+            view.trim(&log.channel, now);
+        }
+    }
+    let view = log.view();
+    assert!(view.tombstones.len() <= 2 * 2 + 65, "{}", view.tombstones.len());
+}
+
+#[test]
 fn an_events_log_keeps_what_the_retention_says() {
     let log = Log::new(1, channel(Mode::Events, 3));
     let now = Instant::now();
