@@ -52,7 +52,13 @@ impl Core {
         if conn.phase != Phase::Open {
             self.finish(token);
         }
-        // What was asked for before is answered before it is heard what is asked for next.
+        // What was asked for before is answered before it is heard what is asked for next. Otherwise a client is heard first:
+        // one that never takes all there is could not say that it wants less.
+        let owes = client(&mut self.clients, token).is_some_and(|conn| conn.session.owes_answer());
+        if !owes {
+            self.read(token);
+            return self.pump(token);
+        }
         let steps = self.pump(token);
         let waits = client(&mut self.clients, token).is_some_and(|conn| conn.queued);
         if waits {

@@ -255,6 +255,12 @@ impl Session {
         }
     }
 
+    /// Whether a `ready` is due that the client has asked for.
+    pub fn owes_answer(&self) -> bool {
+        let asked = |place: &Place| place.subscription.is_some() && !place.announced;
+        !self.outbox.is_empty() || self.owed.is_some() || self.channels.iter().any(asked)
+    }
+
     /// The logs of its channels.
     pub fn logs(&self) -> impl Iterator<Item = &Arc<Log>> {
         self.channels.iter().filter_map(Place::log)

@@ -3,6 +3,28 @@
 use super::*;
 
 #[test]
+fn who_cannot_keep_up_with_a_channel_can_leave_it() {
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let (mut peer, token) = rig.join(WS, &["a"]);
+    rig.until_sees(&mut peer, "ready");
+    rig.choke(token, &channel);
+    peer.send_frame(1, br#"{"type":"unsubscribe","channels":["a"]}"#);
+    for round in 0..30 {
+        // More than the buffers between the two hold.
+        for key in 0..80 {
+            rig.put(&channel, &key.to_string(), format!("{round} {}", "x".repeat(200_000)));
+        }
+        peer.read();
+        rig.settle();
+        if rig.conn(token).unwrap().session.logs().next().is_none() {
+            return;
+        }
+    }
+    panic!("it was not heard");
+}
+
+#[test]
 fn a_websocket_that_answers_no_ping_is_ended() {
     let mut rig = Rig::new();
     let _a = rig.channel("a");
