@@ -218,6 +218,8 @@ impl Session {
         match self.phase {
             Phase::Live => self.cursor = self.cursor.max(walked),
             Phase::Ordered => {}
+            // Of no channels there is no sweep at whose end it could be said.
+            Phase::Rest if self.channels.is_empty() => self.cursor = self.cursor.max(walked),
             Phase::Rest | Phase::Sweep(_) => {
                 self.owed = Some(reference);
                 return;

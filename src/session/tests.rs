@@ -602,6 +602,22 @@ fn who_leaves_a_channel_is_given_the_cursor_of_the_rest() {
 }
 
 #[test]
+fn who_leaves_the_only_channel_before_it_is_filled_is_answered() {
+    let world = World::new();
+    let mut session = Session::new(7);
+    session.subscribe(world.hub.subscribe("a", true).unwrap(), Start::New, 0, Some(1));
+    assert!(session.next(0).is_none());
+    session.unsubscribe("a").unwrap();
+    session.announce_rest(0, Some(2));
+    let ready = session.next(0);
+    assert!(
+        matches!(&ready, Some(Step::Ready { channels, reference: Some(2), .. }) if channels.is_empty()),
+        "{ready:?}"
+    );
+    assert!(session.next(0).is_none() && session.is_live());
+}
+
+#[test]
 fn a_slow_client_sees_every_key_again_and_again() {
     let mut world = World::new();
     let subscription = world.open("a");
