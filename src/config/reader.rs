@@ -145,11 +145,13 @@ impl<'t, 'i> Table<'t, 'i> {
         let Some(array) = value.get_ref().as_array() else {
             return reader.wrong_type(value, option, Kind::Texts);
         };
-        let items = array
+        let items: Vec<_> = array
             .iter()
             .filter_map(|item| reader.text_of(item, option, Kind::Item))
             .collect();
-        Some(reader.written(value, items))
+        // Not a list without anything in it: what is in it was reported.
+        let spoilt = items.is_empty() && !array.is_empty();
+        (!spoilt).then(|| reader.written(value, items))
     }
 
     /// Whether a name stands in the table, an option or not.
