@@ -12,7 +12,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value as Variable};
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value as Variable, escape_formatter};
 
 use super::json::{Score, last_of_each, name_in_base64};
 use super::{Change, Decode, Unsendable, decode};
@@ -207,6 +208,13 @@ fn environment() -> Environment<'static> {
     // A misspelt name is an error, not an empty place in a page; `{% if value.x %}` and `|default` still ask.
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_fuel(Some(FUEL));
+    environment.set_formatter(|out, state, value| match value.kind() {
+        // A page has no use for the word `None`.
+        ValueKind::None => Ok(()),
+        // As JSON writes them: the engine's own `True` would be no boolean in an attribute or a script.
+        ValueKind::Bool => Ok(write!(out, "{}", value.is_true())?),
+        _ => escape_formatter(out, state, value),
+    });
     // Only so are the failing expressions known.
     environment.set_debug(true);
     environment

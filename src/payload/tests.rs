@@ -379,6 +379,16 @@ fn a_template_sees_the_shapes_of_the_json_payload() {
 }
 
 #[test]
+fn a_template_writes_json_words_as_json_does_and_nothing_for_null() {
+    let template = "{{ value.yes }} {{ value.no }} [{{ value.nothing }}] {{ snapshot }} [{{ event }}]";
+    let renderer = template_renderer(template);
+    let value = Value::String(b(r#"{"yes":true,"no":false,"nothing":null}"#));
+    let payload = render(&renderer, b"k", value, Some("set")).unwrap();
+    assert_eq!(live(&payload), "true false [] false [set]");
+    assert_eq!(payload.snapshot, Snapshot::Other(b("true false [] true []")));
+}
+
+#[test]
 fn a_template_that_asks_for_event_or_snapshot_has_two_renditions() {
     let value = || Value::String(b("v"));
     let renderer = template_renderer("{% if snapshot %}all{% else %}{{ event }}{% endif %}");
