@@ -115,8 +115,8 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
     let (document, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
         // What the parser made of the rest is a guess, and complaints about a guess would only confuse.
-        for error in errors {
-            problems.add(syntax(source, &text, &error));
+        for error in causes(&text, &errors) {
+            problems.add(syntax(source, &text, error));
         }
         return None;
     }
@@ -239,6 +239,26 @@ fn access(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Option<Written<Acce
     })
 }
 
+/// Those of the parser's errors that do not merely follow from one before: the first of each line, and only the first
+/// within a list or table that is never closed, for it takes the rest of the file for its items.
+fn causes<'e>(text: &str, errors: &'e [toml::de::Error]) -> Vec<&'e toml::de::Error> {
+    let within = |error: &&toml::de::Error| ["array", "inline table"].iter().any(|it| error.message().contains(it));
+    let unclosed = errors.iter().any(|error| error.message().starts_with("unclosed"));
+    let mut causes = Vec::new();
+    let mut last = None;
+    for error in errors {
+        let start = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text[..start].matches('\n').count();
+        if last.replace(line) != Some(line) {
+            causes.push(error);
+        }
+        if unclosed && within(&error) {
+            break;
+        }
+    }
+    causes
+}
+
 /// What the TOML parser says, with what is most often behind it.
 fn syntax(source: usize, text: &str, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or(0..text.len().min(1));
@@ -258,6 +278,8 @@ fn syntax(source: usize, text: &str, error: &toml::de::Error) -> Problem {
         problem
             .why("the file says it twice, and only one of them could count")
             .instead("keep one; a further mapping begins with a [[mapping]] line of its own")
+    } else if error.message().contains("array") {
+        problem.instead("end the list before this with `]`; its items are separated by commas")
     } else if quotes == 0 && value.starts_with(bare) {
         problem.instead("texts stand in quotes, addresses, durations and sizes too: linger = \"30s\"")
     } else if quotes % 2 == 1 {
