@@ -124,6 +124,12 @@ impl Problems {
         self.list.push(problem);
     }
 
+    /// Whether a problem is about just this place.
+    pub(crate) fn concern(&self, at: At) -> bool {
+        let about = |problem: &Problem| problem.labels.first().is_some_and(|(place, _)| *place == at);
+        self.list.iter().any(about)
+    }
+
     pub(crate) fn contains(&self, problem: &Problem) -> bool {
         self.list.contains(problem)
     }

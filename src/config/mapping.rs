@@ -47,7 +47,8 @@ impl Compiler<'_> {
         let mut options = self.options("", own, defaults);
         // Options that are wrong by themselves stand at their defaults, and nothing is to be concluded from those.
         let sound = self.problems.count() == before;
-        if sound {
+        let known = |word: &Option<Written<String>>| !word.as_ref().is_some_and(|word| self.problems.concern(word.at));
+        if known(&own.mode) && known(&own.format) {
             self.contradictions(mapping, &options);
         }
         if sound && options.mode == Mode::Events {
