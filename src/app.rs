@@ -100,7 +100,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
             Ok(Ok(())) | Err(_) => anyhow::anyhow!("the feed or the relay broke down"),
         },
     };
-    tracing::error!(error = %failed, "draining");
+    tracing::info!("draining: a part of the relay cannot go on");
     drain.cancel();
     select! {
         biased;

@@ -51,21 +51,11 @@ impl Appender {
         self.grown.push(log.clone());
     }
 
-    /// Appends the newest value of a slot; `None` where it has no form that could be sent. `fixed`: the slot's absence is
-    /// part of the channel's state. Appending the deletion of what was never there does nothing.
+    /// Appends the newest value of a slot; `None` where it is gone and nothing says so to clients. `fixed`: the slot's
+    /// absence is part of the channel's state. Appending the deletion of what was never there does nothing.
     pub fn put(&mut self, log: &Arc<Log>, key: SlotKey, fixed: bool, payload: Option<Payload>, now: Instant) {
-        let body = payload.map_or(Body::Unsendable { absent: false }, Body::Change);
-        self.put_body(log, key, fixed, body, now);
-    }
-
-    /// Appends that a slot's value is gone where nothing says so to clients: they are sent nothing, and the slot goes as
-    /// after any deletion.
-    pub fn void(&mut self, log: &Arc<Log>, key: SlotKey, fixed: bool, now: Instant) {
-        self.put_body(log, key, fixed, Body::Unsendable { absent: true }, now);
-    }
-
-    fn put_body(&mut self, log: &Arc<Log>, key: SlotKey, fixed: bool, body: Body, now: Instant) {
         debug_assert_eq!(log.channel.mode, Mode::State);
+        let body = payload.map_or(Body::Void, Body::Change);
         let message = Arc::new(Message::new(self.sequence(), log.channel.clone(), body));
         let mut view = log.view();
         if view.put(key, fixed, message, now) {

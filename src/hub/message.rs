@@ -61,11 +61,8 @@ pub struct Reason(pub &'static str);
 pub enum Body {
     /// A value changed, or something happened.
     Change(Payload),
-    /// The slot's value has no form that could be sent: nothing is sent, but what stood there before is void.
-    Unsendable {
-        /// The value is gone, and nothing says so to clients.
-        absent: bool,
-    },
+    /// The slot's value is gone, and nothing says so to clients: what stood there before is void.
+    Void,
     /// The channel may be behind its keys from here on.
     Stale {
         /// Why.
@@ -138,14 +135,13 @@ impl Message {
 
     /// Whether there is anything to send.
     pub fn is_sendable(&self) -> bool {
-        !matches!(self.body, Body::Unsendable { .. })
+        !matches!(self.body, Body::Void)
     }
 
     /// Whether the key behind it is there.
     pub fn is_present(&self) -> bool {
         match &self.body {
             Body::Change(payload) => !payload.absent,
-            Body::Unsendable { absent } => !absent,
             _ => false,
         }
     }

@@ -292,7 +292,7 @@ impl Client {
                 Body::Stale { reason, .. } => format!("stale {}", reason.0),
                 Body::Fresh { reason, .. } => format!("fresh {}", reason.0),
                 Body::Gap { reason, missed } => format!("gap {} {missed:?}", reason.0),
-                Body::Unsendable { .. } => "unsendable".into(),
+                Body::Void => "void".into(),
             });
         });
         self.after = watermark;

@@ -171,10 +171,7 @@ impl Mirror {
             source: slot.mapping.0,
             name: key.clone(),
         };
-        match payload {
-            None => self.appender.void(&log, name, slot.fixed, now.mono),
-            payload => self.appender.put(&log, name, slot.fixed, payload, now.mono),
-        }
+        self.appender.put(&log, name, slot.fixed, payload, now.mono);
         if let Some(recovery) = &mut self.recovery {
             recovery.differences += 1;
         }

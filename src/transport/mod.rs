@@ -102,7 +102,7 @@ fn encode(message: &Message, wire: Wire, rendition: Rendition, epoch: u64) -> Op
             };
             return Some(payload_frame(channel, payload, &bytes, id, wire));
         }
-        Body::Unsendable { .. } => return None,
+        Body::Void => return None,
         Body::Stale { reason, since } => Control::Stale {
             channel: name,
             reason: reason.0,

@@ -211,7 +211,7 @@ fn text_is_a_string_in_json_and_names_are_told() {
 #[test]
 fn what_cannot_be_sent_is_nothing_and_bare_payloads_know_no_control() {
     for wire in WIRES {
-        let message = message(None, Body::Unsendable { absent: false });
+        let message = message(None, Body::Void);
         assert!(encoded(&message, wire, Rendition::Live, EPOCH).is_empty());
     }
     let (reason, missed) = (Reason("lost"), Some(1));

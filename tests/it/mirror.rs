@@ -151,7 +151,7 @@ impl Mirror {
                 Body::Gap { reason, .. } => format!("gap {}", reason.0),
                 Body::Stale { reason, .. } => format!("stale {}", reason.0),
                 Body::Fresh { reason, .. } => format!("fresh {}", reason.0),
-                Body::Unsendable { .. } => "unsendable".to_owned(),
+                Body::Void => "void".to_owned(),
             });
         });
         told
