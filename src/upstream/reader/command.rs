@@ -97,30 +97,30 @@ pub(super) async fn send(
     guard: &str,
     time: Duration,
 ) -> Result<Vec<Result<Value, ReadError>>, ReadError> {
+    // fred's futures take 5 KB each, and whatever is made of them copies them as often as it is moved: hence the boxes.
     let count = commands.len();
     let pipeline = client.pipeline();
     for command in commands {
-        command
-            .queue(&pipeline)
+        Box::pin(command.queue(&pipeline))
             .await
             .map_err(|error| ReadError::from_fred(&error))?;
     }
-    let replies = async {
+    let replies = Box::pin(async {
         let replies = pipeline.try_all::<Value>().await;
         // A reply was lost if the last command seems to be answered by what belongs to the guard.
         match replies.last() {
             Some(reply) if answers(reply, guard) => Err(ReadError::out_of_step()),
             _ => Ok(replies),
         }
-    };
-    let guarded = async {
+    });
+    let guarded = Box::pin(async {
         let answer = client.custom::<Value, _>(raw("PING"), vec![guard]).await;
         match answer {
             answer if answers(&answer, guard) => Ok(()),
             Ok(_) => Err(ReadError::out_of_step()),
             Err(error) => Err(ReadError::from_fred(&error)),
         }
-    };
+    });
     // Both are sent before either is waited for, in this order.
     let both = async { try_join!(biased; replies, guarded) };
     let (replies, ()) = timeout(time, both).await.map_err(|_| ReadError::timeout(time))??;
