@@ -31,6 +31,8 @@ pub(super) struct Job<'a> {
 /// What is asked next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
+    /// Expiry and text of what was a string before: where there is a text, the type need not be asked.
+    Text,
     /// Type and expiry, and with them what fits the guessed type: the size, or for a string at once its text.
     Look(Kind),
     /// The value, whose type and size are known.
@@ -51,7 +53,10 @@ type Replies = std::vec::IntoIter<Result<Reply, ReadError>>;
 
 impl<'a> Job<'a> {
     pub fn new(request: ReadRequest, no_lists: Option<&'a ReadError>) -> Job<'a> {
-        let step = Step::Look(request.likely.unwrap_or(Kind::String));
+        let step = match request.likely {
+            Some(Kind::String) => Step::Text,
+            likely => Step::Look(likely.unwrap_or(Kind::String)),
+        };
         Job {
             request,
             no_lists,
@@ -64,11 +69,13 @@ impl<'a> Job<'a> {
     pub fn commands(&self) -> Vec<Command> {
         let key = || self.request.key.clone();
         let of = |verb| Command::Of(verb, key());
+        // One byte more than allowed tells whether there are more.
+        let text = || Command::Start(key(), self.request.max_value);
         match self.step {
+            Step::Text => vec![of(Verb::Pttl), text()],
             Step::Look(kind) => {
                 let look = match kind {
-                    // One byte more than allowed tells whether there are more.
-                    Kind::String => Command::Start(key(), self.request.max_value),
+                    Kind::String => text(),
                     Kind::Hash => of(Verb::HLen),
                     Kind::List => of(Verb::LLen),
                     Kind::Set => of(Verb::SCard),
@@ -103,6 +110,7 @@ impl<'a> Job<'a> {
     pub fn take(&mut self, replies: Vec<Result<Reply, ReadError>>) -> Option<Result<Reading, ReadError>> {
         let replies = replies.into_iter();
         let taken = match self.step {
+            Step::Text => self.text(replies),
             Step::Look(kind) => self.look(kind, replies),
             Step::Whole(kind, ttl) => self.whole(kind, ttl, replies),
             Step::Length(ttl) => self.length(ttl, replies),
@@ -129,13 +137,27 @@ impl<'a> Job<'a> {
         }
     }
 
+    fn text(&self, mut replies: Replies) -> Result<Taken, ReadError> {
+        let ttl = expiry(&next(&mut replies)?)?;
+        match next(&mut replies) {
+            Err(error) if error.is_wrong_type() => Ok(Taken::Next(Step::Look(Kind::String))),
+            text => self.judge(command::bytes(text?)?, ttl, Step::Look(Kind::String)),
+        }
+    }
+
+    /// The start of a string; `empty` is the step that finds out why there is none.
+    fn judge(&self, text: Bytes, ttl: Option<Duration>, empty: Step) -> Result<Taken, ReadError> {
+        Ok(match text.len() as u64 {
+            // An absent key looks the same to GETRANGE.
+            0 => Taken::Next(empty),
+            length if length > self.request.max_value => Taken::Next(Step::Length(ttl)),
+            _ => Taken::Done(Value::String(text), ttl),
+        })
+    }
+
     fn look(&self, guess: Kind, mut replies: Replies) -> Result<Taken, ReadError> {
         let kind = command::bytes(next(&mut replies)?)?;
-        let ttl = match command::integer(&next(&mut replies)?)? {
-            ttl @ 0.. => Some(Duration::from_millis(ttl.unsigned_abs())),
-            // -1: none; -2: no key.
-            _ => None,
-        };
+        let ttl = expiry(&next(&mut replies)?)?;
         let kind = match &kind[..] {
             b"none" => return Ok(Taken::Done(Value::Absent, None)),
             b"string" => Kind::String,
@@ -164,13 +186,7 @@ impl<'a> Job<'a> {
             looked => looked?,
         };
         if kind == Kind::String {
-            let text = command::bytes(looked)?;
-            return Ok(match text.len() as u64 {
-                // An absent key looks the same to GETRANGE.
-                0 => Taken::Next(Step::Whole(kind, ttl)),
-                length if length > self.request.max_value => Taken::Next(Step::Length(ttl)),
-                _ => Taken::Done(Value::String(text), ttl),
-            });
+            return self.judge(command::bytes(looked)?, ttl, Step::Whole(kind, ttl));
         }
         let elements = command::integer(&looked)?.unsigned_abs();
         let all = kind != Kind::Hash || self.request.fields.is_none();
@@ -261,6 +277,15 @@ fn smallest(kind: Kind) -> u64 {
         // `0-1`, a field and a value.
         Kind::Stream => 5,
     }
+}
+
+/// What PTTL says.
+fn expiry(reply: &Reply) -> Result<Option<Duration>, ReadError> {
+    Ok(match command::integer(reply)? {
+        ttl @ 0.. => Some(Duration::from_millis(ttl.unsigned_abs())),
+        // -1: none; -2: no key.
+        _ => None,
+    })
 }
 
 fn next(replies: &mut Replies) -> Result<Reply, ReadError> {
