@@ -69,29 +69,8 @@ impl Compiler<'_> {
         default: Duration,
         bounds: &Bounds<Duration>,
     ) -> Duration {
-        let Some(written) = written else { return default };
-        let value = match units::duration(&written.value) {
-            Ok(value) => value,
-            Err(error) => {
-                self.unit(name.option, "duration", written, error);
-                return default;
-            }
-        };
-        if !bounds.range.contains(&value) {
-            let show = |value: &Duration| units::show_duration(*value);
-            self.outside(
-                name.option,
-                written,
-                show(bounds.range.start()),
-                show(bounds.range.end()),
-                bounds.why,
-            );
-            return default;
-        }
-        if value != default {
-            self.note(name, written, format!("\"{}\"", units::show_duration(value)));
-        }
-        value
+        let show = |value: &Duration| units::show_duration(*value);
+        self.quantity(name, "duration", written, default, bounds, units::duration, show)
     }
 
     pub(crate) fn size(
@@ -101,27 +80,40 @@ impl Compiler<'_> {
         default: u64,
         bounds: &Bounds<u64>,
     ) -> u64 {
+        let show = |value: &u64| units::show_size(*value);
+        self.quantity(name, "size", written, default, bounds, units::size, show)
+    }
+
+    /// A number with its unit, within its bounds; what is wrong is told and counts as the default.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what tells a duration from a size is all of it"
+    )]
+    fn quantity<V: PartialOrd>(
+        &mut self,
+        name: Name,
+        unit: &str,
+        written: Option<&Written<String>>,
+        default: V,
+        bounds: &Bounds<V>,
+        parse: impl Fn(&str) -> Result<V, units::UnitError>,
+        show: impl Fn(&V) -> String,
+    ) -> V {
         let Some(written) = written else { return default };
-        let value = match units::size(&written.value) {
+        let value = match parse(&written.value) {
             Ok(value) => value,
             Err(error) => {
-                self.unit(name.option, "size", written, error);
+                self.unit(name.option, unit, written, error);
                 return default;
             }
         };
         if !bounds.range.contains(&value) {
-            let show = |value: &u64| units::show_size(*value);
-            self.outside(
-                name.option,
-                written,
-                show(bounds.range.start()),
-                show(bounds.range.end()),
-                bounds.why,
-            );
+            let (least, most) = (show(bounds.range.start()), show(bounds.range.end()));
+            self.outside(name.option, written, least, most, bounds.why);
             return default;
         }
         if value != default {
-            self.note(name, written, format!("\"{}\"", units::show_size(value)));
+            self.note(name, written, format!("\"{}\"", show(&value)));
         }
         value
     }
