@@ -11,6 +11,8 @@ mod harness;
 mod burden;
 /// The commands: what they print and how they end.
 mod cli;
+/// Faults of the connections to the server.
+mod connection_faults;
 /// What a client gets for each kind of value, payload and mapping.
 mod delivery;
 /// Events mode: what happened, in order, and never a silent hole.
@@ -27,6 +29,8 @@ mod many;
 mod mirror;
 /// Patterns without captures mean what the server means by them.
 mod patterns;
+/// The proxy that the tests of faults use.
+mod proxy;
 /// The README, typed as it says.
 mod readme;
 /// Coming back with a cursor.

@@ -3,6 +3,7 @@
 mod client;
 mod eventually;
 pub mod http;
+mod proxy;
 mod relay;
 mod resp;
 mod server;
@@ -11,8 +12,9 @@ mod ws;
 
 pub use client::{Client, End, Event, Memory, Message, names};
 pub use eventually::{PATIENCE, eventually};
+pub use proxy::{BOTH, Cut, Drip, FEED, Place, Proxy, READER, Side};
 pub use relay::{PROGRAM, Relay, mapping};
-pub use resp::Reply;
+pub use resp::{Reply, Resp};
 pub use server::{Data, Server};
 pub use sse::{Sse, target};
 pub use ws::{PROTOCOL, Ws};

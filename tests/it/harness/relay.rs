@@ -50,13 +50,19 @@ impl Relay {
     /// Like [`start`](Relay::start), with further lines for the table `[server]`.
     #[track_caller]
     pub fn with(server: &Server, options: &str, mappings: &str) -> Relay {
+        Relay::at(&server.url(), options, mappings)
+    }
+
+    /// Like [`with`](Relay::with), for whatever answers at `url`, as a [`Proxy`](super::Proxy).
+    #[track_caller]
+    pub fn at(url: &str, options: &str, mappings: &str) -> Relay {
         let dir = tempfile::Builder::new()
             .prefix("keyrelay-relay-")
             .tempdir()
             .expect("a temporary directory");
         let config = Config {
             server: options.to_owned(),
-            upstream: format!("url = \"{}\"", server.url()),
+            upstream: format!("url = \"{url}\""),
             mappings: mappings.to_owned(),
         };
         let mut relay = Relay {
