@@ -38,6 +38,7 @@ pub fn run(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Sign
 }
 
 async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+    crate::switches::check().map_err(anyhow::Error::msg)?;
     let signals = Signals::catch().context("cannot catch signals")?;
     started();
     let upstream = config.upstream;

@@ -24,6 +24,7 @@
 //! * `process`: signals and logging
 //! * `cli`: the commands
 //! * `app`: builds everything from a config and runs until drained
+//! * [`switches`]: what tests may put out of order
 
 pub mod app;
 pub mod cli;
@@ -38,5 +39,6 @@ pub mod process;
 pub mod relay;
 pub mod server;
 pub mod session;
+pub mod switches;
 pub mod transport;
 pub mod upstream;

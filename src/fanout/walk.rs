@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::hub::{Body, Message};
 use crate::session::Ending;
+use crate::switches::{self, Switch};
 
 use super::codec;
 use super::conn::{Phase, Sent};
@@ -81,7 +82,12 @@ impl Core {
                 });
                 continue;
             }
-            view.since(walked, watermark, |message| {
+            let upto = if switches::off(Switch::Watermark) {
+                u64::MAX
+            } else {
+                watermark
+            };
+            view.since(walked, upto, |message| {
                 entries.push(Entry {
                     log: log.id,
                     news: News::Message(message.clone()),
@@ -98,7 +104,9 @@ impl Core {
             self.books.walked = watermark;
             return false;
         }
-        entries.sort_by_key(|entry| entry.news.sequence());
+        if !switches::off(Switch::LowestFirst) {
+            entries.sort_by_key(|entry| entry.news.sequence());
+        }
         self.turn = Some(Turn {
             watermark,
             entries,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::channel::{Channel, Mode};
 use super::message::{Body, Message};
+use crate::switches::{self, Switch};
 
 /// A deletion is kept this long for those who come back with a cursor, unless there are too many ([`Trim`]).
 pub const TOMBSTONE_AGE: Duration = Duration::from_secs(5 * 60);
@@ -141,6 +142,9 @@ impl Log {
 impl LogView {
     /// From here on the log misses nothing; `u64::MAX` before it was activated.
     pub fn complete_from(&self) -> u64 {
+        if switches::off(Switch::CompleteFrom) {
+            return 0;
+        }
         self.complete_from
     }
 

@@ -17,6 +17,7 @@ use super::scan::Scans;
 use super::timers::{Timer, Timers};
 use crate::hub::{Appender, Name};
 use crate::mapping::{MappingId, Scratch};
+use crate::switches::{self, Switch};
 
 /// All that is known of the keys behind active channels. It does no I/O: it is told what came and asked what to do, with
 /// the time as an argument.
@@ -202,7 +203,7 @@ impl Mirror {
     pub(super) fn dirty(&mut self, key: &Bytes, urgent: bool, now: Now) {
         let Some(entry) = self.keys.get_mut(key) else { return };
         match &mut entry.state {
-            State::Reading { again, .. } => *again = true,
+            State::Reading { again, .. } => *again = !switches::off(Switch::ReadAgain),
             State::Waiting | State::Queued { urgent: true } => {}
             State::Queued { urgent: false } if !urgent => {}
             State::Clean | State::Deferred | State::Queued { urgent: false } => {

@@ -10,6 +10,7 @@ use super::entries::{Awaits, Now, State, Trouble, back_off};
 use super::mirror::Mirror;
 use super::refusal::{Scope, reason};
 use super::timers::{Timer, TimerId};
+use crate::switches::{self, Switch};
 use crate::upstream::reader::{ReadError, ReadRequest, Reading};
 
 /// Most keys of one batch: enough that a round trip costs a key next to nothing, few enough that the server is not kept
@@ -167,6 +168,9 @@ impl Mirror {
             return;
         }
         entry.state = State::Clean;
+        if switches::off(Switch::PutBack) {
+            return;
+        }
         entry.event = entry.event.take().or(entry.reading_event.take());
         let later = std::mem::replace(&mut entry.happenings, std::mem::take(&mut entry.reading));
         entry.happenings.extend(later);

@@ -5,6 +5,7 @@ use super::mirror::Mirror;
 use super::reads::PATIENCE;
 use super::timers::Timer;
 use crate::hub::Reason;
+use crate::switches::{self, Switch};
 
 /// There is no connection, or there was none.
 pub(super) const LOST: Reason = Reason("upstream-lost");
@@ -60,7 +61,7 @@ impl Mirror {
             for log in self.logs.values_mut() {
                 match &mut log.fifo {
                     Some(fifo) => fifo.lost |= log.filled,
-                    None => log.outdated = true,
+                    None => log.outdated |= !switches::off(Switch::Resync),
                 }
             }
         }

@@ -14,6 +14,7 @@ use crate::hub::{Payload, SlotKey};
 use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
 use crate::payload::{Change, Projected, Unsendable};
+use crate::switches::{self, Switch};
 use crate::upstream::reader::Reading;
 
 /// A deadline lies this far behind the moment that the server named, so that the key is gone when it is read.
@@ -200,7 +201,7 @@ pub(super) fn render(
 
 /// Sets the timer for when the key expires.
 fn arm(entry: &mut KeyEntry, key: &Bytes, ttl: Option<Duration>, timers: &mut Timers, now: Now) {
-    let Some(ttl) = ttl.filter(|_| !entry.uses.is_empty()) else {
+    let Some(ttl) = ttl.filter(|_| !entry.uses.is_empty() && !switches::off(Switch::Deadlines)) else {
         entry.deadline = None;
         entry.overdue = 0;
         if let Some(timer) = entry.armed.take() {

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use crate::hub::{Body, Channel, Cursor, Found, Log, Message, Name, Payload, Subscription, set_of};
 
+use crate::switches::{self, Switch};
+
 pub use ending::Ending;
 use marks::Marks;
 use sweep::{Sweep, Swept};
@@ -89,13 +91,13 @@ impl Start {
     /// Judges the cursor that came with a list of channels of this [`set_of`]. `kept`: the client itself keeps cursor and
     /// list together (a browser that reconnects sends back the same URL), so the cursor need not name the set.
     pub fn judge(cursor: Option<&str>, epoch: u64, set: u64, kept: bool) -> Start {
-        match cursor.map(Cursor::parse) {
-            None => Start::New,
-            Some(Some(cursor)) if cursor.epoch == epoch && cursor.set.map_or(kept, |given| given == set) => {
-                Start::Resume(cursor.sequence)
-            }
-            Some(_) => Start::Unknown,
-        }
+        let Some(text) = cursor else { return Start::New };
+        let known = Cursor::parse(text).filter(|cursor| {
+            let process = cursor.epoch == epoch || switches::off(Switch::Epoch);
+            let list = cursor.set.map_or(kept, |given| given == set) || switches::off(Switch::Set);
+            process && list
+        });
+        known.map_or(Start::Unknown, |cursor| Start::Resume(cursor.sequence))
     }
 }
 
@@ -351,6 +353,11 @@ impl Session {
 
     /// The message with the lowest unsent sequence over all channels; `None` also when it had to fall behind.
     fn in_order(&mut self, watermark: u64) -> Option<Step> {
+        let watermark = if switches::off(Switch::Watermark) {
+            u64::MAX
+        } else {
+            watermark
+        };
         loop {
             let mut lowest: Option<(usize, Found)> = None;
             let mut lost = false;
@@ -363,6 +370,9 @@ impl Session {
                     .map_or(watermark, |(_, found)| found.message.sequence - 1);
                 if let Some(found) = view.next(self.cursor, upto) {
                     lowest = Some((at, found));
+                    if switches::off(Switch::LowestFirst) {
+                        break;
+                    }
                 }
             }
             if lost {

@@ -20,6 +20,7 @@ use super::{
     link::{Link, LinkError},
     wire::{self, Frame},
 };
+use crate::switches::{self, Switch};
 
 mod backoff;
 mod pulse;
@@ -261,6 +262,7 @@ impl Feed {
                         batch.push(KeyEvent { key, event: payload });
                     }
                 }
+                Frame::Flushed if switches::off(Switch::FlushSignal) => {}
                 Frame::Flushed => {
                     tell(listener, &mut batch);
                     listener.flushed();
