@@ -224,6 +224,7 @@ mod annotated {
                     Section::Top => {
                         line.starts_with(&format!("{option} =")) || line.trim_matches(['[', ']']) == *option
                     }
+                    Section::Tls => line.starts_with("tls") && line.contains(&format!("{option} =")),
                     Section::Retain => line.starts_with("retain") && line.contains(&format!("{option} =")),
                     _ => line.split_once('=').is_some_and(|(name, _)| name.trim() == *option),
                 });
@@ -247,6 +248,7 @@ mod annotated {
             "username",
             "password",
             "password_file",
+            "tls",
             "on",
             "event_name",
             "fields",

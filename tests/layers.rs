@@ -10,7 +10,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pattern", &[]),
     ("keyspace", &[]),
     // The side of the keys.
-    ("upstream", &["keyspace", "pattern", "fred", "redis_protocol"]),
+    (
+        "upstream",
+        &[
+            "keyspace",
+            "pattern",
+            "fred",
+            "redis_protocol",
+            "rustls",
+            "tokio_rustls",
+        ],
+    ),
     ("mapping", &["pattern"]),
     ("payload", &["keyspace", "hub", "minijinja"]),
     (

@@ -50,7 +50,18 @@ pub(crate) struct Upstream {
     pub(crate) username: Option<Written<String>>,
     pub(crate) password: Option<Written<String>>,
     pub(crate) password_file: Option<Written<String>>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) notifications: Option<Written<String>>,
+}
+
+/// `tls = { … }`
+#[derive(Debug)]
+pub(crate) struct Tls {
+    pub(crate) at: At,
+    pub(crate) ca_file: Option<Written<String>>,
+    pub(crate) certificate_file: Option<Written<String>>,
+    pub(crate) key_file: Option<Written<String>>,
+    pub(crate) server_name: Option<Written<String>>,
 }
 
 /// `[[mapping]]`
@@ -198,6 +209,13 @@ fn upstream(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Upstream {
         username: table.text(reader, "username"),
         password: table.text(reader, "password"),
         password_file: table.text(reader, "password_file"),
+        tls: table.table(reader, "tls", Section::Tls).map(|tls| Tls {
+            at: tls.at,
+            ca_file: tls.text(reader, "ca_file"),
+            certificate_file: tls.text(reader, "certificate_file"),
+            key_file: tls.text(reader, "key_file"),
+            server_name: tls.text(reader, "server_name"),
+        }),
         notifications: table.text(reader, "notifications"),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `upstream`, `options`, `mapping` are its parts, `units` and `variables`
+//! * `compile`: what an option means (`server`, `upstream`, `tls`, `options`, `mapping` are its parts, `units` and `variables`
 //!   the small languages in its texts, `include` further files)
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
@@ -26,6 +26,7 @@ mod reader;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod upstream;
 mod url;

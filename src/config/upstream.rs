@@ -32,7 +32,10 @@ impl Compiler<'_> {
             "password_file",
             file.password_file.as_ref(),
         );
-        let mut url = self.url(file);
+        let url = self.url(file);
+        // What is said of TLS is not judged by a URL that was not understood.
+        let tls = url.as_ref().and_then(|url| self.tls(file.tls.as_ref(), url));
+        let mut url = url.unwrap_or_default();
         let password = match (&file.password, &file.password_file) {
             (Some(password), _) => {
                 self.note(name("password"), password, "(secret)");
@@ -76,6 +79,7 @@ impl Compiler<'_> {
         Upstream {
             endpoint: Endpoint {
                 address: url.address,
+                tls,
                 db: url.db,
                 username: url.username,
                 password: url.password,
@@ -100,13 +104,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn url(&mut self, file: &file::Upstream) -> Url {
+    fn url(&mut self, file: &file::Upstream) -> Option<Url> {
         match (&file.url, &file.url_file) {
             (Some(written), _) => self.url_of_file(file, written),
             (None, Some(path)) => self.url_of_secret(path),
             (None, None) => self.url_of_environment(),
         }
-        .unwrap_or_default()
     }
 
     fn url_of_file(&mut self, file: &file::Upstream, written: &Written<String>) -> Option<Url> {
@@ -151,7 +154,9 @@ impl Compiler<'_> {
     }
 
     fn url_of_environment(&mut self) -> Option<Url> {
-        let text = (self.environment)("REDIS_URL").filter(|text| !text.is_empty())?;
+        let Some(text) = (self.environment)("REDIS_URL").filter(|text| !text.is_empty()) else {
+            return Some(Url::default());
+        };
         match url::parse(&text) {
             Ok(url) => {
                 let from = From::Environment("REDIS_URL");

@@ -1,32 +1,80 @@
-//! The URL of a server: `redis://…` and `redis+unix://…`.
+//! The URL of a server: `redis://…`, `rediss://…` and `redis+unix://…`.
 
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use percent_encoding::percent_decode_str;
-
 use crate::upstream::Address;
+use parts::{database, decode, tcp, userinfo};
+
+mod parts;
 
 /// The port that servers take when nobody says otherwise.
 const PORT: u16 = 6379;
+
+/// What stands before `://`, and what it says.
+struct Scheme {
+    name: &'static str,
+    form: Form,
+    /// Whether the connection is encrypted.
+    tls: bool,
+}
+
+/// What follows a scheme.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// A host and its port.
+    Host,
+    /// The path of a Unix socket.
+    Socket,
+}
+
+const SCHEMES: [Scheme; 3] = [
+    Scheme {
+        name: "redis",
+        form: Form::Host,
+        tls: false,
+    },
+    Scheme {
+        name: "rediss",
+        form: Form::Host,
+        tls: true,
+    },
+    Scheme {
+        name: "redis+unix",
+        form: Form::Socket,
+        tls: false,
+    },
+];
+
 /// Schemes of later releases, and what they will mean.
-const PLANNED: [(&str, &str); 3] = [
-    ("rediss", "TLS to the server is planned for a later release"),
+const PLANNED: [(&str, &str); 2] = [
     (
         "redis-sentinel",
         "finding the primary through Sentinel is planned for a later release",
     ),
     ("redis-cluster", "following a cluster is planned for a later release"),
 ];
+
+/// Schemes that other programs take for what has another name here.
+const ALIASES: [(&str, &str); 5] = [
+    ("unix", "redis+unix"),
+    ("redis+socket", "redis+unix"),
+    ("redis-socket", "redis+unix"),
+    ("redis+ssl", "rediss"),
+    ("redis+tls", "rediss"),
+];
+
 /// What a URL looks like, for messages.
-const EXAMPLES: &str = "write url = \"redis://127.0.0.1:6379/0\", \"redis://:PASSWORD@host\" or \"redis+unix:///run/redis/redis.sock?db=0\"";
+const EXAMPLES: &str = "write url = \"redis://127.0.0.1:6379/0\", \"rediss://:PASSWORD@host\" for TLS, or \
+    \"redis+unix:///run/redis/redis.sock?db=0\"";
 
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Url {
     pub(crate) address: Address,
+    /// Whether the connection is encrypted.
+    pub(crate) tls: bool,
     pub(crate) db: u32,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<String>,
@@ -50,6 +98,7 @@ impl Default for Url {
                 host: "127.0.0.1".into(),
                 port: PORT,
             },
+            tls: false,
             db: 0,
             username: None,
             password: None,
@@ -60,10 +109,10 @@ impl Default for Url {
 impl fmt::Display for Url {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if matches!(self.address, Address::Unix(_)) {
-            "redis+unix://"
-        } else {
-            "redis://"
+        f.write_str(match (&self.address, self.tls) {
+            (Address::Unix(_), _) => "redis+unix://",
+            (Address::Tcp { .. }, false) => "redis://",
+            (Address::Tcp { .. }, true) => "rediss://",
         })?;
         if self.username.is_some() || self.password.is_some() {
             let password = if self.password.is_some() { ":(secret)" } else { "" };
@@ -76,50 +125,18 @@ impl fmt::Display for Url {
     }
 }
 
-/// Reads `redis://[user[:password]@]host[:port][/db]` or `redis+unix://[user[:password]@]/path[?db=N]`.
+/// Reads `redis[s]://[user[:password]@]host[:port][/db]` or `redis+unix://[user[:password]@]/path[?db=N]`.
 pub(crate) fn parse(text: &str) -> Result<Url, UrlError> {
-    let wrong = |at: Range<usize>, label: &str, instead: &str| UrlError {
-        at,
-        label: label.into(),
-        why: None,
-        instead: instead.into(),
-    };
     let Some(scheme_end) = text.find("://") else {
         let label = if text.is_empty() { "empty" } else { "no scheme" };
         // What might hold a password is not repeated.
         let meant = format!("redis://{text}");
         return Err(match parse(&meant) {
-            Ok(_) if !text.contains('@') => wrong(0..text.len(), label, &format!("write url = \"{meant}\"")),
+            Ok(_) if !text.contains('@') => wrong(0..text.len(), label, format!("write url = \"{meant}\"")),
             _ => wrong(0..text.len(), label, EXAMPLES),
         });
     };
-    let scheme = text[..scheme_end].to_ascii_lowercase();
-    let unix = match scheme.as_str() {
-        "redis" => false,
-        "redis+unix" => true,
-        "unix" | "redis+socket" | "redis-socket" => {
-            return Err(wrong(
-                0..scheme_end,
-                "not the scheme of a Unix socket here",
-                "write \"redis+unix:///path/to/socket?db=0\"",
-            ));
-        }
-        _ => {
-            let planned = PLANNED.iter().find(|(name, _)| *name == scheme);
-            let label = if planned.is_some() {
-                "not in this release"
-            } else {
-                "a scheme that keyrelay does not know"
-            };
-            let why = planned.map(|(_, what)| *what);
-            return Err(UrlError {
-                at: 0..scheme_end,
-                label: label.into(),
-                why,
-                instead: EXAMPLES.into(),
-            });
-        }
-    };
+    let scheme = scheme(text, scheme_end)?;
     let rest = scheme_end + 3;
     let authority_end = text[rest..].find(['/', '?', '#']).map_or(text.len(), |end| rest + end);
     // The last `@` before the path: what people put into a password unencoded is often an `@`.
@@ -131,226 +148,106 @@ pub(crate) fn parse(text: &str) -> Result<Url, UrlError> {
         Some(range) => userinfo(text, range)?,
         None => (None, None),
     };
-    if unix {
-        let (path, query) = match text[host..].split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&text[host..], None),
-        };
-        if !path.starts_with('/') || path.len() < 2 {
-            return Err(wrong(
-                host..host + path.len(),
-                "not the absolute path of a socket",
-                "write \"redis+unix:///run/redis/redis.sock\", with three slashes",
-            ));
-        }
-        let db = match query {
-            None => 0,
-            Some(query) => {
-                let at = host + path.len() + 1..text.len();
-                let number = query.strip_prefix("db=").ok_or_else(|| {
-                    wrong(
-                        at.clone(),
-                        "not a parameter that keyrelay knows",
-                        "write ?db=N, or nothing",
-                    )
-                })?;
-                database(number, at)?
-            }
-        };
-        let path = decode(text, host..host + path.len())?;
-        return Ok(Url {
-            address: Address::Unix(PathBuf::from(path)),
-            db,
-            username,
-            password,
-        });
-    }
-    let address = tcp(text, host..authority_end)?;
-    let db = match &text[authority_end..] {
-        "" | "/" => 0,
-        tail if tail.starts_with('/') => database(&tail[1..], authority_end + 1..text.len())?,
-        _ => {
-            return Err(wrong(
-                authority_end..text.len(),
-                "not a parameter that keyrelay knows",
-                "write redis://host:port/DB, and a `?` or `#` of a password as %3F or %23",
-            ));
-        }
+    let (address, db) = match scheme.form {
+        Form::Socket => socket(text, host)?,
+        Form::Host => (
+            tcp(text, host..authority_end)?,
+            database_of_path(text, authority_end, scheme)?,
+        ),
     };
     Ok(Url {
         address,
+        tls: scheme.tls,
         db,
         username,
         password,
     })
 }
 
-fn tcp(text: &str, range: Range<usize>) -> Result<Address, UrlError> {
-    let wrong = |at: Range<usize>, label: &str, instead: &str| {
-        Err(UrlError {
-            at,
-            label: label.into(),
-            why: None,
-            instead: instead.into(),
-        })
-    };
-    let written = &text[range.clone()];
-    let (host, port) = match written.rsplit_once(':') {
-        Some((host, port)) if !written.ends_with(']') => (host, Some(port)),
-        _ => (written, None),
-    };
-    let port = match port {
-        None => PORT,
-        Some(port) => match port.parse::<u16>() {
-            Ok(port) if port > 0 => port,
-            _ => {
-                let at = range.end - port.len()..range.end;
-                return wrong(
-                    at,
-                    "the port is not a number from 1 to 65535",
-                    "write the port as in redis://host:6379, and a `/` in a password as %2F",
-                );
-            }
-        },
-    };
-    let at = range.start..range.start + host.len();
-    if host.is_empty() {
-        return wrong(range, "no host", EXAMPLES);
+/// The scheme that ends at `end`.
+fn scheme(text: &str, end: usize) -> Result<&'static Scheme, UrlError> {
+    let written = text[..end].to_ascii_lowercase();
+    let find = |name: &str| SCHEMES.iter().find(|scheme| scheme.name == name);
+    if let Some(scheme) = find(&written) {
+        return Ok(scheme);
     }
-    if let Some(inner) = host.strip_prefix('[') {
-        return match inner
-            .strip_suffix(']')
-            .filter(|inner| inner.parse::<Ipv6Addr>().is_ok())
-        {
-            Some(inner) => Ok(Address::Tcp {
-                host: inner.into(),
-                port,
-            }),
-            None => wrong(at, "not an IPv6 address", "write redis://[::1]:6379"),
-        };
+    if let Some((_, name)) = ALIASES.iter().find(|(alias, _)| *alias == written) {
+        return Err(wrong(
+            0..end,
+            "not what this is called here",
+            match find(name).map(|scheme| scheme.form) {
+                Some(Form::Socket) => format!("write \"{name}:///path/to/socket?db=0\""),
+                _ => format!("write \"{name}://host:6379/0\""),
+            },
+        ));
     }
-    if host.contains(':') {
-        return wrong(at, "an IPv6 address without brackets", "write redis://[::1]:6379");
+    if let Some((_, what)) = PLANNED.iter().find(|(name, _)| *name == written) {
+        return Err(UrlError {
+            why: Some(what),
+            ..wrong(0..end, "not in this release", EXAMPLES)
+        });
     }
-    if !host
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-    {
-        return wrong(at, "not the name of a host", "names hold letters, digits, `.` and `-`");
-    }
-    Ok(Address::Tcp {
-        host: host.into(),
-        port,
-    })
-}
-
-fn userinfo(text: &str, range: Range<usize>) -> Result<(Option<String>, Option<String>), UrlError> {
-    let (name, password) = match text[range.clone()].find(':') {
-        Some(colon) => (
-            range.start..range.start + colon,
-            Some(range.start + colon + 1..range.end),
-        ),
-        None => (range, None),
-    };
-    let name = decode(text, name)?;
-    let password = password.map(|password| decode(text, password)).transpose()?;
-    Ok((
-        (!name.is_empty()).then_some(name),
-        password.filter(|password| !password.is_empty()),
+    let known: Vec<String> = SCHEMES.iter().map(|scheme| format!("{}://", scheme.name)).collect();
+    let known = known.join(", ");
+    Err(wrong(
+        0..end,
+        format!("not one of the schemes that keyrelay knows: {known}"),
+        EXAMPLES,
     ))
 }
 
-fn decode(text: &str, range: Range<usize>) -> Result<String, UrlError> {
-    match percent_decode_str(&text[range.clone()]).decode_utf8() {
-        Ok(decoded) => Ok(decoded.into_owned()),
-        Err(_) => Err(UrlError {
-            at: range,
-            label: "not UTF-8 once decoded".into(),
-            why: None,
-            instead: "encode special characters as % and the two hexadecimal digits of each of their UTF-8 bytes"
-                .into(),
-        }),
+/// `/path[?db=N]`, from `start` on.
+fn socket(text: &str, start: usize) -> Result<(Address, u32), UrlError> {
+    let (path, query) = match text[start..].split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (&text[start..], None),
+    };
+    let end = start + path.len();
+    if !path.starts_with('/') || path.len() < 2 {
+        return Err(wrong(
+            start..end,
+            "not the absolute path of a socket",
+            "write \"redis+unix:///run/redis/redis.sock\", with three slashes",
+        ));
+    }
+    let db = match query {
+        None => 0,
+        Some(query) => {
+            let at = end + 1..text.len();
+            let number = query.strip_prefix("db=").ok_or_else(|| {
+                let label = "not a parameter that keyrelay knows";
+                wrong(at.clone(), label, "write ?db=N, or nothing")
+            })?;
+            database(number, at)?
+        }
+    };
+    Ok((Address::Unix(PathBuf::from(decode(text, start..end)?)), db))
+}
+
+/// `[/db]`, from `start` on, where the host has ended.
+fn database_of_path(text: &str, start: usize, scheme: &Scheme) -> Result<u32, UrlError> {
+    match &text[start..] {
+        "" | "/" => Ok(0),
+        tail if tail.starts_with('/') => database(&tail[1..], start + 1..text.len()),
+        _ => Err(wrong(
+            start..text.len(),
+            "not a parameter that keyrelay knows",
+            format!(
+                "write {}://host:port/DB, and a `?` or `#` of a password as %3F or %23",
+                scheme.name
+            ),
+        )),
     }
 }
 
-fn database(text: &str, at: Range<usize>) -> Result<u32, UrlError> {
-    text.parse().map_err(|_| UrlError {
+fn wrong(at: Range<usize>, label: impl Into<String>, instead: impl Into<String>) -> UrlError {
+    UrlError {
         at,
-        label: "not the number of a database".into(),
+        label: label.into(),
         why: None,
-        instead: "databases are numbered from 0: redis://host:6379/0".into(),
-    })
+        instead: instead.into(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tcp(host: &str, port: u16) -> Address {
-        Address::Tcp {
-            host: host.into(),
-            port,
-        }
-    }
-
-    #[test]
-    fn urls_are_understood() {
-        let url = parse("redis://127.0.0.1:6379/0").unwrap();
-        assert_eq!(
-            url,
-            Url {
-                address: tcp("127.0.0.1", 6379),
-                db: 0,
-                username: None,
-                password: None
-            }
-        );
-        let url = parse("redis://app:p%40ss@db.internal/3").unwrap();
-        assert_eq!(url.address, tcp("db.internal", 6379));
-        assert_eq!(
-            (url.username.as_deref(), url.password.as_deref(), url.db),
-            (Some("app"), Some("p@ss"), 3)
-        );
-        let url = parse("redis://:a@b@[::1]:7000").unwrap();
-        assert_eq!((url.address, url.password.as_deref()), (tcp("::1", 7000), Some("a@b")));
-        let url = parse("redis+unix:///run/redis/my%20redis.sock?db=2").unwrap();
-        assert_eq!(
-            (url.address, url.db),
-            (Address::Unix("/run/redis/my redis.sock".into()), 2)
-        );
-        assert_eq!(
-            parse("redis+unix://:secret@/run/r.sock").unwrap().password.as_deref(),
-            Some("secret")
-        );
-    }
-
-    #[test]
-    fn mistakes_are_pointed_at() {
-        for (text, at) in [
-            ("127.0.0.1:6379", "127.0.0.1:6379"),
-            ("http://host", "http"),
-            ("rediss://host", "rediss"),
-            ("redis://", ""),
-            ("redis://host:99999", "99999"),
-            ("redis://host:0", "0"),
-            ("redis://::1:6379", "::1"),
-            ("redis://[::1:6379", "[::1"),
-            ("redis://a b/0", "a b"),
-            ("redis://host/one", "one"),
-            ("redis://host?db=1", "?db=1"),
-            ("redis+unix://run/redis.sock", "run/redis.sock"),
-            ("redis+unix:///r.sock?database=1", "database=1"),
-            ("redis://:%ff@host", "%ff"),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert_eq!(&text[error.at.clone()], at, "{error:?}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let url = parse("redis://app:hush@host:1/2").unwrap();
-        assert_eq!(url.to_string(), "redis://app:(secret)@host:1/2");
-        assert_eq!(parse(&Url::default().to_string()), Ok(Url::default()));
-    }
-}
+mod tests;

@@ -17,11 +17,13 @@ pub enum Section {
     Mapping,
     /// `retain = { … }` of a mapping or of the defaults
     Retain,
+    /// `tls = { … }` of `[upstream]`
+    Tls,
 }
 
 impl Section {
     /// All sections, in the order of the documented file.
-    pub const ALL: [Section; 7] = [
+    pub const ALL: [Section; 8] = [
         Section::Top,
         Section::Server,
         Section::Log,
@@ -29,6 +31,7 @@ impl Section {
         Section::Defaults,
         Section::Mapping,
         Section::Retain,
+        Section::Tls,
     ];
 
     /// How the section is written in a sentence.
@@ -41,6 +44,7 @@ impl Section {
             Section::Defaults => "`[defaults]`",
             Section::Mapping => "`[[mapping]]`",
             Section::Retain => "`retain`",
+            Section::Tls => "`tls` of `[upstream]`",
         }
     }
 
@@ -64,12 +68,14 @@ impl Section {
                 "username",
                 "password",
                 "password_file",
+                "tls",
                 "notifications",
             ],
             // All options of a mapping but the three that only one mapping can have.
             Section::Defaults => MAPPING.split_at(3).1,
             Section::Mapping => &MAPPING,
             Section::Retain => &["messages", "bytes", "age"],
+            Section::Tls => &["ca_file", "certificate_file", "key_file", "server_name"],
         }
     }
 
@@ -96,7 +102,6 @@ impl Section {
                     "verify",
                     "the slow background read that repairs what nothing else noticed",
                 ),
-                ("tls", "TLS to the server"),
             ],
             Section::Defaults | Section::Mapping => &[
                 ("subscribe", "mapping a Pub/Sub channel in place of keys"),
@@ -106,7 +111,7 @@ impl Section {
                     "the slow background read that repairs what nothing else noticed",
                 ),
             ],
-            Section::Log | Section::Retain => &[],
+            Section::Log | Section::Retain | Section::Tls => &[],
         }
     }
 
@@ -157,6 +162,9 @@ pub(crate) fn example(option: &str) -> &'static str {
         "url_file" | "password_file" => "\"/run/secrets/redis\"",
         "username" => "\"keyrelay\"",
         "password" => "\"${REDIS_PASSWORD}\"",
+        "tls" => "{ ca_file = \"/etc/keyrelay/ca.pem\" }",
+        "ca_file" | "certificate_file" | "key_file" => "\"/etc/keyrelay/tls.pem\"",
+        "server_name" => "\"redis.internal\"",
         "notifications" => "\"ensure\"",
         "level" => "\"info\"",
         "key" | "channel" => "\"cart:{user}\"",

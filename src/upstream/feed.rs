@@ -18,6 +18,7 @@ use super::{
     Endpoint, Subscriptions,
     info::ServerInfo,
     link::{Link, LinkError},
+    tls,
     wire::{self, Frame},
 };
 use crate::switches::{self, Switch};
@@ -94,9 +95,23 @@ pub enum LostReason {
         /// The system's words.
         why: String,
     },
+    /// The two sides do not trust each other, or only one of them speaks TLS.
+    #[error("no trusted connection to {address}: {why}")]
+    Tls {
+        /// Where.
+        address: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// The server closed the connection: it stopped, we were too slow for it, or somebody told it to.
     #[error("the server closed the connection")]
     Closed,
+    /// The server closed the connection without a word: it goes down, or what answers there is no such server.
+    #[error(
+        "the server closed the connection without a word; if this is its TLS port, {}",
+        tls::TLS_PORT
+    )]
+    Dumb,
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -159,7 +174,7 @@ impl LostReason {
     fn needs_help(&self) -> bool {
         matches!(
             self,
-            LostReason::Login(_) | LostReason::Rights(_) | LostReason::Notifications(_)
+            LostReason::Tls { .. } | LostReason::Login(_) | LostReason::Rights(_) | LostReason::Notifications(_)
         )
     }
 }

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Address,
+    Address, Endpoint, tls,
     wire::{self, Frame, WireError},
 };
 
@@ -42,6 +42,10 @@ pub(super) struct Link {
     socket: Box<dyn Socket>,
     /// What was read and not yet parsed; begins with a frame.
     buffer: BytesMut,
+    /// Whether a whole frame ever came.
+    answered: bool,
+    /// Whether a server that wants TLS would be spoken to in vain.
+    plain_tcp: bool,
 }
 
 /// Why a connection cannot be used further, or a command failed on it.
@@ -53,9 +57,15 @@ pub(super) enum LinkError {
     /// The server closed the connection.
     #[error("the server closed the connection")]
     Closed,
+    /// The server closed the connection without having said anything, though it was not silent for long.
+    #[error("the server closed the connection before it said anything")]
+    Dumb,
     /// The connection broke.
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// There is no trust between the two sides, or one of them does not speak TLS; says what to do.
+    #[error("{0}")]
+    Tls(String),
     /// Nothing came while an answer was awaited.
     #[error("the server has not said anything for {0:?}")]
     Silent(Duration),
@@ -85,11 +95,29 @@ enum Answer {
     Push(OwnedFrame),
 }
 
+impl From<io::Error> for LinkError {
+    fn from(error: io::Error) -> LinkError {
+        match tls::meaning(&error) {
+            Some(meaning) => LinkError::Tls(meaning),
+            None => LinkError::Io(error),
+        }
+    }
+}
+
 impl Link {
     /// Connects to the first address that accepts; a name is resolved each time.
-    pub async fn connect(address: &Address) -> Result<Link, LinkError> {
-        let socket: Box<dyn Socket> = match address {
-            Address::Tcp { host, port } => Box::new(connect_tcp(host, *port).await?),
+    pub async fn connect(endpoint: &Endpoint) -> Result<Link, LinkError> {
+        let socket: Box<dyn Socket> = match &endpoint.address {
+            Address::Tcp { host, port } => {
+                let stream = connect_tcp(host, *port).await?;
+                match &endpoint.tls {
+                    None => Box::new(stream),
+                    Some(tls) => match timeout(CONNECT_TIMEOUT, tls.connect(stream, host)).await {
+                        Ok(connected) => Box::new(connected.map_err(LinkError::Tls)?),
+                        Err(_) => return Err(LinkError::Tls(tls::unanswered(CONNECT_TIMEOUT))),
+                    },
+                }
+            }
             Address::Unix(path) => match timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
                 Ok(Ok(stream)) => Box::new(stream),
                 Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
@@ -99,6 +127,8 @@ impl Link {
         Ok(Link {
             socket,
             buffer: BytesMut::with_capacity(READ_SIZE),
+            answered: false,
+            plain_tcp: endpoint.tls.is_none() && matches!(endpoint.address, Address::Tcp { .. }),
         })
     }
 
@@ -110,7 +140,33 @@ impl Link {
             bytes.extend_from_slice(word);
             bytes.extend_from_slice(b"\r\n");
         }
-        Ok(self.socket.write_all(&bytes).await?)
+        let sent = async {
+            self.socket.write_all(&bytes).await?;
+            // TLS keeps back what the socket did not take.
+            self.socket.flush().await
+        };
+        match sent.await {
+            Ok(()) => Ok(()),
+            // A server that went away may have said why.
+            Err(error) => match timeout(ANSWER_TIMEOUT, self.socket.read_buf(&mut self.buffer)).await {
+                Ok(Err(why)) => Err(self.of_the_first_words(why.into())),
+                _ => Err(self.of_the_first_words(error.into())),
+            },
+        }
+    }
+
+    /// What an error means where nothing was heard before it.
+    fn of_the_first_words(&self, error: LinkError) -> LinkError {
+        match error {
+            LinkError::Closed => {}
+            LinkError::Io(ref error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {}
+            error => return error,
+        }
+        match self.answered || !self.plain_tcp {
+            true => error,
+            false => LinkError::Dumb,
+        }
     }
 
     /// Sends a command and waits for its reply; pushes before it are dropped.
@@ -139,7 +195,14 @@ impl Link {
     /// Waits for the next frame; None for one that says something about keys.
     async fn next(&mut self) -> Result<Option<Answer>, LinkError> {
         loop {
+            if self.wants_tls() {
+                return Err(LinkError::Tls(format!(
+                    "the server speaks TLS at this port: {}",
+                    tls::TLS_PORT
+                )));
+            }
             if let Some((frame, length)) = wire::parse(&self.buffer)? {
+                self.answered = true;
                 let answer = match frame {
                     Frame::Reply(OwnedFrame::SimpleError { data, .. }) => Some(Answer::Reply(Err(data))),
                     Frame::Reply(OwnedFrame::BlobError { data, .. }) => {
@@ -152,9 +215,11 @@ impl Link {
                 self.consume(length);
                 return Ok(answer);
             }
-            timeout(ANSWER_TIMEOUT, self.read())
-                .await
-                .map_err(|_| LinkError::Silent(ANSWER_TIMEOUT))??;
+            match timeout(ANSWER_TIMEOUT, self.read()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(self.of_the_first_words(error)),
+                Err(_) => return Err(LinkError::Silent(ANSWER_TIMEOUT)),
+            }
         }
     }
 
@@ -165,6 +230,12 @@ impl Link {
             0 => Err(LinkError::Closed),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the first that came is an alert of TLS: what its servers answer those who do not begin with it.
+    fn wants_tls(&self) -> bool {
+        const ALERT: u8 = 0x15;
+        self.plain_tcp && !self.answered && self.buffer.first() == Some(&ALERT)
     }
 
     /// What was read and not consumed.

@@ -3,6 +3,7 @@
 //! * `feed`: hears key events and the flush signal, in order, and turns every way of losing events into a gap
 //! * `reader`: reads values and scans keys
 //! * `plan`: what to subscribe to
+//! * `tls`: what makes a connection trusted
 //! * `link`: a connection that sends commands and takes replies and pushes apart
 //! * `wire`: the bytes of those
 //! * `info`: the server's own account of itself
@@ -14,16 +15,20 @@ mod info;
 mod link;
 pub mod plan;
 pub mod reader;
+pub mod tls;
 pub mod wire;
 
 pub use info::{Info, ServerInfo};
 pub use plan::Subscriptions;
+pub use tls::Tls;
 
 /// One server and one database of it, and who connects.
 #[derive(Clone)]
 pub struct Endpoint {
     /// Where the server listens.
     pub address: Address,
+    /// How the connection is encrypted; None is not at all, as it always is over a Unix socket.
+    pub tls: Option<Tls>,
     /// Number of the database, 0 being the first.
     pub db: u32,
     /// User of the server's ACL; None is its `default` user.
@@ -53,6 +58,7 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
             .field("address", &self.address)
+            .field("tls", &self.tls)
             .field("db", &self.db)
             .field("username", &self.username)
             .field("client_name", &self.client_name)

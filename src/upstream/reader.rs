@@ -20,14 +20,18 @@ use fred::{
     interfaces::ClientLike,
     types::{
         ConnectHandle, RespVersion,
-        config::{Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, UnresponsiveConfig},
+        config::{
+            Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, TlsConnector,
+            UnresponsiveConfig,
+        },
     },
 };
+use rustls::ClientConfig;
 use tokio::{select, sync::Mutex, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::{command::Command, job::Job};
-use super::{Address, Endpoint, Info, info::ServerInfo};
+use super::{Address, Endpoint, Info, Tls, info::ServerInfo};
 use crate::keyspace::{Kind, Value};
 
 mod command;
@@ -126,8 +130,10 @@ impl Reader {
     /// Why there is no connection; trying again later may help.
     pub async fn connect(options: &Options) -> Result<Reader, ConnectError> {
         let endpoint = &options.endpoint;
-        let client = Client::new(config(endpoint), Some(performance()), Some(connection()), None);
         let refused = |error| ConnectError::new(&endpoint.address, error);
+        let tls = endpoint.tls.as_ref().map(Tls::load).transpose();
+        let tls = tls.map_err(|error| refused(ReadError::no_connection(error.to_string())))?;
+        let client = Client::new(config(endpoint, tls), Some(performance()), Some(connection()), None);
         let handle = client
             .init()
             .await
@@ -311,22 +317,28 @@ impl Drop for Reader {
     }
 }
 
-fn config(endpoint: &Endpoint) -> Config {
+fn config(endpoint: &Endpoint, tls: Option<Arc<ClientConfig>>) -> Config {
     Config {
+        tls: tls.map(|tls| TlsConnector::Rustls(tls.into()).into()),
         username: endpoint.username.clone(),
         password: endpoint.password.clone(),
         server: match &endpoint.address {
-            // fred puts host and port together, so an IPv6 address must have its brackets.
-            Address::Tcp { host, port } if host.contains(':') => ServerConfig::Centralized {
-                server: Server::new(format!("[{host}]"), *port),
-            },
             Address::Tcp { host, port } => ServerConfig::Centralized {
-                server: Server::new(host.as_str(), *port),
+                server: server(host, *port, endpoint.tls.as_ref()),
             },
             Address::Unix(path) => ServerConfig::Unix { path: path.clone() },
         },
         version: RespVersion::RESP3,
         ..Config::default()
+    }
+}
+
+fn server(host: &str, port: u16, tls: Option<&Tls>) -> Server {
+    // fred puts host and port together, so an IPv6 address must have its brackets; but a certificate has none.
+    let name = tls.map(|tls| tls.server_name.as_deref().unwrap_or(host).to_owned());
+    match host.contains(':') {
+        true => Server::new_with_tls(format!("[{host}]"), port, name),
+        false => Server::new_with_tls(host, port, name),
     }
 }
 

@@ -41,6 +41,8 @@ mod shutdown;
 mod slow_client;
 /// Snapshot, `ready`, then changes, with no hole between them.
 mod subscribe;
+/// TLS to the server: who is trusted, and what is said when nobody is.
+mod tls;
 /// The feed of key events and the reader of values, by themselves.
 mod upstream;
 /// The server goes away and comes back.

@@ -88,6 +88,7 @@ impl Mirror {
                 host: server.address().ip().to_string(),
                 port: server.address().port(),
             },
+            tls: None,
             db: 0,
             username: None,
             password: None,

@@ -24,7 +24,7 @@ const NAMES_PER_COMMAND: usize = 1000;
 pub(super) async fn start(options: &Options, wanted: &Subscriptions) -> Result<(Link, ServerInfo), End> {
     let endpoint = &options.endpoint;
     let lost = |error| End::Lost(reason(&endpoint.address, error));
-    let mut link = Link::connect(&endpoint.address).await.map_err(lost)?;
+    let mut link = Link::connect(endpoint).await.map_err(lost)?;
     log_in(&mut link, endpoint).await.map_err(lost)?;
     notifications(&mut link, options).await?;
     track_flushes(&mut link).await.map_err(lost)?;
@@ -47,7 +47,12 @@ pub(super) fn reason(address: &Address, error: LinkError) -> LostReason {
             address: address.to_string(),
             why,
         },
+        LinkError::Tls(why) => LostReason::Tls {
+            address: address.to_string(),
+            why,
+        },
         LinkError::Closed => LostReason::Closed,
+        LinkError::Dumb => LostReason::Dumb,
         LinkError::Io(error) => LostReason::Broken(error.to_string()),
         LinkError::Silent(time) => LostReason::Silent(time),
         LinkError::Wire(_) | LinkError::Unexpected(_) | LinkError::TooOld => LostReason::Protocol(error.to_string()),

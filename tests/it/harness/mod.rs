@@ -8,6 +8,7 @@ mod relay;
 mod resp;
 mod server;
 mod sse;
+mod tls;
 mod ws;
 
 pub use client::{Client, End, Event, Memory, Message, names};
@@ -17,4 +18,5 @@ pub use relay::{PROGRAM, Relay, mapping};
 pub use resp::{Reply, Resp};
 pub use server::{Data, Server};
 pub use sse::{Sse, target};
+pub use tls::{Authority, TlsServer};
 pub use ws::{PROTOCOL, Ws};

@@ -56,13 +56,19 @@ impl Relay {
     /// Like [`with`](Relay::with), for whatever answers at `url`, as a [`Proxy`](super::Proxy).
     #[track_caller]
     pub fn at(url: &str, options: &str, mappings: &str) -> Relay {
+        Relay::reaching(&format!("url = \"{url}\""), options, mappings)
+    }
+
+    /// Like [`with`](Relay::with), for the server that the lines of the table `[upstream]` name.
+    #[track_caller]
+    pub fn reaching(upstream: &str, options: &str, mappings: &str) -> Relay {
         let dir = tempfile::Builder::new()
             .prefix("keyrelay-relay-")
             .tempdir()
             .expect("a temporary directory");
         let config = Config {
             server: options.to_owned(),
-            upstream: format!("url = \"{url}\""),
+            upstream: upstream.to_owned(),
             mappings: mappings.to_owned(),
         };
         let mut relay = Relay {

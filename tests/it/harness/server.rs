@@ -25,6 +25,8 @@ pub struct Server {
     process: Option<Child>,
     port: u16,
     dir: TempDir,
+    /// Lines of its config beside those that every server here has.
+    config: String,
     connection: Mutex<Option<Resp>>,
 }
 
@@ -46,6 +48,15 @@ impl Server {
         server
     }
 
+    /// Starts a server without keys, with further lines of config.
+    #[track_caller]
+    pub fn with_config(lines: &str) -> Server {
+        let mut server = Server::away();
+        server.config = lines.to_owned();
+        server.restart(Data::Lost);
+        server
+    }
+
     /// Reserves an address at which no server runs yet; [`restart`](Server::restart) starts it.
     pub fn away() -> Server {
         let dir = tempfile::Builder::new()
@@ -56,6 +67,7 @@ impl Server {
             process: None,
             port: free_port(),
             dir,
+            config: String::new(),
             connection: Mutex::new(None),
         }
     }
@@ -131,11 +143,12 @@ impl Server {
     fn try_start(&mut self) -> bool {
         let dir = self.dir.path();
         let config = format!(
-            "port {}\nbind 127.0.0.1\nunixsocket {}\ndir {}\nlogfile {}\nsave \"\"\nappendonly no\ndaemonize no\n",
+            "port {}\nbind 127.0.0.1\nunixsocket {}\ndir {}\nlogfile {}\nsave \"\"\nappendonly no\ndaemonize no\n{}\n",
             self.port,
             self.socket().display(),
             dir.display(),
             dir.join("server.log").display(),
+            self.config,
         );
         std::fs::write(dir.join("server.conf"), config).expect("the directory can be written to");
         let process = Command::new(program())

@@ -13,6 +13,7 @@ fn endpoint(server: &Server) -> Endpoint {
             host: server.address().ip().to_string(),
             port: server.address().port(),
         },
+        tls: None,
         db: 0,
         username: None,
         password: None,

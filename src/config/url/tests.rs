@@ -1,0 +1,78 @@
+use super::*;
+
+fn tcp(host: &str, port: u16) -> Address {
+    Address::Tcp {
+        host: host.into(),
+        port,
+    }
+}
+
+#[test]
+fn urls_are_understood() {
+    let url = parse("redis://127.0.0.1:6379/0").unwrap();
+    assert_eq!(
+        url,
+        Url {
+            address: tcp("127.0.0.1", 6379),
+            tls: false,
+            db: 0,
+            username: None,
+            password: None
+        }
+    );
+    let url = parse("redis://app:p%40ss@db.internal/3").unwrap();
+    assert_eq!(url.address, tcp("db.internal", 6379));
+    assert_eq!(
+        (url.username.as_deref(), url.password.as_deref(), url.db),
+        (Some("app"), Some("p@ss"), 3)
+    );
+    let url = parse("redis://:a@b@[::1]:7000").unwrap();
+    assert_eq!((url.address, url.password.as_deref()), (tcp("::1", 7000), Some("a@b")));
+    let url = parse("rediss://cache.example.com/1").unwrap();
+    assert_eq!(
+        (url.address, url.tls, url.db),
+        (tcp("cache.example.com", 6379), true, 1)
+    );
+    let url = parse("redis+unix:///run/redis/my%20redis.sock?db=2").unwrap();
+    assert_eq!(
+        (url.address, url.db),
+        (Address::Unix("/run/redis/my redis.sock".into()), 2)
+    );
+    assert_eq!(
+        parse("redis+unix://:secret@/run/r.sock").unwrap().password.as_deref(),
+        Some("secret")
+    );
+}
+
+#[test]
+fn mistakes_are_pointed_at() {
+    for (text, at) in [
+        ("127.0.0.1:6379", "127.0.0.1:6379"),
+        ("http://host", "http"),
+        ("redis-sentinel://host", "redis-sentinel"),
+        ("redis+tls://host", "redis+tls"),
+        ("redis://", ""),
+        ("redis://host:99999", "99999"),
+        ("redis://host:0", "0"),
+        ("redis://::1:6379", "::1"),
+        ("redis://[::1:6379", "[::1"),
+        ("redis://a b/0", "a b"),
+        ("redis://host/one", "one"),
+        ("redis://host?db=1", "?db=1"),
+        ("redis+unix://run/redis.sock", "run/redis.sock"),
+        ("redis+unix:///r.sock?database=1", "database=1"),
+        ("redis://:%ff@host", "%ff"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert_eq!(&text[error.at.clone()], at, "{error:?}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let url = parse("redis://app:hush@host:1/2").unwrap();
+    assert_eq!(url.to_string(), "redis://app:(secret)@host:1/2");
+    let url = parse("rediss://:hush@host").unwrap();
+    assert_eq!(url.to_string(), "rediss://:(secret)@host:6379/0");
+    assert_eq!(parse(&Url::default().to_string()), Ok(Url::default()));
+}
