@@ -46,13 +46,9 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
         let patterns: Vec<_> = config.mappings.iter().map(|rule| &rule.pattern).collect();
         Subscriptions::plan(&patterns, upstream.endpoint.db)
     };
-    let reader = reader::Options {
-        endpoint: upstream.endpoint.clone(),
-        timeout: reader::TIMEOUT,
-    };
     let (catalog, intake, relay) = relay::new(relay::Options {
         rules: config.mappings,
-        reader,
+        timeout: reader::TIMEOUT,
     })
     .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
     let epoch = getrandom::u64().context("no random numbers to be had")?;

@@ -14,6 +14,7 @@ use crate::hub::{Log, Reason};
 use crate::keyspace::{EventName, Kind};
 use crate::mapping::{MappingId, Source};
 use crate::payload::Fingerprint;
+use crate::upstream::NodeId;
 
 /// Reads of one key are at least this far apart, whatever happens to it: no browser shows more.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(1);
@@ -174,17 +175,27 @@ pub(super) struct LogEntry {
     pub filled: bool,
     /// Uses that wait for a read.
     pub awaiting: usize,
-    pub scan: Scan,
+    /// The nodes that may have its keys.
+    pub parts: SmallVec<[Part; 1]>,
     /// Keys that could not be read for a while.
     pub failing: usize,
-    /// Events were lost, and reading again has not begun.
-    pub outdated: bool,
     /// It is being read again after a loss, and counted in the mirror's recovery.
     pub recovering: bool,
     /// What subscribers were told.
     pub stale: Option<Stale>,
     /// In events mode, the happenings that wait for their values.
     pub fifo: Option<Fifo>,
+}
+
+/// What a log waits for of one node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub node: NodeId,
+    /// Events were lost, and reading again has not begun.
+    pub outdated: bool,
+    /// In events mode: happenings were lost, and clients were not told yet.
+    pub lost: bool,
+    pub scan: Scan,
 }
 
 /// Whether a log waits for a scan.
@@ -214,7 +225,17 @@ impl LogEntry {
 
     /// Whether all that it waits for has come.
     pub fn is_whole(&self) -> bool {
-        !self.outdated && self.awaiting == 0 && self.scan == Scan::Done
+        let is_whole = |part: &Part| !part.outdated && part.scan == Scan::Done;
+        self.awaiting == 0 && self.parts.iter().all(is_whole)
+    }
+
+    /// What it waits for of this node, if that may have keys of it.
+    pub fn part(&self, node: NodeId) -> Option<&Part> {
+        self.parts.iter().find(|part| part.node == node)
+    }
+
+    pub fn part_mut(&mut self, node: NodeId) -> Option<&mut Part> {
+        self.parts.iter_mut().find(|part| part.node == node)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::hub::{Payload, Reason};
 use crate::keyspace::EventName;
 use crate::mapping::MappingId;
 use crate::payload::{Change, Projected};
+use crate::upstream::NodeId;
 
 /// One log's happenings from the first that waits for its value on.
 #[derive(Debug)]
@@ -23,8 +24,6 @@ pub(super) struct Fifo {
     first: u64,
     entries: VecDeque<Pending>,
     backlog: Arc<Backlog>,
-    /// Events were lost since the feed last began to hear.
-    pub lost: bool,
     /// The log is not fresh before the entry with this ticket is the first.
     until: u64,
 }
@@ -46,7 +45,6 @@ impl Fifo {
             first: 0,
             entries: VecDeque::new(),
             backlog,
-            lost: false,
             until: 0,
         }
     }
@@ -110,12 +108,12 @@ impl Mirror {
         self.drain(id, now.mono);
     }
 
-    /// The feed hears again: whoever reads a log that it did not hear for must know.
-    pub(super) fn tell_gaps(&mut self, reason: Reason, now: Now) {
+    /// The feed of the node hears again: whoever reads a log that it did not hear for must know.
+    pub(super) fn tell_gaps(&mut self, node: NodeId, reason: Reason, now: Now) {
         for id in self.ids() {
-            let fifo = self.logs.get_mut(&id).and_then(|log| log.fifo.as_mut());
-            if let Some(fifo) = fifo.filter(|fifo| fifo.lost) {
-                fifo.lost = false;
+            let Some(log) = self.logs.get_mut(&id) else { continue };
+            let lost = log.part_mut(node).is_some_and(|part| std::mem::take(&mut part.lost));
+            if let Some(fifo) = log.fifo.as_mut().filter(|_| lost) {
                 fifo.push(Pending::Gap { reason, missed: None });
                 self.drain(id, now.mono);
             }

@@ -9,11 +9,13 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::channels::Table;
+use super::node::Heard;
 use crate::hub::Name;
 use crate::keyspace::EventName;
 use crate::mapping::{MappingId, Scratch};
-use crate::upstream::ServerInfo;
 use crate::upstream::feed::{KeyEvent, Listener, LostReason};
+use crate::upstream::slots::Slots;
+use crate::upstream::{Endpoint, NodeId, ServerInfo};
 
 /// Most keys that wait to be taken by the relay's thread. It takes all of them many times a second, so this many wait
 /// only if it is stuck; at some 150 bytes each they are 150 MB, and reading everything again is cheaper than more.
@@ -45,7 +47,7 @@ impl Backlog {
         Arc::new(Backlog { waiting, limit })
     }
 
-    /// Whether one more may wait. Only the feed's thread adds, so nothing can come between look and deed.
+    /// Whether one more may wait. Only the feeds' thread adds, so nothing can come between look and deed.
     fn add(&self) -> bool {
         let room = self.waiting.load(Ordering::Relaxed) < self.limit;
         if room {
@@ -61,16 +63,18 @@ impl Backlog {
 }
 
 /// What has come that has an order.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Item {
     /// The feed hears this server's process; nothing is missed from here on.
-    Up { run_id: String },
+    Up(Heard),
     /// The feed may miss events from here on.
     Lost { why: String },
     /// Keys may have gone or come without events.
     Flushed,
     /// The server does not answer, or does again.
     Late(bool),
+    /// Which node has which slots from now on, whichever node the item is of.
+    Slots(Slots),
     /// Something happened to a key of an events channel.
     Happening {
         log: u64,
@@ -87,8 +91,8 @@ pub(super) enum Item {
 pub(super) struct Taken {
     /// Keys of state channels that may have changed, with the last event of each.
     pub keys: HashMap<Bytes, EventName>,
-    /// The rest, in order.
-    pub items: Vec<Item>,
+    /// The rest, in order, and of which node.
+    pub items: Vec<(NodeId, Item)>,
     /// There were more keys than may wait: all must be read again.
     pub overflowed: bool,
     /// Where in `items` the happenings missed of a log are being counted.
@@ -116,21 +120,21 @@ impl Taken {
         }
     }
 
-    fn happening(&mut self, log: u64, backlog: &Backlog, happening: impl FnOnce() -> Item) {
+    fn happening(&mut self, node: NodeId, log: u64, backlog: &Backlog, happening: impl FnOnce() -> Item) {
         if backlog.add() {
             self.missed.remove(&log);
-            self.items.push(happening());
+            self.items.push((node, happening()));
             return;
         }
         match self.missed.entry(log) {
             Entry::Occupied(at) => {
-                if let Some(Item::Missed { count, .. }) = self.items.get_mut(*at.get()) {
+                if let Some((_, Item::Missed { count, .. })) = self.items.get_mut(*at.get()) {
                     *count += 1;
                 }
             }
             Entry::Vacant(at) => {
                 at.insert(self.items.len());
-                self.items.push(Item::Missed { log, count: 1 });
+                self.items.push((node, Item::Missed { log, count: 1 }));
             }
         }
     }
@@ -169,9 +173,10 @@ impl Shared {
     }
 }
 
-/// The relay's ear at the feed.
+/// The relay's ear at the feed of one node.
 #[derive(Debug)]
 pub struct Intake {
+    node: NodeId,
     shared: Arc<Shared>,
     table: Arc<Table>,
     scratch: Scratch,
@@ -190,6 +195,7 @@ struct Hit {
 impl Intake {
     pub(super) fn new(shared: Arc<Shared>, table: Arc<Table>) -> Intake {
         Intake {
+            node: NodeId::FIRST,
             shared,
             table,
             scratch: Scratch::default(),
@@ -197,24 +203,38 @@ impl Intake {
         }
     }
 
+    /// An ear of the same relay at the feed of another node. All of them must be used on one thread.
+    pub fn of(&self, node: NodeId) -> Intake {
+        Intake {
+            node,
+            ..Intake::new(self.shared.clone(), self.table.clone())
+        }
+    }
+
+    /// Tells which node has which slots from now on. Keys of slots that are another node's now are read there again.
+    pub fn slots(&self, slots: Slots) {
+        self.tell(Item::Slots(slots));
+    }
+
     fn tell(&self, item: Item) {
         let mut taken = self.shared.taken();
         // What is missed later is counted behind this.
         taken.missed.clear();
-        taken.items.push(item);
+        taken.items.push((self.node, item));
         drop(taken);
         self.shared.notify.notify_one();
     }
 }
 
 impl Listener for Intake {
-    fn up(&mut self, server: &ServerInfo) {
+    fn up(&mut self, server: &ServerInfo, at: &Endpoint) {
         let run_id = server.run_id.clone();
-        self.tell(Item::Up { run_id });
+        self.tell(Item::Up(Heard { run_id, at: at.clone() }));
     }
 
     fn events(&mut self, batch: &[KeyEvent<'_>]) {
         let Intake {
+            node,
             shared,
             table,
             scratch,
@@ -256,7 +276,7 @@ impl Listener for Intake {
             let key = batch[at].key;
             match happening {
                 None => taken.key(key, &event),
-                Some((log, mapping, backlog)) => taken.happening(log, &backlog, || Item::Happening {
+                Some((log, mapping, backlog)) => taken.happening(*node, log, &backlog, || Item::Happening {
                     log,
                     mapping,
                     key: Bytes::copy_from_slice(key),

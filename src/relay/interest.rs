@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::entries::{Awaits, KeyEntry, LogEntry, Now, Scan, Stale, State};
+use super::entries::{Awaits, KeyEntry, LogEntry, Now, Part, Scan, Stale, State};
 use super::happenings::Fifo;
 use super::intake::{BACKLOG, Backlog, Interest};
 use super::mirror::Mirror;
@@ -14,6 +14,7 @@ use super::resync::{LATE, LOST};
 use super::timers::Timer;
 use crate::hub::{Log, Mode, Reason};
 use crate::mapping::KeySet;
+use crate::upstream::NodeId;
 
 /// How often a log's old messages are dropped although nothing happens in it.
 pub(super) const TRIM: Duration = Duration::from_secs(30);
@@ -55,6 +56,15 @@ impl Mirror {
         let sources = self.table.mappings.sources(&name);
         let state = fifo.is_none();
         self.by_name.insert(name, id);
+        let nodes = self.nodes.owners().of_all(&sources).into_iter();
+        let parts = nodes.map(|node| Part {
+            node,
+            // Of happenings only those count that are heard.
+            outdated: state || self.nodes[node].feed.is_none(),
+            lost: false,
+            scan: Scan::Done,
+        });
+        let parts = parts.collect();
         let entry = LogEntry {
             log,
             sources,
@@ -62,10 +72,8 @@ impl Mirror {
             lingering: None,
             filled: false,
             awaiting: 0,
-            scan: Scan::Done,
             failing: 0,
-            // Of happenings only those count that are heard.
-            outdated: state || self.feed.is_none(),
+            parts,
             recovering: false,
             stale: None,
             fifo,
@@ -76,7 +84,7 @@ impl Mirror {
         if state {
             self.activations += 1;
             for key in fixed {
-                self.adopt(&key, false);
+                self.adopt(&key, None);
             }
         }
         self.resume(id, now);
@@ -94,17 +102,22 @@ impl Mirror {
     }
 
     /// Brings a log that is listened to up to date, as far as that is possible now.
-    fn resume(&mut self, id: u64, now: Now) {
-        if let Some(outage) = self.outage.as_ref().filter(|outage| outage.told) {
-            let since = outage.since.wall;
-            self.stale(id, LOST, since);
-        } else if self.late {
-            self.stale(id, LATE, now.wall);
+    pub(super) fn resume(&mut self, id: u64, now: Now) {
+        let Some(log) = self.logs.get(&id) else { return };
+        for part in log.parts.clone() {
+            let node = &self.nodes[part.node];
+            let heard = node.feed.is_some();
+            if let Some(outage) = node.outage.as_ref().filter(|outage| outage.told) {
+                let since = outage.since.wall;
+                self.stale(id, LOST, since);
+            } else if node.late {
+                self.stale(id, LATE, now.wall);
+            }
+            if part.outdated && heard {
+                self.begin(id, part.node, now);
+            }
         }
-        match self.logs.get(&id) {
-            Some(log) if log.outdated && self.feed.is_some() => self.begin(id, now),
-            _ => self.settle(id),
-        }
+        self.settle(id);
     }
 
     fn linger(&mut self, id: u64, now: Now) {
@@ -150,16 +163,20 @@ impl Mirror {
         }
     }
 
-    /// Reads all of a log again, or for the first time; it is whole when that is done.
-    pub(super) fn begin(&mut self, id: u64, now: Now) {
+    /// Reads all of a log that is on the node again, or for the first time; it is whole when that is done.
+    pub(super) fn begin(&mut self, id: u64, node: NodeId, now: Now) {
+        let owners = self.nodes.owners().clone();
         let Some(log) = self.logs.get_mut(&id) else { return };
-        log.outdated = false;
-        let many = |keys: &KeySet| matches!(keys, KeySet::Matching(_));
-        if log.fifo.is_none() && log.scan == Scan::Done && log.sources.iter().any(|source| many(&source.keys)) {
-            log.scan = Scan::Waiting;
-            self.scans.waiting.push(id);
+        let state = log.fifo.is_none();
+        let many = |keys: &KeySet| matches!(keys, KeySet::Matching(_)) && owners.has(node, keys);
+        let many = log.sources.iter().any(|source| many(&source.keys));
+        let Some(part) = log.part_mut(node) else { return };
+        part.outdated = false;
+        if state && many && part.scan == Scan::Done {
+            part.scan = Scan::Waiting;
+            self.nodes[node].scans.waiting.push(id);
         }
-        self.expect(id, now, |_| Some(Awaits::Next));
+        self.expect(id, now, |key, _| (owners.of(key) == node).then_some(Awaits::Next));
         self.settle(id);
     }
 
@@ -168,19 +185,21 @@ impl Mirror {
         if let Some(fifo) = self.logs.get_mut(&id).and_then(|log| log.fifo.as_mut()) {
             fifo.expect();
         }
-        self.expect(id, now, |state| match state {
+        self.expect(id, now, |_, state| match state {
             State::Clean => None,
             State::Reading { again: false, .. } => Some(Awaits::This),
             State::Deferred | State::Waiting | State::Queued { .. } | State::Reading { .. } => Some(Awaits::Next),
         });
     }
 
-    fn expect(&mut self, id: u64, now: Now, which: impl Fn(State) -> Option<Awaits>) {
+    fn expect(&mut self, id: u64, now: Now, which: impl Fn(&[u8], State) -> Option<Awaits>) {
         let Some(log) = self.logs.get_mut(&id) else { return };
         let names = std::mem::take(&mut log.keys);
         for key in &names {
             let Some(entry) = self.keys.get_mut(key) else { continue };
-            let Some(awaits) = which(entry.state) else { continue };
+            let Some(awaits) = which(key, entry.state) else {
+                continue;
+            };
             for each in entry.uses.iter_mut().filter(|each| each.log == id) {
                 log.awaiting += usize::from(each.awaits == Awaits::Nothing);
                 if each.awaits != Awaits::Next {
@@ -213,10 +232,10 @@ impl Mirror {
 
     /// Tells the hub what has become true of a log: that it is whole, that it is fresh.
     pub(super) fn settle(&mut self, id: u64) {
-        let healthy = self.outage.is_none() && !self.late;
         let Some(log) = self.logs.get_mut(&id).filter(|log| log.is_whole()) else {
             return;
         };
+        let healthy = log.parts.iter().all(|part| self.nodes[part.node].is_healthy());
         if !log.filled {
             // Nobody waits for it, and keys may have been put off.
             if !log.is_told() {
@@ -239,6 +258,13 @@ impl Mirror {
     pub(super) fn ids(&self) -> Vec<u64> {
         let mut ids: Vec<u64> = self.logs.keys().copied().collect();
         ids.sort_unstable();
+        ids
+    }
+
+    /// All logs that the node may have keys of, oldest first.
+    pub(super) fn ids_of(&self, node: NodeId) -> Vec<u64> {
+        let mut ids = self.ids();
+        ids.retain(|id| self.logs.get(id).is_some_and(|log| log.part(node).is_some()));
         ids
     }
 }

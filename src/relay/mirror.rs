@@ -1,6 +1,6 @@
 //! The mirror's tables: which logs are active, which keys they show, and which of those may have changed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,14 +10,13 @@ use super::channels::Table;
 use super::entries::{Awaits, Jitter, KeyEntry, LogEntry, Now, Scan, State, Use};
 use super::intake::{Item, Shared, Taken};
 use super::interest::{TRIM, one};
-use super::reads::Flight;
-use super::refusal::Refusal;
-use super::resync::{Outage, Recovery};
-use super::scan::Scans;
+use super::node::Nodes;
+use super::resync::Recovery;
 use super::timers::{Timer, Timers};
 use crate::hub::{Appender, Name};
 use crate::mapping::{MappingId, Scratch};
 use crate::switches::{self, Switch};
+use crate::upstream::NodeId;
 
 /// All that is known of the keys behind active channels. It does no I/O: it is told what came and asked what to do, with
 /// the time as an argument.
@@ -30,53 +29,22 @@ pub(super) struct Mirror {
     pub(super) logs: HashMap<u64, LogEntry>,
     pub(super) by_name: HashMap<Name, u64>,
     pub(super) keys: HashMap<Bytes, KeyEntry>,
-    /// Keys to be read; an entry is void unless its key is in [`State::Queued`].
-    pub(super) queue: Queue,
+    pub(super) nodes: Nodes,
     pub(super) timers: Timers,
-    /// Batches of reads under way.
-    pub(super) flights: HashMap<u64, Flight>,
     /// Numbers flights and outages.
     pub(super) last_id: u64,
-    pub(super) scans: Scans,
+    /// Passes over the keys of a node that were begun.
+    pub(super) passes: u64,
     /// How many state logs were ever activated; see [`KeyEntry::as_of`].
     pub(super) activations: u64,
-    /// Grows whenever changes may have happened unheard: replies to what was asked before are void.
-    pub(super) generation: u64,
-    /// The process that the feed hears, while it does.
-    pub(super) feed: Option<String>,
-    /// The process that the reader reads, while it does.
-    pub(super) reader: Option<String>,
-    /// Whether the server does not answer the feed.
-    pub(super) late: bool,
-    /// Set while keys cannot be heard or read.
-    pub(super) outage: Option<Outage>,
     pub(super) recovery: Option<Recovery>,
     /// When something last came, for what is said of how long a recovery took.
     pub(super) now: Now,
-    /// Set while the server answers no reads at all.
-    pub(super) refusal: Option<Refusal>,
     pub(super) jitter: Jitter,
     /// What was logged once already.
     pub(super) said: HashSet<(MappingId, &'static str)>,
     /// Bytes of the values read lately, on average.
     pub(super) typical: usize,
-}
-
-/// Keys to be read: those that changed before those that only need to be known.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    pub urgent: VecDeque<Bytes>,
-    pub bulk: VecDeque<Bytes>,
-}
-
-impl Queue {
-    pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.bulk.is_empty()
-    }
-
-    pub fn push(&mut self, key: Bytes, urgent: bool) {
-        if urgent { &mut self.urgent } else { &mut self.bulk }.push_back(key);
-    }
 }
 
 impl Mirror {
@@ -89,25 +57,18 @@ impl Mirror {
             logs: HashMap::new(),
             by_name: HashMap::new(),
             keys: HashMap::new(),
-            queue: Queue::default(),
+            nodes: Nodes::new(),
             timers: Timers::default(),
-            flights: HashMap::new(),
             last_id: 0,
-            scans: Scans::default(),
+            passes: 0,
             activations: 0,
-            generation: 0,
-            feed: None,
-            reader: None,
-            late: false,
-            outage: None,
             recovery: None,
             now,
-            refusal: None,
             jitter: Jitter(seed),
             said: HashSet::new(),
             typical: super::reads::BATCH_BYTES / super::reads::BATCH_KEYS,
         };
-        mirror.away(now);
+        mirror.away(NodeId::FIRST, now);
         mirror
     }
 
@@ -126,19 +87,21 @@ impl Mirror {
         // Keys first: the end of a silence must find those that became known by it.
         for (key, event) in taken.keys.drain() {
             if self.keys.get(&key).is_none_or(|entry| entry.as_of != self.activations) {
-                self.adopt(&key, false);
+                self.adopt(&key, None);
             }
             let Some(entry) = self.keys.get_mut(&key) else { continue };
             entry.as_of = self.activations;
             entry.event = Some(event);
             self.dirty(&key, true, now);
         }
-        for item in taken.items.drain(..) {
+        for (node, item) in taken.items.drain(..) {
+            self.know(node, now);
             match item {
-                Item::Up { run_id } => self.up(run_id, now),
-                Item::Lost { why } => self.lost(&why, now),
-                Item::Flushed => self.flushed(super::resync::FLUSHED, now),
-                Item::Late(late) => self.be_late(late, now),
+                Item::Up(heard) => self.up(node, heard, now),
+                Item::Lost { why } => self.lost(node, &why, now),
+                Item::Flushed => self.flushed(node, super::resync::FLUSHED, now),
+                Item::Late(late) => self.be_late(node, late, now),
+                Item::Slots(slots) => self.share_out(slots, now),
                 Item::Happening {
                     log,
                     mapping,
@@ -149,14 +112,16 @@ impl Mirror {
             }
         }
         if taken.overflowed {
-            self.flushed(super::resync::OVERFLOW, now);
+            for node in self.nodes.ids() {
+                self.flushed(node, super::resync::OVERFLOW, now);
+            }
         }
         taken.clear();
     }
 
-    /// Gives the key a use for every state log that shows it and has none yet; for one that was found by the scan, only
-    /// for logs that wait for the scan. Says whether there was a new one.
-    pub(super) fn adopt(&mut self, key: &Bytes, scanned: bool) -> bool {
+    /// Gives the key a use for every state log that shows it and has none yet; for one that was found by the scan of a
+    /// node, only for logs that wait for that scan. Says whether there was a new one.
+    pub(super) fn adopt(&mut self, key: &Bytes, scanned: Option<NodeId>) -> bool {
         let Mirror {
             table,
             scratch,
@@ -170,7 +135,8 @@ impl Mirror {
             let Some((id, log)) = by_name.get(channel).and_then(|id| Some((*id, logs.get_mut(id)?))) else {
                 return;
             };
-            if log.fifo.is_some() || scanned && log.scan != Scan::Running {
+            let waits = |node| log.part(node).is_some_and(|part| part.scan == Scan::Running);
+            if log.fifo.is_some() || scanned.is_some_and(|node| !waits(node)) {
                 return;
             }
             let entry = keys.entry(key.clone()).or_default();
@@ -179,7 +145,7 @@ impl Mirror {
             }
             // Found or heard, a log that is not whole yet must not be called so before the key was read: the scan will pass
             // by what is known already.
-            let awaited = scanned || !log.filled || !log.is_whole();
+            let awaited = scanned.is_some() || !log.filled || !log.is_whole();
             let captures = captures.iter();
             let own = log.sources.iter().filter(|source| source.mapping == mapping);
             entry.uses.push(Use {
@@ -221,7 +187,7 @@ impl Mirror {
                     self.timers.set(due, Timer::Read(key.clone()));
                 } else {
                     entry.state = State::Queued { urgent };
-                    self.queue.push(key.clone(), urgent);
+                    self.nodes.owner(key).queue.push(key.clone(), urgent);
                 }
             }
         }
@@ -229,8 +195,11 @@ impl Mirror {
 
     /// When [`Mirror::tick`] or [`Mirror::next_page`] will have something to do if nothing comes before.
     pub fn next_wake(&self) -> Option<Instant> {
-        let wakes = [self.timers.next(), self.next_page_at(), self.next_probe_at()];
-        wakes.into_iter().flatten().min()
+        let wakes = self
+            .nodes
+            .iter()
+            .flat_map(|node| [node.next_page_at(), node.next_probe_at()]);
+        wakes.chain([self.timers.next()]).flatten().min()
     }
 
     /// Does what is due.
@@ -263,9 +232,9 @@ impl Mirror {
                         self.timers.set(now.mono + TRIM, Timer::Trim(id));
                     }
                 }
-                Timer::Flight(flight) => self.takes_long(flight, now),
-                Timer::Slow(generation) => self.slow(generation, now),
-                Timer::Outage(number) => self.outlasts(number),
+                Timer::Flight(node, flight) => self.takes_long(node, flight, now),
+                Timer::Slow(node, generation) => self.slow(node, generation, now),
+                Timer::Outage(node, number) => self.outlasts(node, number),
             }
         }
     }

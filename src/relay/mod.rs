@@ -7,7 +7,9 @@
 //! * `channels`: which channels there can be
 //! * `intake`: where the feed's thread hands over
 //! * `entries`: what is known of one key and of one log
-//! * `mirror`: the tables of both
+//! * `node`: the upstream nodes, and which keys are whose
+//! * `moves`: keys that become another node's
+//! * `mirror`: the tables of keys and logs
 //! * `interest`: when a log becomes active, is whole, and goes
 //! * `reads`, `values`: from keys to batches of reads, and what becomes of what was read
 //! * `refusal`: when the server gives no values
@@ -23,6 +25,8 @@ mod happenings;
 mod intake;
 mod interest;
 mod mirror;
+mod moves;
+mod node;
 mod reads;
 mod refusal;
 mod resync;

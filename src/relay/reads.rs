@@ -11,6 +11,7 @@ use super::mirror::Mirror;
 use super::refusal::{Scope, reason};
 use super::timers::{Timer, TimerId};
 use crate::switches::{self, Switch};
+use crate::upstream::NodeId;
 use crate::upstream::reader::{ReadError, ReadRequest, Reading};
 
 /// Most keys of one batch: enough that a round trip costs a key next to nothing, few enough that the server is not kept
@@ -46,19 +47,21 @@ pub(super) struct Batch {
 }
 
 impl Mirror {
-    /// The next reads, if there is something to read and a way to do it.
-    pub fn next_batch(&mut self, now: Now) -> Option<Batch> {
-        if self.reader.is_none() || self.feed.is_none() || self.flights.len() >= FLIGHTS {
+    /// The next reads of a node, if there is something to read and a way to do it.
+    pub fn next_batch(&mut self, id: NodeId, now: Now) -> Option<Batch> {
+        let node = &self.nodes[id];
+        if !node.is_there() || node.flights.len() >= FLIGHTS {
             return None;
         }
-        let most = self.most_keys(now)?;
+        let most = node.most_keys(now)?;
         let flight = self.last_id + 1;
         let (mut keys, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
         while keys.len() < most && bytes < BATCH_BYTES {
             let bulk_first = keys.len() % BULK_SHARE == BULK_SHARE - 1;
+            let queue = &mut self.nodes[id].queue;
             let [first, second] = match bulk_first {
-                false => [&mut self.queue.urgent, &mut self.queue.bulk],
-                true => [&mut self.queue.bulk, &mut self.queue.urgent],
+                false => [&mut queue.urgent, &mut queue.bulk],
+                true => [&mut queue.bulk, &mut queue.urgent],
             };
             let Some(key) = first.pop_front().or_else(|| second.pop_front()) else {
                 break;
@@ -73,22 +76,14 @@ impl Mirror {
             return None;
         }
         self.last_id = flight;
-        let (generation, timer) = (
-            self.generation,
-            self.timers.set(now.mono + PATIENCE, Timer::Flight(flight)),
-        );
+        let node = &mut self.nodes[id];
         let entry = Flight {
             keys,
-            generation,
-            timer,
+            generation: node.generation,
+            timer: self.timers.set(now.mono + PATIENCE, Timer::Flight(id, flight)),
         };
-        self.flights.insert(flight, entry);
+        node.flights.insert(flight, entry);
         Some(Batch { flight, requests })
-    }
-
-    /// Keys in queues and in flight.
-    pub(super) fn unread(&self) -> usize {
-        self.queue.urgent.len() + self.queue.bulk.len() + self.flights.len() * BATCH_KEYS
     }
 
     fn begin_read(&mut self, key: &Bytes, flight: u64, now: Now) -> Option<(ReadRequest, usize)> {
@@ -122,24 +117,25 @@ impl Mirror {
         Some((request, size + key.len()))
     }
 
-    /// A batch has been answered.
-    pub fn replied(&mut self, flight: u64, results: Vec<Result<Reading, ReadError>>, now: Now) {
+    /// A batch has been answered by its node.
+    pub fn replied(&mut self, node: NodeId, flight: u64, results: Vec<Result<Reading, ReadError>>, now: Now) {
         // A batch that is not known was given up with its connection.
         let Some(Flight {
             keys,
             generation,
             timer,
-        }) = self.flights.remove(&flight)
+        }) = self.nodes[node].flights.remove(&flight)
         else {
             return;
         };
         self.timers.cancel(timer);
         self.now = now;
-        self.judge(&results, now);
+        self.judge(node, &results, now);
         let mut results = results.into_iter();
+        let void = generation != self.nodes[node].generation;
         for key in &keys {
             match results.next() {
-                _ if generation != self.generation => self.put_back(key, flight, now),
+                _ if void => self.put_back(key, flight, now),
                 Some(Ok(reading)) => self.apply(key, flight, Some(reading), now),
                 Some(Err(error)) => match Scope::of(error.kind) {
                     Scope::Value => self.apply(key, flight, None, now),
@@ -151,9 +147,9 @@ impl Mirror {
         }
     }
 
-    /// Gives up what is in flight; all of it will be read again.
-    pub(super) fn abandon_flights(&mut self, now: Now) {
-        for (flight, Flight { keys, timer, .. }) in std::mem::take(&mut self.flights) {
+    /// Gives up what is in flight from a node; all of it will be read again.
+    pub(super) fn abandon_flights(&mut self, node: NodeId, now: Now) {
+        for (flight, Flight { keys, timer, .. }) in std::mem::take(&mut self.nodes[node].flights) {
             self.timers.cancel(timer);
             for key in &keys {
                 self.put_back(key, flight, now);

@@ -2,10 +2,14 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::entries::{Now, State, back_off};
 use super::mirror::Mirror;
+use super::node::Node;
 use super::reads::{BATCH_KEYS, PATIENCE};
 use crate::hub::Reason;
+use crate::upstream::NodeId;
 use crate::upstream::reader::{ReadError, ReadErrorKind, Reading};
 
 /// Keys that a server is asked for which has just refused: enough to see whether it would give them.
@@ -49,9 +53,9 @@ pub(super) struct Refusal {
     told: bool,
 }
 
-impl Mirror {
+impl Node {
     /// How many keys the server may be asked for now; `None` while it must be left alone.
-    pub(super) fn most_keys(&self, now: Now) -> Option<usize> {
+    pub fn most_keys(&self, now: Now) -> Option<usize> {
         match &self.refusal {
             None => Some(BATCH_KEYS),
             Some(refusal) => (self.flights.is_empty() && refusal.retry_at <= now.mono).then_some(PROBE),
@@ -59,28 +63,28 @@ impl Mirror {
     }
 
     /// When a server that refuses is asked again.
-    pub(super) fn next_probe_at(&self) -> Option<Instant> {
-        let idle = self.flights.is_empty() && self.queue.is_empty();
-        let refusal = self.refusal.as_ref().filter(|_| !idle && self.reader.is_some());
-        refusal
-            .filter(|_| self.flights.is_empty())
-            .map(|refusal| refusal.retry_at)
+    pub fn next_probe_at(&self) -> Option<Instant> {
+        let asked = self.flights.is_empty() && !self.queue.is_empty() && self.reader.is_some();
+        self.refusal.as_ref().filter(|_| asked).map(|refusal| refusal.retry_at)
     }
+}
 
+impl Mirror {
     /// What a batch says about the server and the connection.
-    pub(super) fn judge(&mut self, results: &[Result<Reading, ReadError>], now: Now) {
+    pub(super) fn judge(&mut self, id: NodeId, results: &[Result<Reading, ReadError>], now: Now) {
+        let node = &mut self.nodes[id];
         let errors = || results.iter().filter_map(|result| result.as_ref().err());
         let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Server) else {
-            if results.iter().any(Result::is_ok) && self.refusal.take().is_some_and(|refusal| refusal.told) {
+            if results.iter().any(Result::is_ok) && node.refusal.take().is_some_and(|refusal| refusal.told) {
                 tracing::info!("the server gives values again");
             }
             if let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Connection) {
                 tracing::debug!(%error, "the reader's connection is of no use");
-                self.unlinked(now);
+                self.unlinked(id, now);
             }
             return;
         };
-        let refusal = self.refusal.get_or_insert(Refusal {
+        let refusal = node.refusal.get_or_insert(Refusal {
             since: now,
             attempts: 0,
             retry_at: now.mono,
@@ -94,18 +98,18 @@ impl Mirror {
             if !std::mem::replace(&mut refusal.told, true) {
                 tracing::warn!(reason = reason.0, %error, "the server gives no values: clients are told stale");
             }
-            for id in self.ids() {
-                if self.is_behind(id) {
-                    self.expect_changed(id, now);
-                    self.stale(id, reason, since.wall);
+            for log in self.ids_of(id) {
+                if self.is_behind(log, id) {
+                    self.expect_changed(log, now);
+                    self.stale(log, reason, since.wall);
                 }
             }
         }
     }
 
     /// A batch has been under way for a long time: who waits for it is behind.
-    pub(super) fn takes_long(&mut self, flight: u64, now: Now) {
-        let Some(flight) = self.flights.get(&flight) else {
+    pub(super) fn takes_long(&mut self, node: NodeId, flight: u64, now: Now) {
+        let Some(flight) = self.nodes[node].flights.get(&flight) else {
             return;
         };
         let entries = flight.keys.iter().filter_map(|key| self.keys.get(key));
@@ -123,10 +127,12 @@ impl Mirror {
         }
     }
 
-    /// Whether a key of the log may have changed and was not read since.
-    fn is_behind(&self, id: u64) -> bool {
+    /// Whether a key of the log that is on the node may have changed and was not read since.
+    fn is_behind(&self, id: u64, node: NodeId) -> bool {
         let Some(log) = self.logs.get(&id) else { return false };
-        let changed = |key| self.keys.get(key).is_some_and(|entry| entry.state != State::Clean);
+        let owners = self.nodes.owners();
+        let unread = |key: &Bytes| self.keys.get(key).is_some_and(|entry| entry.state != State::Clean);
+        let changed = |key: &Bytes| unread(key) && owners.of(key) == node;
         !log.is_whole() || log.fifo.as_ref().is_some_and(|fifo| !fifo.is_empty()) || log.keys.iter().any(changed)
     }
 }

@@ -2,10 +2,12 @@
 
 use super::entries::Now;
 use super::mirror::Mirror;
+use super::node::Heard;
 use super::reads::PATIENCE;
 use super::timers::Timer;
 use crate::hub::Reason;
 use crate::switches::{self, Switch};
+use crate::upstream::{Endpoint, NodeId};
 
 /// There is no connection, or there was none.
 pub(super) const LOST: Reason = Reason("upstream-lost");
@@ -37,72 +39,86 @@ pub(super) struct Recovery {
 }
 
 impl Mirror {
-    /// The feed hears this process, and misses nothing from here on.
-    pub(super) fn up(&mut self, run_id: String, now: Now) {
-        if self.reader.as_ref().is_some_and(|reader| *reader != run_id) {
-            self.unlinked(now);
+    /// The feed of a node hears this process, and misses nothing from here on.
+    pub(super) fn up(&mut self, id: NodeId, heard: Heard, now: Now) {
+        if (self.nodes[id].reader.as_ref()).is_some_and(|reader| *reader != heard.run_id) {
+            self.unlinked(id, now);
         }
-        let again = self.generation > 0;
-        self.feed = Some(run_id);
-        self.late = false;
-        self.generation += 1;
-        self.tell_gaps(LOST, now);
-        let since = self.outage.as_ref().map_or(now, |outage| outage.since);
+        let node = &mut self.nodes[id];
+        let again = node.generation > 0;
+        node.feed = Some(heard);
+        node.late = false;
+        node.generation += 1;
+        let since = node.outage.as_ref().map_or(now, |outage| outage.since);
+        self.tell_gaps(id, LOST, now);
         let recovery = again.then_some((LOST, since));
-        self.begin_outdated(recovery, now);
-        self.end_outage(now);
+        self.begin_outdated(id, recovery, now);
+        self.end_outage(id, now);
     }
 
-    /// The feed may miss events from here on. Said again when the reason becomes another.
-    pub(super) fn lost(&mut self, why: &str, now: Now) {
-        tracing::debug!(why, "events may be lost");
-        if self.feed.take().is_some() {
-            self.generation += 1;
+    /// The feed of a node may miss events from here on. Said again when the reason becomes another.
+    pub(super) fn lost(&mut self, id: NodeId, why: &str, now: Now) {
+        tracing::debug!(node = id.0, why, "events may be lost");
+        let node = &mut self.nodes[id];
+        node.late = false;
+        if node.feed.take().is_some() {
+            node.generation += 1;
             for log in self.logs.values_mut() {
-                match &mut log.fifo {
-                    Some(fifo) => fifo.lost |= log.filled,
-                    None => log.outdated |= !switches::off(Switch::Resync),
+                let (state, filled) = (log.fifo.is_none(), log.filled);
+                if let Some(part) = log.part_mut(id) {
+                    part.outdated |= state && !switches::off(Switch::Resync);
+                    part.lost |= !state && filled;
                 }
             }
         }
-        self.late = false;
-        self.unlinked(now);
-        if let Some(number) = self.outage.as_ref().map(|outage| outage.number) {
-            self.outlasts(number);
+        self.unlinked(id, now);
+        if let Some(number) = self.nodes[id].outage.as_ref().map(|outage| outage.number) {
+            self.outlasts(id, number);
         }
     }
 
-    /// Keys may have changed without events, though the connection is there.
-    pub(super) fn flushed(&mut self, reason: Reason, now: Now) {
-        if self.feed.is_none() {
+    /// Keys of a node may have changed without events, though the connection is there.
+    pub(super) fn flushed(&mut self, id: NodeId, reason: Reason, now: Now) {
+        if self.nodes[id].feed.is_none() {
             return;
         }
-        self.generation += 1;
         for log in self.logs.values_mut().filter(|log| log.fifo.is_none()) {
-            log.outdated = true;
+            if let Some(part) = log.part_mut(id) {
+                part.outdated = true;
+            }
         }
-        self.begin_outdated(Some((reason, now)), now);
-        self.timers.set(now.mono + PATIENCE, Timer::Slow(self.generation));
+        self.begin_anew(id, reason, now);
+    }
+
+    /// Lets what is outdated be read again from a node that is heard; clients are told if that takes long.
+    pub(super) fn begin_anew(&mut self, id: NodeId, reason: Reason, now: Now) {
+        let node = &mut self.nodes[id];
+        node.generation += 1;
+        let slow = Timer::Slow(id, node.generation);
+        self.begin_outdated(id, Some((reason, now)), now);
+        self.timers.set(now.mono + PATIENCE, slow);
     }
 
     /// The server does not answer, or does again and nothing was lost.
-    pub(super) fn be_late(&mut self, late: bool, now: Now) {
-        self.late = late && self.feed.is_some();
-        for id in self.ids() {
-            if self.late {
-                self.stale(id, LATE, now.wall);
+    pub(super) fn be_late(&mut self, id: NodeId, late: bool, now: Now) {
+        let node = &mut self.nodes[id];
+        node.late = late && node.feed.is_some();
+        let late = node.late;
+        for log in self.ids_of(id) {
+            if late {
+                self.stale(log, LATE, now.wall);
             } else {
-                self.expect_changed(id, now);
-                self.settle(id);
+                self.expect_changed(log, now);
+                self.settle(log);
             }
         }
     }
 
-    /// Lets all logs that somebody listens to be read again; the others when somebody returns.
-    fn begin_outdated(&mut self, recovery: Option<(Reason, Now)>, now: Now) {
+    /// Lets all logs that somebody listens to be read again from the node; the others when somebody returns.
+    fn begin_outdated(&mut self, node: NodeId, recovery: Option<(Reason, Now)>, now: Now) {
         let listened = |id: &u64| {
-            let log = self.logs.get(id);
-            log.is_some_and(|log| log.outdated && log.is_told())
+            let log = self.logs.get(id).filter(|log| log.is_told());
+            log.is_some_and(|log| log.part(node).is_some_and(|part| part.outdated))
         };
         let ids: Vec<u64> = self.ids().into_iter().filter(listened).collect();
         if let Some((reason, since)) = recovery {
@@ -122,7 +138,7 @@ impl Mirror {
             recovery.logs += 1;
         }
         for id in ids {
-            self.begin(id, now);
+            self.begin(id, node, now);
         }
         if recovery.is_some() {
             self.recovered();
@@ -149,11 +165,11 @@ impl Mirror {
     }
 
     /// A resync that clients were not told of takes its time.
-    pub(super) fn slow(&mut self, generation: u64, now: Now) {
-        if generation != self.generation {
+    pub(super) fn slow(&mut self, node: NodeId, generation: u64, now: Now) {
+        if generation != self.nodes[node].generation {
             return;
         }
-        for id in self.ids() {
+        for id in self.ids_of(node) {
             if self.logs.get(&id).is_some_and(|log| !log.is_whole() && log.filled) {
                 let since = now.wall.checked_sub(PATIENCE).unwrap_or(now.wall);
                 self.stale(id, FLUSHED, since);
@@ -161,70 +177,77 @@ impl Mirror {
         }
     }
 
-    /// Whether the reader is wanted and not there.
-    pub fn wants_reader(&self) -> bool {
-        self.feed.is_some() && self.reader.is_none()
+    /// Where a reader of the node is to connect to, if one is wanted.
+    pub fn wants_reader(&self, id: NodeId) -> Option<&Endpoint> {
+        let node = &self.nodes[id];
+        node.feed
+            .as_ref()
+            .filter(|_| node.reader.is_none())
+            .map(|heard| &heard.at)
     }
 
-    /// Whether keys can be read.
-    pub fn has_reader(&self) -> bool {
-        self.reader.is_some()
+    /// Whether keys of the node can be read.
+    pub fn has_reader(&self, id: NodeId) -> bool {
+        self.nodes[id].reader.is_some()
     }
 
     /// A reader is connected. `false`: it reads another process than the feed hears and must be given up.
-    pub fn linked(&mut self, run_id: &str, now: Now) -> bool {
-        if self.feed.as_deref() != Some(run_id) {
+    pub fn linked(&mut self, id: NodeId, run_id: &str, now: Now) -> bool {
+        let node = &mut self.nodes[id];
+        if node.feed.as_ref().is_none_or(|heard| heard.run_id != run_id) {
             return false;
         }
-        self.reader = Some(run_id.to_owned());
-        self.end_outage(now);
+        node.reader = Some(run_id.to_owned());
+        self.end_outage(id, now);
         true
     }
 
     /// The reader's connection is gone. Nothing is lost by that: what was in flight is read again.
-    pub fn unlinked(&mut self, now: Now) {
-        self.reader = None;
-        self.abandon_flights(now);
-        self.abandon_pass();
-        self.away(now);
+    pub fn unlinked(&mut self, id: NodeId, now: Now) {
+        self.nodes[id].reader = None;
+        self.abandon_flights(id, now);
+        self.abandon_pass(id);
+        self.away(id, now);
     }
 
-    /// Keys cannot be heard or read from now on.
-    pub(super) fn away(&mut self, now: Now) {
-        if self.outage.is_none() {
+    /// Keys of the node cannot be heard or read from now on.
+    pub(super) fn away(&mut self, id: NodeId, now: Now) {
+        if self.nodes[id].outage.is_none() {
             let number = self.next_id();
-            self.outage = Some(Outage {
+            self.nodes[id].outage = Some(Outage {
                 number,
                 since: now,
                 told: false,
             });
-            self.timers.set(now.mono + PATIENCE, Timer::Outage(number));
+            self.timers.set(now.mono + PATIENCE, Timer::Outage(id, number));
         }
     }
 
     /// The outage is worth telling.
-    pub(super) fn outlasts(&mut self, number: u64) {
-        let Some(outage) = self.outage.as_mut().filter(|outage| outage.number == number) else {
+    pub(super) fn outlasts(&mut self, id: NodeId, number: u64) {
+        let outage = self.nodes[id].outage.as_mut();
+        let Some(outage) = outage.filter(|outage| outage.number == number) else {
             return;
         };
         outage.told = true;
         let since = outage.since.wall;
-        for id in self.ids() {
-            self.stale(id, LOST, since);
+        for log in self.ids_of(id) {
+            self.stale(log, LOST, since);
         }
     }
 
     /// If both connections are there the outage is over; who was told so is told again when all is read.
-    fn end_outage(&mut self, now: Now) {
-        if self.feed.is_none() || self.reader.is_none() {
+    fn end_outage(&mut self, id: NodeId, now: Now) {
+        let node = &mut self.nodes[id];
+        if !node.is_there() {
             return;
         }
-        let Some(outage) = self.outage.take() else { return };
-        for id in self.ids() {
+        let Some(outage) = node.outage.take() else { return };
+        for log in self.ids_of(id) {
             if outage.told {
-                self.expect_changed(id, now);
+                self.expect_changed(log, now);
             }
-            self.settle(id);
+            self.settle(log);
         }
     }
 }

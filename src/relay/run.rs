@@ -1,8 +1,9 @@
 //! The relay's loop: it does what the mirror asks for, and tells it what came of it.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -18,6 +19,7 @@ use super::scan::Page;
 use crate::hub::Appender;
 use crate::mapping::RuleError;
 use crate::upstream::reader::{self, ConnectError, ReadError, Reader, Reading, ScanPage};
+use crate::upstream::{Address, Endpoint, NodeId};
 
 /// Between two attempts to connect: from this, doubling, to [`LONGEST_PAUSE`].
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -28,8 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub struct Options {
     /// All mappings, in the order of the config.
     pub rules: Vec<Rule>,
-    /// The server to read from: the one that the feed hears.
-    pub reader: reader::Options,
+    /// How long a round of reads may take, see [`reader::TIMEOUT`].
+    pub timeout: Duration,
 }
 
 /// The relay before it runs.
@@ -37,10 +39,11 @@ pub struct Options {
 pub struct Relay {
     table: Arc<Table>,
     shared: Arc<Shared>,
-    reader: reader::Options,
+    timeout: Duration,
 }
 
-/// The three parts of a relay: what the hub asks for channels, what the feed talks to, and what reads and appends.
+/// The three parts of a relay: what the hub asks for channels, what the feed of the first node talks to, and what reads
+/// and appends.
 ///
 /// # Errors
 /// Every rule whose channel template does not fit its key pattern; a checked config has none.
@@ -49,27 +52,43 @@ pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>>
     let shared = Arc::new(Shared::default());
     let catalog = Catalog { table: table.clone() };
     let intake = Intake::new(shared.clone(), table.clone());
-    let reader = options.reader;
-    Ok((catalog, intake, Relay { table, shared, reader }))
+    let timeout = options.timeout;
+    Ok((catalog, intake, Relay { table, shared, timeout }))
 }
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A flight and what it brought.
-type BatchDone = (u64, Vec<Result<Reading, ReadError>>);
-
-/// A pass, a page of it, and how long that took.
-type PageDone = (u64, Result<ScanPage, ReadError>, Duration);
+/// What came of something that was under way.
+enum Done {
+    /// A flight, and what it brought.
+    Batch(u64, Vec<Result<Reading, ReadError>>),
+    /// A pass, a page of it, and how long that took.
+    Page(u64, Result<ScanPage, ReadError>, Duration),
+    /// The connection of this reader is closed.
+    Closed(Arc<Reader>),
+}
 
 /// What is under way.
 struct Work {
+    timeout: Duration,
+    links: Vec<Link>,
+    tasks: FuturesUnordered<Task<(NodeId, Done)>>,
+}
+
+/// The way to the values of one node.
+#[derive(Default)]
+struct Link {
     reader: Option<Arc<Reader>>,
-    connecting: Option<Task<Result<Reader, ConnectError>>>,
+    connecting: Option<Connecting>,
     attempts: u32,
     /// Whether the log was told that the reader cannot connect.
     said: bool,
-    reads: FuturesUnordered<Task<BatchDone>>,
-    page: Option<Task<PageDone>>,
+}
+
+/// An attempt to connect.
+struct Connecting {
+    to: Address,
+    task: Task<Result<Reader, ConnectError>>,
 }
 
 impl Relay {
@@ -82,12 +101,9 @@ impl Relay {
         let mut taken = Taken::default();
         let mut jitter = Jitter(!seed);
         let mut work = Work {
-            reader: None,
-            connecting: None,
-            attempts: 0,
-            said: false,
-            reads: FuturesUnordered::new(),
-            page: None,
+            timeout: self.timeout,
+            links: Vec::new(),
+            tasks: FuturesUnordered::new(),
         };
         loop {
             let now = Now::read();
@@ -95,30 +111,27 @@ impl Relay {
             shared.take(&mut taken);
             mirror.take(&mut taken, now);
             mirror.tick(now);
-            work.begin(&mut mirror, &self.reader, &mut jitter, now);
+            work.begin(&mut mirror, &mut jitter, now);
             mirror.commit();
             let wake = mirror.next_wake();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = hub.interested() => {}
                 () = shared.notify.notified() => {}
-                Some((flight, results)) = work.reads.next(), if !work.reads.is_empty() => {
-                    mirror.replied(flight, results, Now::read());
-                    // Before anything else is begun: subscribers see nothing of it until then.
-                    mirror.commit();
-                }
-                (pass, page, took) = maybe(&mut work.page) => {
-                    work.page = None;
-                    mirror.scanned(pass, page, took, Now::read());
-                }
-                connected = maybe(&mut work.connecting) => {
-                    work.connecting = None;
-                    work.connected(&mut mirror, connected);
-                }
-                () = closed(work.reader.as_deref()) => {
-                    tracing::debug!("the reader's connection is closed");
-                    mirror.unlinked(Now::read());
-                }
+                Some((node, done)) = work.tasks.next(), if !work.tasks.is_empty() => match done {
+                    Done::Batch(flight, results) => {
+                        mirror.replied(node, flight, results, Now::read());
+                        // Before anything else is begun: subscribers see nothing of it until then.
+                        mirror.commit();
+                    }
+                    Done::Page(pass, page, took) => mirror.scanned(node, pass, page, took, Now::read()),
+                    Done::Closed(reader) if work.reads(node, &reader) => {
+                        tracing::debug!(node = node.0, "the reader's connection is closed");
+                        mirror.unlinked(node, Now::read());
+                    }
+                    Done::Closed(_) => {}
+                },
+                (node, connected) = connected(&mut work.links) => work.connected(node, &mut mirror, connected),
                 () = sleep_until(wake) => {}
             }
         }
@@ -127,59 +140,69 @@ impl Relay {
 
 impl Work {
     /// Begins what the mirror wants.
-    fn begin(&mut self, mirror: &mut Mirror, options: &reader::Options, jitter: &mut Jitter, now: Now) {
-        if !mirror.has_reader() && self.reader.take().is_some() {
-            self.reads.clear();
-            self.page = None;
-        }
-        if !mirror.wants_reader() {
-            self.connecting = None;
-            self.attempts = 0;
-        } else if self.connecting.is_none() {
-            let options = options.clone();
-            let pause = match self.attempts {
-                0 => Duration::ZERO,
-                attempts => jitter.half_to_all(LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.pow(attempts.min(6)))),
-            };
-            self.attempts += 1;
-            self.connecting = Some(Box::pin(async move {
-                tokio::time::sleep(pause).await;
-                Reader::connect(&options).await
-            }));
-        }
-        let Some(reader) = &self.reader else { return };
-        while let Some(Batch { flight, requests }) = mirror.next_batch(now) {
-            let reader = reader.clone();
-            self.reads
-                .push(Box::pin(async move { (flight, reader.read(requests).await) }));
-        }
-        if self.page.is_none()
-            && let Some(Page {
+    fn begin(&mut self, mirror: &mut Mirror, jitter: &mut Jitter, now: Now) {
+        for node in mirror.nodes.ids() {
+            let at = usize::from(node.0);
+            if self.links.len() <= at {
+                self.links.push(Link::default());
+            }
+            let link = &mut self.links[at];
+            if !mirror.has_reader(node)
+                && let Some(reader) = link.reader.take()
+            {
+                reader.close();
+            }
+            link.connect(mirror.wants_reader(node), self.timeout, jitter);
+            let Some(reader) = &link.reader else { continue };
+            while let Some(Batch { flight, requests }) = mirror.next_batch(node, now) {
+                let reader = reader.clone();
+                self.tasks.push(Box::pin(async move {
+                    (node, Done::Batch(flight, reader.read(requests).await))
+                }));
+            }
+            if let Some(Page {
                 pass,
                 cursor,
                 glob,
                 count,
-            }) = mirror.next_page(now)
-        {
-            let reader = reader.clone();
-            self.page = Some(Box::pin(async move {
-                let begun = Instant::now();
-                let page = reader.scan(cursor, glob.as_deref(), count).await;
-                (pass, page, begun.elapsed())
-            }));
+            }) = mirror.next_page(node, now)
+            {
+                let reader = reader.clone();
+                self.tasks.push(Box::pin(async move {
+                    let begun = Instant::now();
+                    let page = reader.scan(cursor, glob.as_deref(), count).await;
+                    (node, Done::Page(pass, page, begun.elapsed()))
+                }));
+            }
         }
     }
 
-    fn connected(&mut self, mirror: &mut Mirror, connected: Result<Reader, ConnectError>) {
+    /// Whether this is the node's reader, and not one that was given up.
+    fn reads(&self, node: NodeId, reader: &Arc<Reader>) -> bool {
+        let own = self
+            .links
+            .get(usize::from(node.0))
+            .and_then(|link| link.reader.as_ref());
+        own.is_some_and(|own| Arc::ptr_eq(own, reader))
+    }
+
+    fn connected(&mut self, node: NodeId, mirror: &mut Mirror, connected: Result<Reader, ConnectError>) {
+        let link = &mut self.links[usize::from(node.0)];
+        link.connecting = None;
         match connected {
-            Ok(reader) if mirror.linked(reader.run_id(), Now::read()) => {
-                self.reader = Some(Arc::new(reader));
-                self.said = false;
+            Ok(reader) if mirror.linked(node, reader.run_id(), Now::read()) => {
+                let reader = Arc::new(reader);
+                link.reader = Some(reader.clone());
+                link.said = false;
+                self.tasks.push(Box::pin(async move {
+                    reader.closed().await;
+                    (node, Done::Closed(reader))
+                }));
             }
             // Another process answers there than the one that is heard: one of the two connections is an old one.
-            Ok(_) => tracing::debug!("the reader reached another server than the feed"),
+            Ok(_) => tracing::debug!(node = node.0, "the reader reached another server than the feed"),
             Err(error) => {
-                if !std::mem::replace(&mut self.said, true) {
+                if !std::mem::replace(&mut link.said, true) {
                     tracing::warn!(%error, "keys are heard but cannot be read: trying again");
                 }
             }
@@ -187,19 +210,53 @@ impl Work {
     }
 }
 
-/// The output of what is under way, or never.
-async fn maybe<T>(task: &mut Option<Task<T>>) -> T {
-    match task {
-        Some(task) => task.await,
-        None => pending().await,
+impl Link {
+    /// Connects to where a reader is wanted, if it is.
+    fn connect(&mut self, wanted: Option<&Endpoint>, timeout: Duration, jitter: &mut Jitter) {
+        let Some(wanted) = wanted else {
+            self.connecting = None;
+            self.attempts = 0;
+            return;
+        };
+        if self
+            .connecting
+            .as_ref()
+            .is_some_and(|connecting| connecting.to == wanted.address)
+        {
+            return;
+        }
+        let pause = match self.attempts {
+            0 => Duration::ZERO,
+            attempts => jitter.half_to_all(LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.pow(attempts.min(6)))),
+        };
+        self.attempts += 1;
+        let options = reader::Options {
+            endpoint: wanted.clone(),
+            timeout,
+        };
+        self.connecting = Some(Connecting {
+            to: wanted.address.clone(),
+            task: Box::pin(async move {
+                tokio::time::sleep(pause).await;
+                Reader::connect(&options).await
+            }),
+        });
     }
 }
 
-async fn closed(reader: Option<&Reader>) {
-    match reader {
-        Some(reader) => reader.closed().await,
-        None => pending().await,
-    }
+/// The node and the outcome of the first attempt to connect that has one.
+async fn connected(links: &mut [Link]) -> (NodeId, Result<Reader, ConnectError>) {
+    poll_fn(|context| {
+        for (node, link) in (0..).zip(&mut *links) {
+            if let Some(connecting) = &mut link.connecting
+                && let Poll::Ready(connected) = connecting.task.as_mut().poll(context)
+            {
+                return Poll::Ready((NodeId(node), connected));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn sleep_until(wake: Option<Instant>) {

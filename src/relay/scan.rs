@@ -1,15 +1,17 @@
-//! Channels that must be enumerated: one paced pass over the keys at a time, shared by all that wait for one.
+//! Channels that must be enumerated: one paced pass over the keys of a node at a time, shared by all that wait for one.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::entries::{Now, Scan, back_off};
+use super::entries::{Now, Part, Scan, back_off};
 use super::mirror::Mirror;
+use super::node::Node;
 use super::reads::PATIENCE;
 use super::refusal::{Scope, reason};
 use crate::hub::Reason;
 use crate::mapping::KeySet;
+use crate::upstream::NodeId;
 use crate::upstream::reader::{Cursor, ReadError, SCAN_COUNT, ScanPage};
 
 /// Pages follow each other until they took this long together, then comes a pause as long: a pause after each would be
@@ -19,14 +21,12 @@ const BURST: Duration = Duration::from_millis(2);
 /// While this many keys wait to be read no more are looked for: the memory that a pass takes, whatever it finds.
 const MAX_UNREAD: usize = 5_000;
 
-/// The pass under way, and who waits for the next.
+/// The pass under way over the keys of one node, and who waits for the next.
 #[derive(Debug, Default)]
 pub(super) struct Scans {
-    /// Logs in [`Scan::Waiting`]; others in it are void.
+    /// Logs whose part of this node is in [`Scan::Waiting`]; others in it are void.
     pub waiting: Vec<u64>,
     pass: Option<Pass>,
-    /// Passes begun.
-    pub passes: u64,
 }
 
 #[derive(Debug)]
@@ -55,23 +55,20 @@ pub(super) struct Page {
 }
 
 impl Mirror {
-    /// The next page, if one is wanted and it is time for it.
-    pub fn next_page(&mut self, now: Now) -> Option<Page> {
-        if self.reader.is_none() || self.feed.is_none() || self.unread() > MAX_UNREAD {
+    /// The next page of a node, if one is wanted and it is time for it.
+    pub fn next_page(&mut self, id: NodeId, now: Now) -> Option<Page> {
+        let node = &self.nodes[id];
+        if !node.is_there() || node.unread() > MAX_UNREAD {
             return None;
         }
-        if self
-            .scans
-            .pass
-            .as_ref()
-            .is_some_and(|pass| pass.generation != self.generation && !pass.asked)
-        {
-            self.abandon_pass();
+        let void = |pass: &Pass| pass.generation != node.generation && !pass.asked;
+        if node.scans.pass.as_ref().is_some_and(void) {
+            self.abandon_pass(id);
         }
-        if self.scans.pass.is_none() {
-            self.begin_pass(now);
+        if self.nodes[id].scans.pass.is_none() {
+            self.begin_pass(id, now);
         }
-        let pass = self.scans.pass.as_mut()?;
+        let pass = self.nodes[id].scans.pass.as_mut()?;
         if pass.asked || pass.next_at > now.mono {
             return None;
         }
@@ -84,26 +81,27 @@ impl Mirror {
         })
     }
 
-    /// When a page may be wanted that is not wanted now.
-    pub(super) fn next_page_at(&self) -> Option<Instant> {
-        let pass = self.scans.pass.as_ref().filter(|pass| !pass.asked)?;
-        (self.reader.is_some() && self.unread() <= MAX_UNREAD).then_some(pass.next_at)
-    }
-
-    fn begin_pass(&mut self, now: Now) {
-        let mut waiting = std::mem::take(&mut self.scans.waiting);
+    fn begin_pass(&mut self, node: NodeId, now: Now) {
+        let Mirror { logs, nodes, .. } = self;
+        let mut waiting = std::mem::take(&mut nodes[node].scans.waiting);
         let mut globs = Vec::new();
         waiting.retain(|id| {
-            let Some(log) = self.logs.get_mut(id).filter(|log| log.scan == Scan::Waiting) else {
+            let Some(log) = logs.get_mut(id) else { return false };
+            let lingers = log.lingering.is_some();
+            let Some(part) = log.part_mut(node).filter(|part| part.scan == Scan::Waiting) else {
                 return false;
             };
-            if log.lingering.is_some() {
+            if lingers {
                 // Until somebody returns.
-                self.scans.waiting.push(*id);
+                nodes[node].scans.waiting.push(*id);
                 return false;
             }
-            log.scan = Scan::Running;
-            globs.extend(log.sources.iter().filter_map(|source| match &source.keys {
+            part.scan = Scan::Running;
+            let here = log
+                .sources
+                .iter()
+                .filter(|source| nodes.owners().has(node, &source.keys));
+            globs.extend(here.filter_map(|source| match &source.keys {
                 KeySet::Matching(glob) => Some(glob.clone()),
                 KeySet::One(_) => None,
             }));
@@ -112,10 +110,11 @@ impl Mirror {
         if waiting.is_empty() {
             return;
         }
-        self.scans.passes += 1;
-        self.scans.pass = Some(Pass {
-            number: self.scans.passes,
-            generation: self.generation,
+        self.passes += 1;
+        let node = &mut self.nodes[node];
+        node.scans.pass = Some(Pass {
+            number: self.passes,
+            generation: node.generation,
             logs: waiting,
             glob: common(&globs),
             cursor: Cursor::start(),
@@ -127,13 +126,14 @@ impl Mirror {
     }
 
     /// A page has come, `took` after it was asked for.
-    pub fn scanned(&mut self, number: u64, page: Result<ScanPage, ReadError>, took: Duration, now: Now) {
-        let Some(pass) = self.scans.pass.as_mut().filter(|pass| pass.number == number) else {
+    pub fn scanned(&mut self, id: NodeId, number: u64, page: Result<ScanPage, ReadError>, took: Duration, now: Now) {
+        let node = &mut self.nodes[id];
+        let Some(pass) = node.scans.pass.as_mut().filter(|pass| pass.number == number) else {
             return;
         };
         pass.asked = false;
-        if pass.generation != self.generation {
-            return self.abandon_pass();
+        if pass.generation != node.generation {
+            return self.abandon_pass(id);
         }
         match page {
             Ok(page) => {
@@ -148,23 +148,20 @@ impl Mirror {
                     pass.cursor = next;
                 }
                 for key in page.keys {
-                    if self.adopt(&key, true) {
+                    if self.adopt(&key, Some(id)) {
                         self.dirty(&key, false, now);
                     }
                 }
                 let listened = |id: &u64| self.logs.get(id).is_some_and(|log| log.lingering.is_none());
-                let wanted = self
-                    .scans
-                    .pass
-                    .as_ref()
-                    .is_some_and(|pass| pass.logs.iter().any(listened));
+                let pass = self.nodes[id].scans.pass.as_ref();
+                let wanted = pass.is_some_and(|pass| pass.logs.iter().any(listened));
                 if last {
-                    self.end_pass();
+                    self.end_pass(id);
                 } else if !wanted {
-                    self.abandon_pass();
+                    self.abandon_pass(id);
                 }
             }
-            Err(error) if Scope::of(error.kind) == Scope::Connection => self.unlinked(now),
+            Err(error) if Scope::of(error.kind) == Scope::Connection => self.unlinked(id, now),
             Err(error) => {
                 let (since, attempts) = pass.trouble.unwrap_or((now, 0));
                 pass.trouble = Some((since, attempts + 1));
@@ -187,25 +184,43 @@ impl Mirror {
         }
     }
 
-    fn end_pass(&mut self) {
-        let Some(pass) = self.scans.pass.take() else { return };
+    fn end_pass(&mut self, node: NodeId) {
+        let Some(pass) = self.nodes[node].scans.pass.take() else {
+            return;
+        };
         for id in pass.logs {
-            if let Some(log) = self.logs.get_mut(&id).filter(|log| log.scan == Scan::Running) {
-                log.scan = Scan::Done;
+            if let Some(part) = self.running(id, node) {
+                part.scan = Scan::Done;
                 self.settle(id);
             }
         }
     }
 
     /// Gives the pass up: whoever waited for it waits for the next one.
-    pub(super) fn abandon_pass(&mut self) {
-        let Some(pass) = self.scans.pass.take() else { return };
+    pub(super) fn abandon_pass(&mut self, node: NodeId) {
+        let Some(pass) = self.nodes[node].scans.pass.take() else {
+            return;
+        };
         for id in pass.logs {
-            if let Some(log) = self.logs.get_mut(&id).filter(|log| log.scan == Scan::Running) {
-                log.scan = Scan::Waiting;
-                self.scans.waiting.push(id);
+            if let Some(part) = self.running(id, node) {
+                part.scan = Scan::Waiting;
+                self.nodes[node].scans.waiting.push(id);
             }
         }
+    }
+
+    /// The part of a log that waits for the pass under way.
+    fn running(&mut self, log: u64, node: NodeId) -> Option<&mut Part> {
+        let part = self.logs.get_mut(&log)?.part_mut(node)?;
+        (part.scan == Scan::Running).then_some(part)
+    }
+}
+
+impl Node {
+    /// When a page may be wanted that is not wanted now.
+    pub fn next_page_at(&self) -> Option<Instant> {
+        let pass = self.scans.pass.as_ref().filter(|pass| !pass.asked)?;
+        (self.reader.is_some() && self.unread() <= MAX_UNREAD).then_some(pass.next_at)
     }
 }
 
@@ -236,7 +251,7 @@ fn common(globs: &[Bytes]) -> Option<Bytes> {
 }
 
 /// The bytes that every key of a server glob begins with.
-fn literal_prefix(glob: &[u8]) -> Vec<u8> {
+pub(super) fn literal_prefix(glob: &[u8]) -> Vec<u8> {
     let mut prefix = Vec::new();
     let mut bytes = glob.iter();
     while let Some(&byte) = bytes.next() {

@@ -11,6 +11,7 @@ use super::channels::{Catalog, Table};
 use super::entries::Now;
 use super::intake::{Intake, Shared, Taken};
 use super::mirror::Mirror;
+use super::node::Owners;
 use super::reads::Batch;
 use super::rule::Rule;
 use super::scan::Page;
@@ -19,17 +20,25 @@ use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
 use crate::pattern::KeyPattern;
 use crate::payload::{Decode, Format, Options, Renderer};
-use crate::upstream::ServerInfo;
 use crate::upstream::feed::{KeyEvent, Listener, LostReason};
 use crate::upstream::reader::{Cursor, ReadError, ReadErrorKind, Reading, ScanPage};
+use crate::upstream::slots::{self, Slots};
+use crate::upstream::{Address, Endpoint, NodeId, ServerInfo};
 
 mod expiry;
 mod happenings;
 mod losses;
 mod model;
+mod nodes;
 mod passes;
 mod refusals;
 mod state;
+
+/// What a batch of reads is answered with.
+type Answers = Vec<Result<Reading, ReadError>>;
+
+/// The only node.
+const NODE: NodeId = NodeId::FIRST;
 
 const LINGER: Duration = Duration::from_secs(30);
 
@@ -70,6 +79,17 @@ fn rule(id: u32, key: &str, channel: &str) -> Rule {
     }
 }
 
+fn endpoint() -> Endpoint {
+    Endpoint {
+        address: Address::Unix("server.sock".into()),
+        tls: None,
+        db: 0,
+        username: None,
+        password: None,
+        client_name: "keyrelay".into(),
+    }
+}
+
 struct World {
     hub: Arc<Hub>,
     mirror: Mirror,
@@ -79,10 +99,12 @@ struct World {
     /// What the server holds.
     keys: BTreeMap<&'static str, (Value, Option<Duration>)>,
     run_id: &'static str,
+    /// Which keys are whose in truth; the mirror may not have heard of it yet.
+    owners: Owners,
     /// Reads that wait for their answers, with what the server held when they began.
-    reads: VecDeque<(u64, Vec<Result<Reading, ReadError>>)>,
+    reads: VecDeque<(NodeId, u64, Answers)>,
     /// Pages that wait for their answers.
-    pages: VecDeque<Page>,
+    pages: VecDeque<(NodeId, Page)>,
     /// Keys in the order in which they were read.
     asked: Vec<String>,
     /// Pages asked for.
@@ -135,6 +157,7 @@ impl World {
             now,
             keys: BTreeMap::new(),
             run_id: "one",
+            owners: Owners::One,
             reads: VecDeque::new(),
             pages: VecDeque::new(),
             asked: Vec::new(),
@@ -144,12 +167,30 @@ impl World {
     }
 
     fn up(&mut self) {
+        self.node_up(NODE);
+    }
+
+    fn node_up(&mut self, node: NodeId) {
         let server = ServerInfo {
             run_id: self.run_id.into(),
             version: "7".into(),
         };
-        self.intake.up(&server);
+        self.intake.of(node).up(&server, &endpoint());
         self.step();
+    }
+
+    /// Spreads the slots over so many nodes.
+    fn share_out(&mut self, nodes: u16) {
+        self.own((0..slots::COUNT).map(|slot| NodeId(slot % nodes)).collect());
+        if let Owners::Many(slots) = &self.owners {
+            self.intake.slots(slots.clone());
+        }
+        self.step();
+    }
+
+    /// The slots are on these nodes from now on; nobody has heard of it yet.
+    fn own(&mut self, slots: Slots) {
+        self.owners = Owners::Many(slots);
     }
 
     fn lost(&mut self) {
@@ -194,14 +235,22 @@ impl World {
         self.shared.take(&mut taken);
         self.mirror.take(&mut taken, self.now);
         self.mirror.tick(self.now);
-        if !self.mirror.has_reader() {
-            self.reads.clear();
-            self.pages.clear();
+        for node in self.mirror.nodes.ids() {
+            self.ask(node);
         }
-        if self.mirror.wants_reader() {
-            self.mirror.linked(self.run_id, self.now);
+        self.mirror.commit();
+    }
+
+    /// What the loop asks of a node.
+    fn ask(&mut self, node: NodeId) {
+        if !self.mirror.has_reader(node) {
+            self.reads.retain(|read| read.0 != node);
+            self.pages.retain(|page| page.0 != node);
         }
-        while let Some(Batch { flight, requests }) = self.mirror.next_batch(self.now) {
+        if self.mirror.wants_reader(node).is_some() {
+            self.mirror.linked(node, self.run_id, self.now);
+        }
+        while let Some(Batch { flight, requests }) = self.mirror.next_batch(node, self.now) {
             let mut results = Vec::new();
             for request in requests {
                 let key = String::from_utf8(request.key.to_vec()).unwrap();
@@ -209,33 +258,35 @@ impl World {
                 let (value, ttl) = held.unwrap_or((Value::Absent, None));
                 results.push(match self.broken {
                     Some(kind) => Err(error(kind)),
+                    None if self.owners.of(key.as_bytes()) != node => Err(error(ReadErrorKind::Other)),
                     None => Ok(Reading { value, ttl }),
                 });
                 self.asked.push(key);
             }
-            self.reads.push_back((flight, results));
+            self.reads.push_back((node, flight, results));
         }
-        while let Some(page) = self.mirror.next_page(self.now) {
+        while let Some(page) = self.mirror.next_page(node, self.now) {
             self.scanned += 1;
-            self.pages.push_back(page);
+            self.pages.push_back((node, page));
         }
-        self.mirror.commit();
     }
 
     /// Lets the oldest batch of reads be answered.
     fn answer(&mut self) {
-        let (flight, results) = self.reads.pop_front().expect("a read is in flight");
-        self.mirror.replied(flight, results, self.now);
+        let (node, flight, results) = self.reads.pop_front().expect("a read is in flight");
+        self.mirror.replied(node, flight, results, self.now);
         self.step();
     }
 
-    /// Answers a page with all keys of the server.
+    /// Answers a page with all keys of the node.
     fn answer_page(&mut self) {
-        let page = self.pages.pop_front().expect("a page is on its way");
-        let keys = self.keys.keys().map(|key| Bytes::from_static(key.as_bytes())).collect();
+        let (node, page) = self.pages.pop_front().expect("a page is on its way");
+        let keys = self.keys.keys().map(|key| key.as_bytes());
+        let own = keys.filter(|key| self.owners.of(key) == node);
+        let keys = own.map(Bytes::from_static).collect();
         let page_of = ScanPage { next: None, keys };
         self.mirror
-            .scanned(page.pass, Ok(page_of), Duration::from_millis(1), self.now);
+            .scanned(node, page.pass, Ok(page_of), Duration::from_millis(1), self.now);
         self.step();
     }
 

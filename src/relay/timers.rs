@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::upstream::NodeId;
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Timer {
@@ -19,11 +21,11 @@ pub(super) enum Timer {
     /// The log's old messages may go.
     Trim(u64),
     /// The batch of reads is slow: clients must be told.
-    Flight(u64),
+    Flight(NodeId, u64),
     /// The resync of this generation is slow: clients must be told.
-    Slow(u64),
+    Slow(NodeId, u64),
     /// This outage is not a short one: clients must be told.
-    Outage(u64),
+    Outage(NodeId, u64),
 }
 
 /// Names one entry, to cancel it.

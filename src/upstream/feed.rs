@@ -67,8 +67,9 @@ pub struct KeyEvent<'a> {
 /// Called on the feed's thread, which does nothing else meanwhile. A feed that is stopped says nothing more.
 pub trait Listener: Send + 'static {
     /// Every subscription is confirmed and the server's data is loaded: from here on no event is missed. What changed
-    /// before, since the last `lost` or ever, was not heard.
-    fn up(&mut self, server: &ServerInfo);
+    /// before, since the last `lost` or ever, was not heard. `at` is where this very server was reached: of a name one of
+    /// its addresses, of several servers the one that was found.
+    fn up(&mut self, server: &ServerInfo, at: &Endpoint);
 
     /// Key events; only between `up` and `lost`.
     fn events(&mut self, batch: &[KeyEvent<'_>]);
@@ -226,7 +227,7 @@ impl Feed {
             }
             sleep(LOADING_INTERVAL).await;
         }
-        self.up(listener, &server);
+        self.up(listener, &server, &link);
         *up_since = Some(Instant::now());
         match self.listen(&mut link, listener).await {
             Ok(never) => match never {},
@@ -300,12 +301,12 @@ impl Feed {
         start::reason(&self.options.endpoint.address, error)
     }
 
-    fn up(&mut self, listener: &mut impl Listener, server: &ServerInfo) {
-        let address = &self.options.endpoint.address;
+    fn up(&mut self, listener: &mut impl Listener, server: &ServerInfo, link: &Link) {
+        let address = link.address();
         info!(%address, version = server.version, run_id = server.run_id, "upstream connected");
         self.outage = None;
         self.was_up = true;
-        listener.up(server);
+        listener.up(server, &self.options.endpoint.reached(address.clone()));
     }
 
     /// Tells the listener and the log, but only once of the same reason.

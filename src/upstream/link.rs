@@ -40,6 +40,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 /// See the module.
 pub(super) struct Link {
     socket: Box<dyn Socket>,
+    /// Where it leads: of a name that address of it which accepted.
+    address: Address,
     /// What was read and not yet parsed; begins with a frame.
     buffer: BytesMut,
     /// Whether a whole frame ever came.
@@ -107,29 +109,36 @@ impl From<io::Error> for LinkError {
 impl Link {
     /// Connects to the first address that accepts; a name is resolved each time.
     pub async fn connect(endpoint: &Endpoint) -> Result<Link, LinkError> {
-        let socket: Box<dyn Socket> = match &endpoint.address {
+        let (socket, address): (Box<dyn Socket>, Address) = match &endpoint.address {
             Address::Tcp { host, port } => {
-                let stream = connect_tcp(host, *port).await?;
-                match &endpoint.tls {
+                let (stream, reached) = connect_tcp(host, *port).await?;
+                let socket: Box<dyn Socket> = match &endpoint.tls {
                     None => Box::new(stream),
                     Some(tls) => match timeout(CONNECT_TIMEOUT, tls.connect(stream, host)).await {
                         Ok(connected) => Box::new(connected.map_err(LinkError::Tls)?),
                         Err(_) => return Err(LinkError::Tls(tls::unanswered(CONNECT_TIMEOUT))),
                     },
-                }
+                };
+                (socket, reached.into())
             }
             Address::Unix(path) => match timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => Box::new(stream),
+                Ok(Ok(stream)) => (Box::new(stream), endpoint.address.clone()),
                 Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
                 Err(_) => return Err(unanswered()),
             },
         };
         Ok(Link {
             socket,
+            address,
             buffer: BytesMut::with_capacity(READ_SIZE),
             answered: false,
             plain_tcp: endpoint.tls.is_none() && matches!(endpoint.address, Address::Tcp { .. }),
         })
+    }
+
+    /// Where it leads: of a name that address of it which accepted.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Sends a command without waiting for its reply.
@@ -252,7 +261,7 @@ impl Link {
     }
 }
 
-async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, LinkError> {
+async fn connect_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), LinkError> {
     let addresses = match timeout(CONNECT_TIMEOUT, lookup_host((host, port))).await {
         Ok(Ok(addresses)) => addresses.collect::<Vec<SocketAddr>>(),
         Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
@@ -265,7 +274,7 @@ async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, LinkError> {
                 stream.set_nodelay(true)?;
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
                 SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                return Ok(stream);
+                return Ok((stream, address));
             }
             Ok(Err(error)) => last = LinkError::Unreachable(format!("{address}: {error}")),
             Err(_) => last = unanswered(),

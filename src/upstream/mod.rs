@@ -1,20 +1,22 @@
-//! The way to one server: the feed of its key events and the reader of its values.
+//! The way to each server: the feed of its key events and the reader of its values.
 //!
 //! * `feed`: hears key events and the flush signal, in order, and turns every way of losing events into a gap
 //! * `reader`: reads values and scans keys
+//! * `slots`: which node a key is on
 //! * `plan`: what to subscribe to
 //! * `tls`: what makes a connection trusted
 //! * `link`: a connection that sends commands and takes replies and pushes apart
 //! * `wire`: the bytes of those
 //! * `info`: the server's own account of itself
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, net::SocketAddr, path::PathBuf};
 
 pub mod feed;
 mod info;
 mod link;
 pub mod plan;
 pub mod reader;
+pub mod slots;
 pub mod tls;
 pub mod wire;
 
@@ -51,6 +53,40 @@ pub enum Address {
     },
     /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+/// Number of one of the upstream nodes: primaries that hold the keys together, each its part. Where there is but one
+/// server it is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u16);
+
+impl NodeId {
+    /// The one that is always there.
+    pub const FIRST: NodeId = NodeId(0);
+}
+
+impl Endpoint {
+    /// The same server at the very address where it was reached. What its certificate is of stays what it was.
+    pub fn reached(&self, address: Address) -> Endpoint {
+        let mut tls = self.tls.clone();
+        if let (Some(tls), Address::Tcp { host, .. }) = (&mut tls, &self.address) {
+            tls.server_name.get_or_insert_with(|| host.clone());
+        }
+        Endpoint {
+            address,
+            tls,
+            ..self.clone()
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address::Tcp {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
+    }
 }
 
 impl fmt::Debug for Endpoint {

@@ -205,6 +205,11 @@ impl Reader {
         }
     }
 
+    /// Gives the connection up: whoever reads learns that it is closed.
+    pub fn close(&self) {
+        self.broken.cancel();
+    }
+
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
         self.broken.is_cancelled() || self.abort.is_finished()

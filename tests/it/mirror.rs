@@ -94,11 +94,8 @@ impl Mirror {
             password: None,
             client_name: "keyrelay-test".into(),
         };
-        let reader = reader::Options {
-            endpoint: endpoint.clone(),
-            timeout: reader::TIMEOUT,
-        };
-        let (catalog, intake, relay) = relay::new(relay::Options { rules, reader }).unwrap();
+        let timeout = reader::TIMEOUT;
+        let (catalog, intake, relay) = relay::new(relay::Options { rules, timeout }).unwrap();
         let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 1, catalog);
         let options = feed::Options {
             endpoint,

@@ -136,7 +136,7 @@ fn a_lost_reader_is_replaced_and_nothing_in_flight_forgotten() {
     world.hold("many:1", "m");
     let (mut one, mut many) = (world.subscribe("k"), world.subscribe("many"));
     assert_eq!((world.reads.len(), world.pages.len()), (1, 1));
-    world.mirror.unlinked(world.now);
+    world.mirror.unlinked(NODE, world.now);
     world.step();
     assert_eq!(
         (world.reads.len(), world.pages.len(), world.scanned),
@@ -157,10 +157,10 @@ fn a_reader_that_stays_away_makes_stale_and_fresh_waits_for_what_changed_meanwhi
     world.run();
     client.news(&world);
     let run_id = std::mem::replace(&mut world.run_id, "another server");
-    world.mirror.unlinked(world.now);
+    world.mirror.unlinked(NODE, world.now);
     world.set("k", "a");
     world.pass(1000);
-    assert!(!world.mirror.has_reader(), "it reads another process than is heard");
+    assert!(!world.mirror.has_reader(NODE), "it reads another process than is heard");
     assert_eq!(client.news(&world), ["stale upstream-lost"]);
     world.run_id = run_id;
     world.step();

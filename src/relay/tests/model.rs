@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::entries::{KeyEntry, State};
+use super::super::node::Node;
 use super::*;
 
 const KEYS: [&str; 8] = ["k:1", "k:2", "k:3", "m:1:a", "m:1:b", "m:2:a", "m:2:b", "m:2:c"];
@@ -39,23 +40,30 @@ struct Model {
     world: World,
     random: u64,
     version: u64,
-    said: VecDeque<Said>,
-    heard: bool,
+    /// For each node what it has said, while it is heard.
+    said: Vec<Option<VecDeque<Said>>>,
+    /// Where the slots are that the mirror was not told of yet.
+    moved: Option<Slots>,
     expiries: HashMap<&'static str, Instant>,
     subscribers: Vec<Subscriber>,
 }
 
 impl Model {
-    fn new(seed: u64) -> Model {
-        Model {
+    /// A schedule with so many nodes.
+    fn new(seed: u64, nodes: u16) -> Model {
+        let mut model = Model {
             world: World::away(&MAPPINGS),
             random: seed,
             version: 0,
-            said: VecDeque::new(),
-            heard: false,
+            said: (0..nodes).map(|_| None).collect(),
+            moved: None,
             expiries: HashMap::new(),
             subscribers: Vec::new(),
+        };
+        if nodes > 1 {
+            model.world.share_out(nodes);
         }
+        model
     }
 
     fn below(&mut self, limit: usize) -> usize {
@@ -100,12 +108,71 @@ impl Model {
         self.expiries.retain(|_, at| *at > now);
     }
 
-    /// The feed hears the first thing that was said.
-    fn hear(&mut self) {
-        match self.said.pop_front() {
-            Some(Said::Event(key, event)) if self.heard => self.world.event(key, event),
-            Some(Said::Flush) if self.heard => self.world.intake.flushed(),
-            _ => {}
+    /// Any node.
+    fn node(&mut self) -> usize {
+        self.below(self.said.len())
+    }
+
+    /// The server says something to whoever hears it.
+    fn say(&mut self, node: usize, said: Said) {
+        if let Some(queue) = &mut self.said[node] {
+            queue.push_back(said);
+        }
+    }
+
+    fn say_event(&mut self, key: &'static str, event: &'static str) {
+        let owner = self.world.owners.of(key.as_bytes());
+        self.say(usize::from(owner.0), Said::Event(key, event));
+    }
+
+    /// The feed of a node hears the first thing that was said.
+    fn hear(&mut self, node: usize) {
+        match self.said[node].as_mut().and_then(VecDeque::pop_front) {
+            Some(Said::Event(key, event)) => self.world.event(key, event),
+            Some(Said::Flush) => self.world.intake.of(NodeId(node as u16)).flushed(),
+            None => {}
+        }
+    }
+
+    /// The feed of a node hears again.
+    fn up(&mut self, node: usize) {
+        self.said[node] = Some(VecDeque::new());
+        self.world.node_up(NodeId(node as u16));
+    }
+
+    /// Changes keys of a node without events.
+    fn change_unheard(&mut self, node: usize) {
+        for _ in 0..3 {
+            let key = self.key();
+            if usize::from(self.world.owners.of(key.as_bytes()).0) == node {
+                self.change(key);
+            }
+        }
+    }
+
+    /// Slots move; their keys say so like any that go and come.
+    fn move_slots(&mut self) {
+        self.tell_slots();
+        let seed = self.below(1000) as u16;
+        let nodes = self.said.len() as u16;
+        let slots: Slots = (0..slots::COUNT)
+            .map(|slot| NodeId((slot % 7 * seed) % nodes))
+            .collect();
+        let held: Vec<&'static str> = self.world.keys.keys().copied().collect();
+        for key in &held {
+            self.say_event(key, "del");
+        }
+        self.world.own(slots.clone());
+        for key in &held {
+            self.say_event(key, "restore");
+        }
+        self.moved = Some(slots);
+    }
+
+    /// The mirror is told where the slots are.
+    fn tell_slots(&mut self) {
+        if let Some(slots) = self.moved.take() {
+            self.world.intake.slots(slots);
         }
     }
 
@@ -115,7 +182,7 @@ impl Model {
             return;
         }
         let at = self.below(self.world.reads.len());
-        let (flight, mut results) = self.world.reads.remove(at).unwrap();
+        let (node, flight, mut results) = self.world.reads.remove(at).unwrap();
         if self.below(6) == 0 {
             let kinds = [
                 ReadErrorKind::NoPermission,
@@ -128,7 +195,7 @@ impl Model {
                 *result = Err(error(kind));
             }
         }
-        self.world.mirror.replied(flight, results, self.world.now);
+        self.world.mirror.replied(node, flight, results, self.world.now);
     }
 
     fn act(&mut self) {
@@ -136,11 +203,14 @@ impl Model {
             0..10 => {
                 let key = self.key();
                 let event = self.change(key);
-                self.said.push_back(Said::Event(key, event));
+                self.say_event(key, event);
             }
-            10..20 => self.hear(),
+            10..20 => {
+                let node = self.node();
+                self.hear(node);
+            }
             20..27 => self.reply(),
-            27 | 28 if !self.world.pages.is_empty() => self.world.answer_page(),
+            27 if !self.world.pages.is_empty() => self.world.answer_page(),
             29..32 if self.subscribers.len() < 6 => {
                 let channel = CHANNELS[self.below(CHANNELS.len())];
                 let client = self.world.subscribe(channel);
@@ -151,37 +221,44 @@ impl Model {
                     newest: HashMap::new(),
                 });
             }
-            32 | 33 if !self.subscribers.is_empty() => {
+            32 if !self.subscribers.is_empty() => {
                 let at = self.below(self.subscribers.len());
                 self.subscribers.swap_remove(at);
             }
             34 => {
-                for _ in 0..3 {
-                    let key = self.key();
-                    self.change(key);
+                let node = self.node();
+                self.change_unheard(node);
+                self.say(node, Said::Flush);
+            }
+            35 => {
+                let node = self.node();
+                if self.said[node].take().is_some() {
+                    self.world.intake.of(NodeId(node as u16)).lost(&LostReason::Closed);
+                    self.world.step();
                 }
-                self.said.push_back(Said::Flush);
+                self.change_unheard(node);
             }
-            35 if self.heard => {
-                self.heard = false;
-                self.said.clear();
-                self.world.lost();
-                for _ in 0..3 {
-                    let key = self.key();
-                    self.change(key);
+            36 => {
+                let node = self.node();
+                if self.said[node].is_none() {
+                    // All nodes of a world have the same.
+                    if self.said.len() == 1 {
+                        self.world.run_id = ["one", "two"][self.below(2)];
+                    }
+                    self.up(node);
                 }
-                self.world.run_id = ["one", "two"][self.below(2)];
             }
-            36 if !self.heard => {
-                self.heard = true;
-                self.said.clear();
-                self.world.up();
+            37 if self.below(4) == 0 => {
+                let node = NodeId(self.node() as u16);
+                self.world.mirror.unlinked(node, self.world.now);
             }
-            37 if self.below(4) == 0 => self.world.mirror.unlinked(self.world.now),
             38 => {
-                let late = self.below(2) == 0;
-                self.world.intake.late(late && self.heard);
+                let node = self.node();
+                let late = self.below(2) == 0 && self.said[node].is_some();
+                self.world.intake.of(NodeId(node as u16)).late(late);
             }
+            28 if self.said.len() > 1 && self.below(4) == 0 => self.move_slots(),
+            33 => self.tell_slots(),
             39 if self.below(8) == 0 => self.world.pass(31_000),
             _ => {
                 let time = self.below(30) as u64;
@@ -221,15 +298,16 @@ impl Model {
 
     /// Calms everything down.
     fn rest(&mut self) {
-        if !self.heard {
-            self.heard = true;
-            self.said.clear();
-            self.world.up();
+        self.tell_slots();
+        for node in 0..self.said.len() {
+            if self.said[node].is_none() {
+                self.up(node);
+            }
+            while self.said[node].as_ref().is_some_and(|said| !said.is_empty()) {
+                self.hear(node);
+            }
+            self.world.intake.of(NodeId(node as u16)).late(false);
         }
-        while !self.said.is_empty() {
-            self.hear();
-        }
-        self.world.intake.late(false);
         for _ in 0..100 {
             self.expire();
             self.world.pass(50);
@@ -263,12 +341,14 @@ impl Model {
             assert_eq!(view.len(), expected.len(), "channel {}", subscriber.channel);
         }
         let mirror = &self.world.mirror;
-        assert!(mirror.flights.is_empty() && mirror.queue.is_empty());
+        let idle = |node: &Node| node.flights.is_empty() && node.queue.is_empty();
+        assert!(mirror.nodes.iter().all(idle));
         for log in mirror.logs.values().filter(|log| log.lingering.is_none()) {
             assert!(log.is_whole() && log.failing == 0, "{log:?}");
         }
         let shown = |entry: &KeyEntry| entry.uses.iter().any(|each| each.last.is_some());
-        let outdated = |entry: &KeyEntry| entry.uses.iter().any(|each| mirror.logs[&each.log].outdated);
+        let outdated = |log: &u64| mirror.logs[log].parts.iter().any(|part| part.outdated);
+        let outdated = |entry: &KeyEntry| entry.uses.iter().any(|each| outdated(&each.log));
         for entry in mirror.keys.values() {
             let kept = shown(entry) || entry.state == State::Deferred || outdated(entry);
             assert!(kept, "no slot shows this, and nobody will read it: {entry:?}");
@@ -282,7 +362,8 @@ fn at_rest_every_log_shows_the_server() {
     let schedules: u64 = std::env::var("KEYRELAY_SCHEDULES").map_or(300, |text| text.parse().unwrap());
     for seed in 0..schedules {
         let played = std::panic::catch_unwind(|| {
-            let mut model = Model::new(seed);
+            // Every other schedule has several nodes.
+            let mut model = Model::new(seed, if seed % 2 == 0 { 1 } else { 3 });
             for _ in 0..3 {
                 for _ in 0..200 {
                     model.act();

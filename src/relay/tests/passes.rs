@@ -26,10 +26,10 @@ fn a_thousand_rooms_that_come_at_once_cost_two_passes() {
     world.hold("message:999:a", "y");
     let names: Vec<String> = (0..1000).map(|room| format!("room:{room}")).collect();
     let mut clients: Vec<Client> = names.iter().map(|name| world.subscribe(name)).collect();
-    assert_eq!(world.pages[0].glob.as_deref(), Some(&b"message:0:*"[..]));
+    assert_eq!(world.pages[0].1.glob.as_deref(), Some(&b"message:0:*"[..]));
     world.answer_page();
     world.run();
-    assert_eq!(world.mirror.scans.passes, 2);
+    assert_eq!(world.mirror.passes, 2);
     assert!(clients.iter().all(|client| client.is_filled(&world)));
     assert_eq!(clients[999].news(&world), ["message:999:a=y"]);
     assert_eq!(world.asked().len(), 2);
@@ -67,9 +67,11 @@ fn a_refused_page_is_asked_for_again_and_after_a_second_clients_know() {
     world.hold("m:1", "a");
     let mut client = world.subscribe("all");
     for _ in 0..200 {
-        if let Some(page) = world.pages.pop_front() {
+        if let Some((_, page)) = world.pages.pop_front() {
             let refused = Err(error(ReadErrorKind::Loading));
-            world.mirror.scanned(page.pass, refused, Duration::ZERO, world.now);
+            world
+                .mirror
+                .scanned(NODE, page.pass, refused, Duration::ZERO, world.now);
         }
         world.pass(10);
     }
@@ -78,7 +80,7 @@ fn a_refused_page_is_asked_for_again_and_after_a_second_clients_know() {
     world.pass(1000);
     world.run();
     assert_eq!(client.news(&world), ["m:1=a", "fresh loading"]);
-    assert_eq!(world.mirror.scans.passes, 1);
+    assert_eq!(world.mirror.passes, 1);
 }
 
 #[test]
@@ -86,13 +88,13 @@ fn a_page_that_never_comes_costs_the_connection() {
     let mut world = World::new(&[("m:{id}", "all")]);
     world.hold("m:1", "a");
     let mut client = world.subscribe("all");
-    let page = world.pages.pop_front().unwrap();
+    let (_, page) = world.pages.pop_front().unwrap();
     let never = Err(error(ReadErrorKind::Timeout));
-    world.mirror.scanned(page.pass, never, Duration::ZERO, world.now);
-    assert!(world.mirror.wants_reader());
+    world.mirror.scanned(NODE, page.pass, never, Duration::ZERO, world.now);
+    assert!(world.mirror.wants_reader(NODE).is_some());
     world.run();
     assert_eq!(client.news(&world), ["m:1=a"]);
-    assert_eq!(world.mirror.scans.passes, 2);
+    assert_eq!(world.mirror.passes, 2);
 }
 
 #[test]
@@ -116,12 +118,14 @@ fn a_pass_that_nobody_waits_for_any_more_ends() {
     let client = world.subscribe("all");
     drop(client);
     world.step();
-    let page = world.pages.pop_front().unwrap();
+    let (_, page) = world.pages.pop_front().unwrap();
     let more = ScanPage {
         next: Some(Cursor::start()),
         keys: vec![],
     };
-    world.mirror.scanned(page.pass, Ok(more), Duration::ZERO, world.now);
+    world
+        .mirror
+        .scanned(NODE, page.pass, Ok(more), Duration::ZERO, world.now);
     world.pass(1000);
     assert_eq!(world.pages.len(), 0);
     let client = world.subscribe("all");

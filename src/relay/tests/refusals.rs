@@ -95,9 +95,9 @@ fn a_connection_without_answers_is_replaced() {
     world.broken = Some(ReadErrorKind::Timeout);
     world.set("k", "a");
     world.broken = None;
-    let (flight, results) = world.reads.pop_front().unwrap();
-    world.mirror.replied(flight, results, world.now);
-    assert!(world.mirror.wants_reader());
+    let (_, flight, results) = world.reads.pop_front().unwrap();
+    world.mirror.replied(NODE, flight, results, world.now);
+    assert!(world.mirror.wants_reader(NODE).is_some());
     world.run();
     assert_eq!(client.news(&world), ["k=a!set"]);
 }

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 
 use keyrelay::pattern::KeyPattern;
 use keyrelay::upstream::feed::{self, FatalError, KeyEvent, Listener, LostReason, Notifications};
-use keyrelay::upstream::{Address, ServerInfo, Subscriptions};
+use keyrelay::upstream::{Address, Endpoint, ServerInfo, Subscriptions};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint;
@@ -32,7 +32,7 @@ impl Teller {
 }
 
 impl Listener for Teller {
-    fn up(&mut self, server: &ServerInfo) {
+    fn up(&mut self, server: &ServerInfo, _: &Endpoint) {
         self.tell(Told::Up(server.clone()));
     }
 
