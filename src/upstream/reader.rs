@@ -27,7 +27,7 @@ use fred::{
     },
 };
 use rustls::ClientConfig;
-use tokio::{select, sync::Mutex, task::AbortHandle};
+use tokio::{select, sync::Mutex, task::AbortHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::{command::Command, job::Job};
@@ -134,10 +134,7 @@ impl Reader {
         let tls = endpoint.tls.as_ref().map(Tls::load).transpose();
         let tls = tls.map_err(|error| refused(ReadError::no_connection(error.to_string())))?;
         let client = Client::new(config(endpoint, tls), Some(performance()), Some(connection()), None);
-        let handle = client
-            .init()
-            .await
-            .map_err(|error| refused(ReadError::from_fred(&error)))?;
+        let handle = client.connect();
         let mut reader = Reader {
             abort: handle.abort_handle(),
             connection: Mutex::new(Some(handle)),
@@ -149,6 +146,12 @@ impl Reader {
             rounds: AtomicU64::new(0),
             broken: CancellationToken::new(),
         };
+        // From here on the connection ends with the reader, also if the caller does not wait for the outcome.
+        let connected = timeout(CONNECT_TIMEOUT, reader.client.wait_for_connect()).await;
+        connected
+            .map_err(|_| ReadError::timeout(CONNECT_TIMEOUT))
+            .and_then(|connected| connected.map_err(|error| ReadError::from_fred(&error)))
+            .map_err(refused)?;
         reader.prepare().await.map_err(refused)?;
         Ok(reader)
     }

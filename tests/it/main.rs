@@ -11,14 +11,14 @@ mod harness;
 mod burden;
 /// The commands: what they print and how they end.
 mod cli;
-/// Faults of the connections to the server.
-mod connection_faults;
 /// What a client gets for each kind of value, payload and mapping.
 mod delivery;
 /// Events mode: what happened, in order, and never a silent hole.
 mod events;
 /// A hot key starves nobody.
 mod fairness;
+/// Every way in which connections, the server and the relay itself can fail.
+mod faults;
 /// The URLs: answers, refusals, and who may ask from where.
 mod http;
 /// What the machine does not have enough of.
