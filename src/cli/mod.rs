@@ -68,11 +68,24 @@ enum Command {
     },
     /// Tell everything that is wrong with a config, or that nothing is
     ///
-    /// Each problem is shown with its file and line, why it is one, and what to write instead. Nothing is connected to.
-    #[command(after_long_help = "Example:\n  keyrelay check keyrelay.toml && systemctl restart keyrelay")]
+    /// Each problem is shown with its file and line, why it is one, and what to write instead. Nothing is connected to,
+    /// unless --connect asks for it.
+    #[command(
+        after_long_help = "Examples:\n  keyrelay check keyrelay.toml && systemctl restart keyrelay\n  keyrelay check --connect --canary cart:canary keyrelay.toml"
+    )]
     Check {
         /// The config [default: ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml]
         file: Option<PathBuf>,
+        /// Try the server too: whether it is reached, what the user may do, and whether key events come
+        ///
+        /// Nothing is written. It ends with 1 if there is a problem; what only may become one is a warning.
+        #[arg(long)]
+        connect: bool,
+        /// Prove that key events come, by writing this key and removing it again
+        ///
+        /// It must be one that a mapping takes and that is not there.
+        #[arg(long, value_name = "KEY", requires = "connect")]
+        canary: Option<OsString>,
     },
     /// Tell what the mappings make of a key, or where the keys of a channel are
     ///
@@ -111,7 +124,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { file } => run::run(file),
         Command::Demo => demo::demo(),
-        Command::Check { file } => check::check(file),
+        Command::Check { file, connect, canary } => check::check(file, connect, canary),
         Command::Explain { key, channel, config } => explain::explain(key, channel, config),
     };
     done.unwrap_or_else(|error| {

@@ -122,6 +122,24 @@ impl KeyPattern {
         }
     }
 
+    /// A key that the pattern takes and that hardly anybody has; None if it takes none.
+    pub fn example(&self) -> Option<Vec<u8>> {
+        let mut key = Vec::new();
+        for op in self.program.ops() {
+            match op {
+                Op::Literal(bytes) => key.extend_from_slice(bytes),
+                Op::Any => key.push(b'x'),
+                Op::OneOf(set, _) => {
+                    // One that can be printed if there is one.
+                    let mut members = (b'!'..=b'~').chain(0..=u8::MAX).filter(|&byte| set.has(byte));
+                    key.push(members.next()?);
+                }
+                Op::Gap(_) => key.extend_from_slice(b"keyrelay-example"),
+            }
+        }
+        Some(key)
+    }
+
     /// The channel template of a mapping that names none: the pattern itself, its wildcards being plain text.
     pub fn default_channel(&self) -> ChannelTemplate {
         template::of_pattern(self)

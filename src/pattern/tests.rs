@@ -303,6 +303,13 @@ proptest! {
     }
 
     #[test]
+    fn an_example_is_taken_by_its_pattern(pattern in any_pattern()) {
+        if let Some(example) = pattern.example() {
+            prop_assert!(pattern.is_match(&example), "{:?}", example);
+        }
+    }
+
+    #[test]
     fn a_name_tells_its_bytes(bytes in prop::collection::vec(any::<u8>(), 0..12)) {
         let mut encoded = String::new();
         name::encode(&bytes, &mut encoded);

@@ -17,6 +17,7 @@
 //! * `happenings`: events channels
 //! * `resync`: losses and their repair
 //! * `timers`: what is to be done later
+//! * `needs`: what all that asks of the server
 //! * `run`: the loop that does the I/O
 
 mod channels;
@@ -26,6 +27,7 @@ mod intake;
 mod interest;
 mod mirror;
 mod moves;
+mod needs;
 mod node;
 mod reads;
 mod refusal;
@@ -41,5 +43,6 @@ mod tests;
 
 pub use channels::Catalog;
 pub use intake::Intake;
+pub use needs::needs;
 pub use rule::Rule;
 pub use run::{Options, Relay, new};

@@ -43,7 +43,7 @@ const NODE: NodeId = NodeId::FIRST;
 const LINGER: Duration = Duration::from_secs(30);
 
 /// One mapping; `mode` is state unless the channel begins with `log`.
-fn rule(id: u32, key: &str, channel: &str) -> Rule {
+pub(super) fn rule(id: u32, key: &str, channel: &str) -> Rule {
     let pattern = KeyPattern::parse(key).unwrap();
     let options = Options {
         format: Format::Json,

@@ -25,7 +25,7 @@ use crate::switches::{self, Switch};
 
 mod backoff;
 mod pulse;
-mod start;
+pub(super) mod start;
 
 /// How often a server is asked whether it has loaded its data.
 const LOADING_INTERVAL: Duration = Duration::from_millis(100);

@@ -21,8 +21,12 @@ impl Info {
 
     /// The value of the line `name:value`.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let mut lines = self.0.lines().filter_map(|line| line.split_once(':'));
-        lines.find(|(line, _)| *line == name).map(|(_, value)| value)
+        self.lines().find(|(line, _)| *line == name).map(|(_, value)| value)
+    }
+
+    /// Every line, its name and its value.
+    pub fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.lines().filter_map(|line| line.split_once(':'))
     }
 
     /// From the section `server`; None if it has no `run_id`.

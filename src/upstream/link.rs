@@ -48,6 +48,8 @@ pub(super) struct Link {
     answered: bool,
     /// Whether a server that wants TLS would be spoken to in vain.
     plain_tcp: bool,
+    /// How many messages were passed over while replies were awaited.
+    messages: usize,
 }
 
 /// Why a connection cannot be used further, or a command failed on it.
@@ -95,6 +97,8 @@ enum Answer {
     /// The reply, or the error's text.
     Reply(Result<OwnedFrame, String>),
     Push(OwnedFrame),
+    /// A message on this channel.
+    Message(Vec<u8>),
 }
 
 impl From<io::Error> for LinkError {
@@ -133,6 +137,7 @@ impl Link {
             buffer: BytesMut::with_capacity(READ_SIZE),
             answered: false,
             plain_tcp: endpoint.tls.is_none() && matches!(endpoint.address, Address::Tcp { .. }),
+            messages: 0,
         })
     }
 
@@ -184,6 +189,7 @@ impl Link {
         loop {
             match self.next().await? {
                 Some(Answer::Reply(reply)) => return reply.map_err(|message| refused(words, message)),
+                Some(Answer::Message(_)) => self.messages += 1,
                 Some(Answer::Push(_)) | None => {}
             }
         }
@@ -194,9 +200,26 @@ impl Link {
         loop {
             match self.next().await? {
                 Some(Answer::Push(push)) if push_name(&push) == Some(name) => return Ok(()),
+                Some(Answer::Message(_)) => self.messages += 1,
                 Some(Answer::Push(_)) | None => {}
                 Some(Answer::Reply(Err(message))) => return Err(refused(&[command.as_bytes()], message)),
                 Some(Answer::Reply(Ok(_))) => return Err(LinkError::Unexpected(command.to_owned())),
+            }
+        }
+    }
+
+    /// How many messages came while something else was waited for.
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Waits for the next message, however long that takes, and gives its channel.
+    pub async fn message(&mut self) -> Result<Vec<u8>, LinkError> {
+        loop {
+            match self.next().await {
+                Ok(Some(Answer::Message(channel))) => return Ok(channel),
+                Ok(_) | Err(LinkError::Silent(_)) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -219,7 +242,8 @@ impl Link {
                     }
                     Frame::Reply(reply) => Some(Answer::Reply(Ok(reply))),
                     Frame::Push(push) => Some(Answer::Push(push)),
-                    Frame::Message { .. } | Frame::Invalidated(_) | Frame::Flushed => None,
+                    Frame::Message { channel, .. } => Some(Answer::Message(channel.to_vec())),
+                    Frame::Invalidated(_) | Frame::Flushed => None,
                 };
                 self.consume(length);
                 return Ok(answer);
@@ -262,25 +286,36 @@ impl Link {
 }
 
 async fn connect_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), LinkError> {
-    let addresses = match timeout(CONNECT_TIMEOUT, lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => addresses.collect::<Vec<SocketAddr>>(),
-        Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
-        Err(_) => return Err(LinkError::Unreachable("the name was not resolved within 5 s".into())),
-    };
     let mut last = LinkError::Unreachable("the name has no address".into());
-    for address in addresses {
-        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                return Ok((stream, address));
-            }
-            Ok(Err(error)) => last = LinkError::Unreachable(format!("{address}: {error}")),
-            Err(_) => last = unanswered(),
+    for address in resolve(host, port).await? {
+        match connect_to(address).await {
+            Ok(stream) => return Ok((stream, address)),
+            Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// All addresses of a name.
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, LinkError> {
+    match timeout(CONNECT_TIMEOUT, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => Ok(addresses.collect()),
+        Ok(Err(error)) => Err(LinkError::Unreachable(error.to_string())),
+        Err(_) => Err(LinkError::Unreachable("the name was not resolved within 5 s".into())),
+    }
+}
+
+/// Connects to one address.
+pub(super) async fn connect_to(address: SocketAddr) -> Result<TcpStream, LinkError> {
+    let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(LinkError::Unreachable(format!("{address}: {error}"))),
+        Err(_) => return Err(LinkError::Unreachable(format!("{address}: nobody answered within 5 s"))),
+    };
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
 }
 
 fn unanswered() -> LinkError {

@@ -4,17 +4,23 @@
 //! * `reader`: reads values and scans keys
 //! * `slots`: which node a key is on
 //! * `plan`: what to subscribe to
+//! * `probe`: whether a server and its user let us do all that
 //! * `tls`: what makes a connection trusted
 //! * `link`: a connection that sends commands and takes replies and pushes apart
 //! * `wire`: the bytes of those
 //! * `info`: the server's own account of itself
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 pub mod feed;
 mod info;
 mod link;
 pub mod plan;
+pub mod probe;
 pub mod reader;
 pub mod slots;
 pub mod tls;
@@ -113,8 +119,26 @@ impl fmt::Display for Address {
     }
 }
 
+impl Endpoint {
+    /// The `redis-cli` command that talks to this server, for messages that say what to run. It logs nobody in.
+    pub(crate) fn command_line(&self) -> String {
+        let mut line = self.address.command_line();
+        let Some(tls) = &self.tls else { return line };
+        line.push_str(" --tls");
+        let mut add = |option: &str, file: &Path| line.push_str(&format!(" {option} {}", file.display()));
+        if let Some(file) = &tls.ca_file {
+            add("--cacert", file);
+        }
+        if let Some(identity) = &tls.identity {
+            add("--cert", &identity.certificate_file);
+            add("--key", &identity.key_file);
+        }
+        line
+    }
+}
+
 impl Address {
-    /// The `redis-cli` command that talks to this server, for messages that say what to run.
+    /// As [`Endpoint::command_line`], for a connection that is not encrypted.
     pub(crate) fn command_line(&self) -> String {
         match self {
             Address::Tcp { host, port } if host == "127.0.0.1" || host == "localhost" => format!("redis-cli -p {port}"),

@@ -71,7 +71,7 @@ fn plan(wanted: impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)>, db: u32) -> Su
 }
 
 /// The glob that matches `literal` and nothing else.
-fn escaped(literal: &[u8]) -> Vec<u8> {
+pub(super) fn escaped(literal: &[u8]) -> Vec<u8> {
     let mut glob = Vec::with_capacity(literal.len());
     for &byte in literal {
         if matches!(byte, b'*' | b'?' | b'[' | b']' | b'^' | b'\\') {

@@ -9,6 +9,8 @@ mod harness;
 
 /// What the relay asks of the server.
 mod burden;
+/// `check --connect`: what it finds out about a server and its user.
+mod check;
 /// The commands: what they print and how they end.
 mod cli;
 /// What a client gets for each kind of value, payload and mapping.

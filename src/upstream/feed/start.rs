@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The setting that this is all about.
-const SETTING: &str = "notify-keyspace-events";
+pub(in crate::upstream) const SETTING: &str = "notify-keyspace-events";
 
 /// Channels or patterns in one command: a bound for what is written before anything is read.
 const NAMES_PER_COMMAND: usize = 1000;
@@ -41,7 +41,7 @@ pub(super) async fn is_loading(link: &mut Link, address: &Address) -> Result<boo
 }
 
 /// What to say of an error.
-pub(super) fn reason(address: &Address, error: LinkError) -> LostReason {
+pub(in crate::upstream) fn reason(address: &Address, error: LinkError) -> LostReason {
     match error {
         LinkError::Unreachable(why) => LostReason::Unreachable {
             address: address.to_string(),
@@ -64,7 +64,8 @@ pub(super) fn reason(address: &Address, error: LinkError) -> LostReason {
     }
 }
 
-async fn log_in(link: &mut Link, endpoint: &Endpoint) -> Result<(), LinkError> {
+/// Logs in, speaks RESP3 from then on, and chooses the database.
+pub(in crate::upstream) async fn log_in(link: &mut Link, endpoint: &Endpoint) -> Result<(), LinkError> {
     let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
     if let Some(password) = &endpoint.password {
         let user = endpoint.username.as_deref().unwrap_or("default");
@@ -179,7 +180,8 @@ async fn info(link: &mut Link, section: &[u8]) -> Result<Info, LinkError> {
     }
 }
 
-fn text(frame: OwnedFrame) -> Option<String> {
+/// The text of a reply that is one.
+pub(in crate::upstream) fn text(frame: OwnedFrame) -> Option<String> {
     match frame {
         OwnedFrame::BlobString { data, .. } | OwnedFrame::SimpleString { data, .. } => String::from_utf8(data).ok(),
         _ => None,

@@ -1,0 +1,45 @@
+//! What the mappings ask of the server and its user.
+
+use super::rule::Rule;
+use crate::hub::Mode;
+use crate::pattern::Filled;
+use crate::upstream::Subscriptions;
+use crate::upstream::feed::Notifications;
+use crate::upstream::probe::Needs;
+
+/// What the relay of these rules is going to ask of a server.
+pub fn needs(rules: &[Rule], db: u32, notifications: Notifications) -> Needs {
+    let patterns: Vec<_> = rules.iter().map(|rule| &rule.pattern).collect();
+    Needs {
+        subscriptions: Subscriptions::plan(&patterns, db),
+        notifications,
+        scans: rules.iter().any(scans),
+        fields: rules.iter().any(|rule| rule.payload.fields().is_some()),
+        patterns: patterns.into_iter().cloned().collect(),
+    }
+}
+
+/// Whether the name of a channel does not tell its keys, so that they must be looked for.
+fn scans(rule: &Rule) -> bool {
+    let told: Vec<_> = rule.channel.captures().collect();
+    let known = |index: usize| told.contains(&&rule.pattern.names()[index]).then_some(b"".as_slice());
+    rule.mode == Mode::State && matches!(rule.pattern.fill(known), Filled::Glob(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::tests::rule;
+
+    #[test]
+    fn keys_are_looked_for_where_the_channel_does_not_tell_them() {
+        for (key, channel, looked_for) in [
+            ("cart:{user}", "cart:{user}", false),
+            ("news", "news", false),
+            ("message:{room}:{id}", "room:{room}", true),
+            ("cache:*", "cache", true),
+        ] {
+            assert_eq!(scans(&rule(0, key, channel)), looked_for, "{key}");
+        }
+    }
+}
