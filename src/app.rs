@@ -21,8 +21,8 @@ use crate::fanout::Stats;
 use crate::hub::Hub;
 use crate::process::signals::{Signal, Signals};
 use crate::upstream::feed::{self, FatalError};
-use crate::upstream::{Subscriptions, reader};
-use crate::{relay, server};
+use crate::upstream::{NodeId, Subscriptions, reader};
+use crate::{admin, relay, server};
 
 /// How long the upstream side may take to let go of its connections at the end; nothing is lost if it does not.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -46,6 +46,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
         let patterns: Vec<_> = config.mappings.iter().map(|rule| &rule.pattern).collect();
         Subscriptions::plan(&patterns, upstream.endpoint.db)
     };
+    let admin = admin::bind(&config.admin).context("the admin listener (`listen` of [admin])")?;
     let (catalog, intake, relay) = relay::new(relay::Options {
         rules: config.mappings,
         timeout: reader::TIMEOUT,
@@ -54,6 +55,10 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     let epoch = getrandom::u64().context("no random numbers to be had")?;
     let (hub, appender) = Hub::new(config.hub, epoch, catalog);
 
+    let relayed = relay.stats();
+    relayed.node(NodeId::FIRST, |node| {
+        node.address = upstream.endpoint.address.to_string()
+    });
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     // Whichever way this returns, the threads end.
     let _guard = stop.clone().drop_guard();
@@ -80,7 +85,18 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     })?;
     let stats = Arc::new(Stats::default());
     let mut signals = pin!(signals.follow(drain.clone()));
-    let mut server = pin!(server::run(config.server, config.fanout, hub, stats, drain.clone()));
+    let sources = admin::Sources {
+        hub: hub.clone(),
+        fanout: stats.clone(),
+        relay: relayed,
+        drain: drain.clone(),
+    };
+    let mut server = pin!(async {
+        select! {
+            served = server::run(config.server, config.fanout, hub, stats, drain.clone()) => served,
+            failed = admin::run(admin, sources) => failed.context("cannot accept admin connections"),
+        }
+    });
 
     let failed = select! {
         biased;

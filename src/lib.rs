@@ -11,6 +11,7 @@
 //!
 //! * [`pattern`]: the one grammar of key patterns and channel templates
 //! * `keyspace`: key events, values, notification flags
+//! * `tally`: counts that several layers keep
 //! * `upstream`: the feed of key events and the reader of values
 //! * [`mapping`]: key to channels, channel to keys
 //! * `payload`: a value rendered to the bytes of a change
@@ -20,12 +21,14 @@
 //! * `transport`: the bytes of a message in SSE and WebSocket
 //! * `fanout`: the shards that own the clients' sockets
 //! * `server`: listeners, HTTP requests, hand-over to a shard
+//! * `admin`: health, metrics and status, for operators
 //! * `config`: the file as written, and what it means
 //! * `process`: signals and logging
 //! * `cli`: the commands
 //! * `app`: builds everything from a config and runs until drained
 //! * [`switches`]: what tests may put out of order
 
+pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
@@ -40,5 +43,6 @@ pub mod relay;
 pub mod server;
 pub mod session;
 pub mod switches;
+pub mod tally;
 pub mod transport;
 pub mod upstream;

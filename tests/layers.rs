@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Words: they know nobody.
     ("pattern", &[]),
     ("keyspace", &[]),
+    ("tally", &[]),
     // The side of the keys.
     (
         "upstream",
@@ -25,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("payload", &["keyspace", "hub", "minijinja"]),
     (
         "relay",
-        &["keyspace", "pattern", "upstream", "mapping", "payload", "hub"],
+        &["keyspace", "tally", "pattern", "upstream", "mapping", "payload", "hub"],
     ),
     // The middle: names and bytes.
     ("hub", &[]),
@@ -56,6 +57,22 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tokio_tungstenite",
         ],
     ),
+    // Operators: asks everybody who counts, and nobody knows it.
+    (
+        "admin",
+        &[
+            "tally",
+            "hub",
+            "upstream",
+            "relay",
+            "fanout",
+            "server",
+            "hyper",
+            "hyper_util",
+            "http_body_util",
+            "prometheus_client",
+        ],
+    ),
     // Signals and logging: told to, asked nothing.
     ("process", &[]),
     // For tests, in all layers.
@@ -78,6 +95,7 @@ const SIDED: &[&str] = &[
     "http_body_util",
     "tokio_tungstenite",
     "tungstenite",
+    "prometheus_client",
 ];
 
 #[test]

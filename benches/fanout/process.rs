@@ -78,7 +78,7 @@ impl Subject {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("keyrelay.toml");
         let config = format!(
-            "[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream]\nurl = \"redis://{}/0\"\n\
+            "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\nurl = \"redis://{}/0\"\n\
              [[mapping]]\nkey = \"bench:{{n}}\"\naccess = \"public\"\n",
             server.address
         );

@@ -15,6 +15,7 @@ use super::words::Section;
 pub(crate) struct File {
     pub(crate) include: Option<List>,
     pub(crate) server: Server,
+    pub(crate) admin: Admin,
     pub(crate) log: Log,
     pub(crate) upstream: Upstream,
     pub(crate) defaults: MappingOptions,
@@ -33,6 +34,12 @@ pub(crate) struct Server {
     pub(crate) write_timeout: Option<Written<String>>,
     pub(crate) drain: Option<Written<String>>,
     pub(crate) max_channels: Option<Written<i64>>,
+}
+
+/// `[admin]`
+#[derive(Debug, Default)]
+pub(crate) struct Admin {
+    pub(crate) listen: Option<Written<String>>,
 }
 
 /// `[log]`
@@ -141,6 +148,7 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
     let top = Table::new(reader, Section::Top, document.span(), document.get_ref());
     let sections = [
         ("server", Section::Server),
+        ("admin", Section::Admin),
         ("log", Section::Log),
         ("upstream", Section::Upstream),
         ("defaults", Section::Defaults),
@@ -155,6 +163,12 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
         server: top
             .table(reader, "server", Section::Server)
             .map(|table| server(reader, &table))
+            .unwrap_or_default(),
+        admin: top
+            .table(reader, "admin", Section::Admin)
+            .map(|table| Admin {
+                listen: table.text(reader, "listen"),
+            })
             .unwrap_or_default(),
         log: top
             .table(reader, "log", Section::Log)

@@ -52,9 +52,11 @@ pub(crate) fn wrong_type(at: At, value: &DeValue<'_>, written: &str, option: &st
         (Kind::Size, DeValue::Integer(_)) => format!("\"{written}B\""),
         (Kind::Flag, DeValue::String(_)) if bare.parse::<bool>().is_ok() => bare.to_owned(),
         (Kind::Number, DeValue::String(_)) if bare.parse::<i64>().is_ok() => bare.to_owned(),
+        // The public listener takes several.
+        (Kind::Text, _) if option == "listen" => "\"127.0.0.1:7401\"".to_owned(),
         _ => words::example(option).to_owned(),
     };
-    let header = matches!(option, "server" | "log" | "upstream" | "defaults" | "mapping");
+    let header = matches!(option, "server" | "admin" | "log" | "upstream" | "defaults" | "mapping");
     let problem = Problem::new(at, format!("`{option}` has the wrong type"), format!("this is {found}"))
         .why(format!("`{option}` is {}", kind.name()));
     if header {

@@ -2,8 +2,8 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `upstream`, `tls`, `options`, `mapping` are its parts, `units` and `variables`
-//!   the small languages in its texts, `include` further files)
+//! * `compile`: what an option means (`server`, `admin`, `upstream`, `tls`, `options`, `mapping` are its parts, `units`
+//!   and `variables` the small languages in its texts, `include` further files)
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
 //! * `diagnostics`: what is wrong, told as a compiler would
@@ -11,6 +11,7 @@
 //!
 //! Nothing but [`Config`] leaves this module, and no other part knows of it: each defines the options that it takes.
 
+mod admin;
 mod agree;
 mod compile;
 mod contradictions;
@@ -47,7 +48,7 @@ use crate::process::logging;
 use crate::relay::Rule;
 use crate::upstream::Endpoint;
 use crate::upstream::feed::Notifications;
-use crate::{fanout, hub, server as public};
+use crate::{admin as operators, fanout, hub, server as public};
 use compile::Compiler;
 use diagnostics::{Problem, Source};
 
@@ -56,6 +57,8 @@ use diagnostics::{Problem, Source};
 pub struct Config {
     /// The public listeners.
     pub server: public::Options,
+    /// The listener for operators.
+    pub admin: operators::Options,
     /// The clients' streams.
     pub fanout: fanout::Options,
     /// The channels.
@@ -119,6 +122,7 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         compiler.include(&list, &mut vec![main], &mut Vec::new(), &mut file);
     }
     let (server, fanout, hub) = compiler.server(&file.server);
+    let admin = compiler.admin(&file.admin, &server);
     let log = compiler.log(&file.log);
     let upstream = compiler.upstream(&file.upstream);
     let defaults = compiler.options("defaults", &file.defaults, &options::Options::default());
@@ -142,6 +146,7 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
     let mappings = compiled.into_iter().map(|mapping| mapping.rule).collect();
     Ok(Config {
         server,
+        admin,
         fanout,
         hub,
         upstream,

@@ -111,7 +111,7 @@ impl Compiler<'_> {
         }
         let mut found: Vec<(Address, &Written<String>)> = Vec::new();
         for written in &list.value {
-            match self.address(written) {
+            match self.address(written, LISTEN.port()) {
                 Ok(address) => match found
                     .iter()
                     .find(|(other, _)| *other == address && !takes_any_port(other))
@@ -151,7 +151,8 @@ impl Compiler<'_> {
         addresses
     }
 
-    fn address(&self, written: &Written<String>) -> Result<Address, Problem> {
+    /// `usual` is the port to advise.
+    pub(super) fn address(&self, written: &Written<String>, usual: u16) -> Result<Address, Problem> {
         let text = written.value.as_str();
         let wrong = |label: &str| Problem::new(written.at, "not an address to listen at", label);
         if let Some(path) = text.strip_prefix("unix:") {
@@ -177,7 +178,7 @@ impl Compiler<'_> {
         Err(if text.contains("://") {
             wrong("a URL")
                 .why("the address alone is needed")
-                .instead("write \"127.0.0.1:7400\"")
+                .instead(format!("write \"127.0.0.1:{usual}\""))
         } else if text.starts_with('/') {
             wrong("a path").instead(format!("for a Unix socket write \"unix:{text}\""))
         } else if let Ok(port) = text.parse::<u16>() {
@@ -192,13 +193,13 @@ impl Compiler<'_> {
             } else {
                 text.to_owned()
             };
-            wrong("no port").instead(format!("write \"{address}:7400\""))
+            wrong("no port").instead(format!("write \"{address}:{usual}\""))
         } else if host.is_empty() || host == "*" {
             wrong("no address").instead(format!(
                 "write \"127.0.0.1:{port}\" for this machine only, \"[::]:{port}\" for every address"
             ))
         } else if port.parse::<u16>().is_err() {
-            wrong("the port is not a number from 0 to 65535").instead("write \"127.0.0.1:7400\"")
+            wrong("the port is not a number from 0 to 65535").instead(format!("write \"127.0.0.1:{usual}\""))
         } else {
             wrong("a host name")
                 .why("a name can stand for several addresses, and which one is listened at must be certain")
@@ -267,7 +268,7 @@ impl Compiler<'_> {
     }
 }
 
-fn takes_any_port(address: &Address) -> bool {
+pub(super) fn takes_any_port(address: &Address) -> bool {
     matches!(address, Address::Tcp(address) if address.port() == 0)
 }
 

@@ -26,6 +26,7 @@ const MAPPING: &str = "[[mapping]]\nkey = \"cart:{user}\"\naccess = \"public\"\n
 fn an_empty_file_means_the_defaults() {
     let config = read("").unwrap();
     assert_eq!(config.server.listen, [Address::Tcp("127.0.0.1:7400".parse().unwrap())]);
+    assert_eq!(config.admin.listen, Address::Tcp("127.0.0.1:7401".parse().unwrap()));
     assert_eq!(config.server.path, "");
     assert_eq!(config.fanout.heartbeat, Duration::from_secs(15));
     assert_eq!(

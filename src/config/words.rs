@@ -7,6 +7,8 @@ pub enum Section {
     Top,
     /// `[server]`
     Server,
+    /// `[admin]`
+    Admin,
     /// `[log]`
     Log,
     /// `[upstream]`
@@ -23,9 +25,10 @@ pub enum Section {
 
 impl Section {
     /// All sections, in the order of the documented file.
-    pub const ALL: [Section; 8] = [
+    pub const ALL: [Section; 9] = [
         Section::Top,
         Section::Server,
+        Section::Admin,
         Section::Log,
         Section::Upstream,
         Section::Defaults,
@@ -39,6 +42,7 @@ impl Section {
         match self {
             Section::Top => "the top of the file",
             Section::Server => "`[server]`",
+            Section::Admin => "`[admin]`",
             Section::Log => "`[log]`",
             Section::Upstream => "`[upstream]`",
             Section::Defaults => "`[defaults]`",
@@ -51,7 +55,7 @@ impl Section {
     /// Every option of the section.
     pub fn options(self) -> &'static [&'static str] {
         match self {
-            Section::Top => &["include", "server", "log", "upstream", "defaults", "mapping"],
+            Section::Top => &["include", "server", "admin", "log", "upstream", "defaults", "mapping"],
             Section::Server => &[
                 "listen",
                 "path",
@@ -61,6 +65,7 @@ impl Section {
                 "drain",
                 "max_channels",
             ],
+            Section::Admin => &["listen"],
             Section::Log => &["level", "format"],
             Section::Upstream => &[
                 "url",
@@ -82,10 +87,7 @@ impl Section {
     /// Options that are planned and not in this release, each with what it will do.
     pub(crate) fn planned(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Section::Top => &[
-                ("admin", "the listener for health, metrics and status"),
-                ("access", "tokens, signed names and asking the app"),
-            ],
+            Section::Top => &[("access", "tokens, signed names and asking the app")],
             Section::Server => &[
                 (
                     "tls",
@@ -111,7 +113,7 @@ impl Section {
                     "the slow background read that repairs what nothing else noticed",
                 ),
             ],
-            Section::Log | Section::Retain | Section::Tls => &[],
+            Section::Admin | Section::Log | Section::Retain | Section::Tls => &[],
         }
     }
 
@@ -151,6 +153,7 @@ pub(crate) fn example(option: &str) -> &'static str {
     match option {
         "include" => "[\"conf.d/*.toml\"]",
         "server" => "[server]",
+        "admin" => "[admin]",
         "log" => "[log]",
         "upstream" => "[upstream]",
         "defaults" => "[defaults]",

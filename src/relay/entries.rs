@@ -136,6 +136,8 @@ pub(super) struct Trouble {
     pub since: Now,
     pub attempts: u32,
     pub retry_at: Instant,
+    /// The node that did not give the value at first.
+    pub node: NodeId,
     /// Logs that count this key as failing.
     pub logs: SmallVec<[u64; 2]>,
 }
@@ -221,6 +223,11 @@ impl LogEntry {
     /// records on, and those who come back must find the trouble in it.
     pub fn is_told(&self) -> bool {
         self.lingering.is_none() || self.fifo.is_some()
+    }
+
+    /// Whether somebody was told that it may be behind, and not yet that it is fresh.
+    pub fn is_stale(&self) -> bool {
+        self.stale.is_some() && self.is_told()
     }
 
     /// Whether all that it waits for has come.

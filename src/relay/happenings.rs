@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -104,6 +105,9 @@ impl Mirror {
             reason: OVERFLOW,
             missed: Some(count),
         });
+        let stats = &self.shared.stats;
+        stats.gaps.add(OVERFLOW.0);
+        stats.missed.fetch_add(count, Ordering::Relaxed);
         tracing::warn!(count, "an events channel overflowed: its subscribers are told");
         self.drain(id, now.mono);
     }
@@ -151,7 +155,7 @@ impl Mirror {
                 event: Some(event),
                 expires_at,
             };
-            render(&self.table, &mut self.said, mapping, &change)
+            render(&self.table, &self.shared.stats, &mut self.said, mapping, &change)
         });
         *pending = Pending::Ready(payload);
     }

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::channels::Table;
 use super::node::Heard;
+use super::resync::LATE;
+use super::stats::Stats;
 use crate::hub::Name;
 use crate::keyspace::EventName;
 use crate::mapping::{MappingId, Scratch};
@@ -150,6 +153,8 @@ pub(super) struct Shared {
     taken: Mutex<Taken>,
     /// Told after something was put into `taken`.
     pub notify: Notify,
+    /// Counted by both threads, for operators.
+    pub stats: Arc<Stats>,
 }
 
 impl Shared {
@@ -228,6 +233,14 @@ impl Intake {
 
 impl Listener for Intake {
     fn up(&mut self, server: &ServerInfo, at: &Endpoint) {
+        let stats = &self.shared.stats;
+        stats.node(self.node, |node| {
+            node.address = at.address.to_string();
+            node.heard.mend(SystemTime::now());
+            if node.server.replace(server.clone()).is_some() {
+                stats.reconnects.fetch_add(1, Ordering::Relaxed);
+            }
+        });
         let run_id = server.run_id.clone();
         self.tell(Item::Up(Heard { run_id, at: at.clone() }));
     }
@@ -240,10 +253,13 @@ impl Listener for Intake {
             scratch,
             hits,
         } = self;
+        let stats = &shared.stats;
+        stats.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let interests = shared.interests.read().unwrap_or_else(PoisonError::into_inner);
         if interests.is_empty() {
             return;
         }
+        let mut mapped = 0;
         for (at, &KeyEvent { key, event: name }) in batch.iter().enumerate() {
             let mut event = None;
             let mut state = false;
@@ -262,12 +278,14 @@ impl Listener for Intake {
                     Some(_) => {}
                 }
             });
+            mapped += u64::from(event.is_some());
             if let Some(event) = event.filter(|_| state) {
                 let happening = None;
                 hits.push(Hit { at, event, happening });
             }
         }
         drop(interests);
+        stats.mapped.fetch_add(mapped, Ordering::Relaxed);
         if hits.is_empty() {
             return;
         }
@@ -294,10 +312,22 @@ impl Listener for Intake {
 
     fn lost(&mut self, reason: &LostReason) {
         let why = reason.to_string();
+        let stats = &self.shared.stats;
+        stats.lost.add(reason.word());
+        stats.node(self.node, |node| {
+            node.heard.fail(reason.word(), why.clone(), SystemTime::now());
+        });
         self.tell(Item::Lost { why });
     }
 
     fn late(&mut self, late: bool) {
+        let stats = &self.shared.stats;
+        stats.late.fetch_add(u64::from(late), Ordering::Relaxed);
+        let now = SystemTime::now();
+        stats.node(self.node, |node| match late {
+            true => node.heard.fail(LATE.0, "the server does not answer", now),
+            false => node.heard.mend(now),
+        });
         self.tell(Item::Late(late));
     }
 }

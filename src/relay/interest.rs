@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -93,9 +94,13 @@ impl Mirror {
     /// Somebody listens (again): what was put off is read, then the log is whole.
     fn awaken(&mut self, id: u64, now: Now) {
         let Some(log) = self.logs.get_mut(&id) else { return };
+        let was_stale = log.is_stale();
         let Some(timer) = log.lingering.take() else {
             return self.settle(id);
         };
+        if log.is_stale() && !was_stale {
+            self.shared.stats.stale.fetch_add(1, Ordering::Relaxed);
+        }
         self.timers.cancel(timer);
         self.expect_changed(id, now);
         self.resume(id, now);
@@ -123,7 +128,11 @@ impl Mirror {
     fn linger(&mut self, id: u64, now: Now) {
         let Some(log) = self.logs.get_mut(&id) else { return };
         let at = now.mono + log.log.channel.linger;
+        let was_stale = log.is_stale();
         log.lingering = Some(self.timers.set(at, Timer::Linger(id)));
+        if was_stale && !log.is_stale() {
+            self.shared.stats.stale.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn close(&mut self, log: &Arc<Log>) {
@@ -135,6 +144,10 @@ impl Mirror {
 
     fn remove(&mut self, id: u64) {
         let Some(log) = self.logs.remove(&id) else { return };
+        self.shared
+            .stats
+            .stale
+            .fetch_sub(log.is_stale().into(), Ordering::Relaxed);
         let name = &log.log.channel.name;
         if self.by_name.get(name) == Some(&id) {
             self.by_name.remove(name);
@@ -158,8 +171,12 @@ impl Mirror {
 
     /// Drops a key that nothing needs. A read of it may be in flight; its reply will find nothing.
     pub(super) fn forget(&mut self, key: &Bytes) {
-        if let Some(timer) = self.keys.remove(key).and_then(|entry| entry.armed) {
+        let Some(entry) = self.keys.remove(key) else { return };
+        if let Some(timer) = entry.armed {
             self.timers.cancel(timer);
+        }
+        if let Some(trouble) = entry.trouble {
+            self.nodes[trouble.node].failing.remove(&trouble);
         }
     }
 
@@ -225,7 +242,9 @@ impl Mirror {
         };
         if log.stale.is_none_or(|told| told.reason != reason && reason == LOST) {
             let since = log.stale.map_or(since, |told| told.since);
-            log.stale = Some(Stale { reason, since });
+            if log.stale.replace(Stale { reason, since }).is_none() {
+                self.shared.stats.stale.fetch_add(1, Ordering::Relaxed);
+            }
             self.appender.stale(&log.log, reason, since);
         }
     }
@@ -246,8 +265,10 @@ impl Mirror {
         }
         let appended = log.fifo.as_ref().is_none_or(Fifo::is_fresh);
         let fresh = healthy && log.failing == 0 && appended;
+        let was_stale = log.is_stale();
         if let Some(Stale { reason, since }) = log.stale.take_if(|_| fresh) {
             self.appender.fresh(&log.log, reason, since);
+            self.shared.stats.stale.fetch_sub(was_stale.into(), Ordering::Relaxed);
         }
         if fresh && std::mem::take(&mut log.recovering) {
             self.recovered();

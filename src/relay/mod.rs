@@ -18,6 +18,8 @@
 //! * `resync`: losses and their repair
 //! * `timers`: what is to be done later
 //! * `needs`: what all that asks of the server
+//! * `stats`: what is counted, and what is true of the nodes
+//! * `report`: what operators are told of the mirror
 //! * `run`: the loop that does the I/O
 
 mod channels;
@@ -31,10 +33,12 @@ mod needs;
 mod node;
 mod reads;
 mod refusal;
+mod report;
 mod resync;
 mod rule;
 mod run;
 mod scan;
+pub mod stats;
 mod timers;
 mod values;
 
@@ -46,3 +50,4 @@ pub use intake::Intake;
 pub use needs::needs;
 pub use rule::Rule;
 pub use run::{Options, Relay, new};
+pub use stats::Stats;

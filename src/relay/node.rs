@@ -2,14 +2,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::{Index, IndexMut};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
 use super::reads::{BATCH_KEYS, Flight};
 use super::refusal::Refusal;
+use super::report::Failing;
 use super::resync::Outage;
 use super::scan::{Scans, literal_prefix};
+use crate::hub::Reason;
 use crate::mapping::{KeySet, Source};
 use crate::upstream::slots::{Slots, slot_of};
 use crate::upstream::{Endpoint, NodeId};
@@ -34,6 +37,9 @@ pub(super) struct Node {
     /// Batches of reads under way.
     pub flights: HashMap<u64, Flight>,
     pub scans: Scans,
+    pub failing: Failing,
+    /// Why its keys could not be read, as operators were told last.
+    pub reported: Option<Option<(Reason, SystemTime)>>,
 }
 
 /// The process that a feed hears, and where.
@@ -55,6 +61,10 @@ impl Queue {
         self.urgent.is_empty() && self.bulk.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.urgent.len() + self.bulk.len()
+    }
+
     pub fn push(&mut self, key: Bytes, urgent: bool) {
         if urgent { &mut self.urgent } else { &mut self.bulk }.push_back(key);
     }
@@ -73,7 +83,7 @@ impl Node {
 
     /// Keys in queues and in flight.
     pub fn unread(&self) -> usize {
-        self.queue.urgent.len() + self.queue.bulk.len() + self.flights.len() * BATCH_KEYS
+        self.queue.len() + self.flights.len() * BATCH_KEYS
     }
 }
 

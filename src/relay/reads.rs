@@ -1,6 +1,7 @@
 //! From keys that may have changed to batches of reads, and what becomes of a batch.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -130,6 +131,11 @@ impl Mirror {
         };
         self.timers.cancel(timer);
         self.now = now;
+        let stats = &self.shared.stats;
+        stats.reads.fetch_add(results.len() as u64, Ordering::Relaxed);
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            stats.read_errors.add(reason(error.kind).0);
+        }
         self.judge(node, &results, now);
         let mut results = results.into_iter();
         let void = generation != self.nodes[node].generation;
@@ -179,6 +185,7 @@ impl Mirror {
 
     /// The server could not give the value: it is asked again, less and less often.
     fn failed(&mut self, key: &Bytes, flight: u64, error: &ReadError, now: Now) {
+        let node = self.nodes.owners().of(key);
         let Some(entry) = self.keys.get_mut(key) else { return };
         if !matches!(entry.state, State::Reading { flight: own, .. } if own == flight) {
             return;
@@ -188,6 +195,7 @@ impl Mirror {
                 since: now,
                 attempts: 0,
                 retry_at: now.mono,
+                node,
                 logs: smallvec![],
             })
         };
@@ -206,6 +214,9 @@ impl Mirror {
                     continue;
                 };
                 if !trouble.logs.contains(&id) {
+                    if trouble.logs.is_empty() {
+                        self.nodes[trouble.node].failing.add(reason(error.kind), since.wall);
+                    }
                     trouble.logs.push(id);
                     log.failing += 1;
                     if log.failing == 1 {

@@ -1,6 +1,6 @@
 //! When the server gives no values: what is wrong with one key, and what with all of them.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -50,7 +50,15 @@ pub(super) struct Refusal {
     since: Now,
     attempts: u32,
     retry_at: Instant,
-    told: bool,
+    /// What clients were told.
+    told: Option<Reason>,
+}
+
+impl Refusal {
+    /// What clients were told, if they were, and since when it is so.
+    pub fn told(&self) -> Option<(Reason, SystemTime)> {
+        Some((self.told?, self.since.wall))
+    }
 }
 
 impl Node {
@@ -75,7 +83,7 @@ impl Mirror {
         let node = &mut self.nodes[id];
         let errors = || results.iter().filter_map(|result| result.as_ref().err());
         let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Server) else {
-            if results.iter().any(Result::is_ok) && node.refusal.take().is_some_and(|refusal| refusal.told) {
+            if results.iter().any(Result::is_ok) && node.refusal.take().is_some_and(|refusal| refusal.told.is_some()) {
                 tracing::info!("the server gives values again");
             }
             if let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Connection) {
@@ -88,14 +96,14 @@ impl Mirror {
             since: now,
             attempts: 0,
             retry_at: now.mono,
-            told: false,
+            told: None,
         });
         refusal.retry_at = now.mono + back_off(refusal.attempts, &mut self.jitter);
         refusal.attempts += 1;
         let since = refusal.since;
         if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
             let reason = reason(error.kind);
-            if !std::mem::replace(&mut refusal.told, true) {
+            if refusal.told.replace(reason).is_none() {
                 tracing::warn!(reason = reason.0, %error, "the server gives no values: clients are told stale");
             }
             for log in self.ids_of(id) {

@@ -1,5 +1,7 @@
 //! Losses and their repair: what the feed and the reader's connection tell, and what clients are told of it.
 
+use std::sync::atomic::Ordering;
+
 use super::entries::Now;
 use super::mirror::Mirror;
 use super::node::Heard;
@@ -63,6 +65,7 @@ impl Mirror {
         node.late = false;
         if node.feed.take().is_some() {
             node.generation += 1;
+            self.shared.stats.gaps.add(LOST.0);
             for log in self.logs.values_mut() {
                 let (state, filled) = (log.fifo.is_none(), log.filled);
                 if let Some(part) = log.part_mut(id) {
@@ -92,6 +95,7 @@ impl Mirror {
 
     /// Lets what is outdated be read again from a node that is heard; clients are told if that takes long.
     pub(super) fn begin_anew(&mut self, id: NodeId, reason: Reason, now: Now) {
+        self.shared.stats.gaps.add(reason.0);
         let node = &mut self.nodes[id];
         node.generation += 1;
         let slow = Timer::Slow(id, node.generation);
@@ -159,7 +163,12 @@ impl Mirror {
             ..
         }) = self.recovery.take()
         {
-            let seconds = self.now.mono.saturating_duration_since(since.mono).as_secs_f64();
+            let took = self.now.mono.saturating_duration_since(since.mono);
+            let stats = &self.shared.stats;
+            stats.resyncs.add(reason.0);
+            stats.resync_time.add(took);
+            stats.differences.fetch_add(differences as u64, Ordering::Relaxed);
+            let seconds = took.as_secs_f64();
             tracing::info!(reason = reason.0, seconds, differences, "the mirror is true again");
         }
     }

@@ -4,7 +4,7 @@ use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,10 @@ use super::entries::{Jitter, Now};
 use super::intake::{Intake, Shared, Taken};
 use super::mirror::Mirror;
 use super::reads::Batch;
+use super::resync::LOST;
 use super::rule::Rule;
 use super::scan::Page;
+use super::stats::Stats;
 use crate::hub::Appender;
 use crate::mapping::RuleError;
 use crate::upstream::reader::{self, ConnectError, ReadError, Reader, Reading, ScanPage};
@@ -92,6 +94,11 @@ struct Connecting {
 }
 
 impl Relay {
+    /// What it and the feed's ear count.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.shared.stats.clone()
+    }
+
     /// Mirrors until `stop`. It wants a thread of its own with a current-thread runtime: nothing else should delay it.
     pub async fn run(self, appender: Appender, stop: CancellationToken) {
         let seed = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
@@ -113,6 +120,7 @@ impl Relay {
             mirror.tick(now);
             work.begin(&mut mirror, &mut jitter, now);
             mirror.commit();
+            mirror.report(now);
             let wake = mirror.next_wake();
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -131,7 +139,9 @@ impl Relay {
                     }
                     Done::Closed(_) => {}
                 },
-                (node, connected) = connected(&mut work.links) => work.connected(node, &mut mirror, connected),
+                (node, connected) = connected(&mut work.links) => {
+                    work.connected(node, &mut mirror, &shared.stats, connected);
+                }
                 () = sleep_until(wake) => {}
             }
         }
@@ -186,7 +196,7 @@ impl Work {
         own.is_some_and(|own| Arc::ptr_eq(own, reader))
     }
 
-    fn connected(&mut self, node: NodeId, mirror: &mut Mirror, connected: Result<Reader, ConnectError>) {
+    fn connected(&mut self, node: NodeId, mirror: &mut Mirror, stats: &Stats, connected: Result<Reader, ConnectError>) {
         let link = &mut self.links[usize::from(node.0)];
         link.connecting = None;
         match connected {
@@ -202,6 +212,8 @@ impl Work {
             // Another process answers there than the one that is heard: one of the two connections is an old one.
             Ok(_) => tracing::debug!(node = node.0, "the reader reached another server than the feed"),
             Err(error) => {
+                let since = SystemTime::now();
+                stats.node(node, |node| node.readable.fail(LOST.0, error.to_string(), since));
                 if !std::mem::replace(&mut link.said, true) {
                     tracing::warn!(%error, "keys are heard but cannot be read: trying again");
                 }

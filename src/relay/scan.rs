@@ -41,8 +41,15 @@ struct Pass {
     next_at: Instant,
     /// What the pages since the last pause took.
     took: Duration,
-    /// Since when, and how often, the server has refused a page.
-    trouble: Option<(Now, u32)>,
+    trouble: Option<Trouble>,
+}
+
+/// The server refuses a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trouble {
+    pub since: Now,
+    pub reason: Reason,
+    attempts: u32,
 }
 
 /// A page to ask for now.
@@ -52,6 +59,13 @@ pub(super) struct Page {
     pub cursor: Cursor,
     pub glob: Option<Bytes>,
     pub count: u32,
+}
+
+impl Scans {
+    /// What is wrong with the pass under way.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.pass.as_ref()?.trouble
+    }
 }
 
 impl Mirror {
@@ -135,6 +149,9 @@ impl Mirror {
         if pass.generation != node.generation {
             return self.abandon_pass(id);
         }
+        if let Err(error) = &page {
+            self.shared.stats.read_errors.add(reason(error.kind).0);
+        }
         match page {
             Ok(page) => {
                 // At most half of the time is spent on it.
@@ -163,12 +180,17 @@ impl Mirror {
             }
             Err(error) if Scope::of(error.kind) == Scope::Connection => self.unlinked(id, now),
             Err(error) => {
-                let (since, attempts) = pass.trouble.unwrap_or((now, 0));
-                pass.trouble = Some((since, attempts + 1));
+                let reason = reason(error.kind);
+                let (since, attempts) = pass.trouble.map_or((now, 0), |told| (told.since, told.attempts));
+                pass.trouble = Some(Trouble {
+                    since,
+                    reason,
+                    attempts: attempts + 1,
+                });
                 pass.next_at = now.mono + back_off(attempts, &mut self.jitter);
                 if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
                     let logs = pass.logs.clone();
-                    self.cannot_scan(&logs, reason(error.kind), &error, since);
+                    self.cannot_scan(&logs, reason, &error, since);
                 }
             }
         }

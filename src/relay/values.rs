@@ -1,6 +1,7 @@
 //! What becomes of a value that was read: compared, rendered, put into its slots.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use smallvec::SmallVec;
 use super::channels::Table;
 use super::entries::{Awaits, KeyEntry, Last, MIN_INTERVAL, Now, State, Use};
 use super::mirror::Mirror;
+use super::stats::Stats;
 use super::timers::{Timer, Timers};
 use crate::hub::{Payload, SlotKey};
 use crate::keyspace::{EventName, Value};
@@ -53,6 +55,7 @@ impl Mirror {
         let mut uses = std::mem::take(&mut entry.uses);
         let mut touched: SmallVec<[u64; 4]> = SmallVec::new();
         if let Some(trouble) = entry.trouble.take() {
+            self.nodes[trouble.node].failing.remove(&trouble);
             for id in trouble.logs {
                 if let Some(log) = self.logs.get_mut(&id) {
                     log.failing -= 1;
@@ -151,7 +154,7 @@ impl Mirror {
                 event,
                 expires_at,
             };
-            render(&self.table, &mut self.said, slot.mapping, &change)
+            render(&self.table, &self.shared.stats, &mut self.said, slot.mapping, &change)
         };
         let mut payload = value.as_ref().and_then(|value| rendered(value, expires_at));
         if payload.is_none() && !absent {
@@ -173,7 +176,8 @@ impl Mirror {
             name: key.clone(),
         };
         self.appender.put(&log, name, slot.fixed, payload, now.mono);
-        if let Some(recovery) = &mut self.recovery {
+        // What happens meanwhile anyway is no finding.
+        if let Some(recovery) = self.recovery.as_mut().filter(|_| event.is_none()) {
             recovery.differences += 1;
         }
     }
@@ -182,6 +186,7 @@ impl Mirror {
 /// Renders a change; what cannot be sent is logged once a mapping.
 pub(super) fn render(
     table: &Table,
+    stats: &Stats,
     said: &mut HashSet<(MappingId, &'static str)>,
     mapping: MappingId,
     change: &Change<'_>,
@@ -191,6 +196,7 @@ pub(super) fn render(
         Ok(payload) => Some(payload),
         Err(Unsendable::AbsentWithoutTemplate) => None,
         Err(error) => {
+            stats.unsendable.fetch_add(1, Ordering::Relaxed);
             if said.insert((mapping, error.reason())) {
                 tracing::warn!(file = %rule.file.display(), line = rule.line, %error, "a value cannot be sent");
             }

@@ -34,8 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{self, Stats};
 use crate::hub::Hub;
+pub use accept::accept;
 use gate::Gate;
-pub use listen::{ListenError, Listener};
+pub use io::Io;
+pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
 use request::Desk;
 use thread::{Parts, Thread};

@@ -171,6 +171,24 @@ pub async fn run(
 }
 
 impl LostReason {
+    /// The reason in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            LostReason::Unreachable { .. } => "unreachable",
+            LostReason::Tls { .. } => "tls",
+            LostReason::Dumb => "mute",
+            LostReason::Closed => "closed",
+            LostReason::Broken(_) => "broken",
+            LostReason::Loading => "loading",
+            LostReason::Silent(_) => "silent",
+            LostReason::Login(_) => "login",
+            LostReason::Rights(_) => "rights",
+            LostReason::Notifications(_) => "notifications",
+            LostReason::Refused(_) => "refused",
+            LostReason::Protocol(_) => "protocol",
+        }
+    }
+
     /// Whether it takes a person to mend it.
     fn needs_help(&self) -> bool {
         matches!(

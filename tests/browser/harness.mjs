@@ -122,7 +122,7 @@ export async function startRelay(server, { origins = [], mappings }) {
       writeFileSync(
         join(dir, "keyrelay.toml"),
         `[server]\nlisten = ["127.0.0.1:${this.port}"]\norigins = ${JSON.stringify(origins)}\n` +
-          `[upstream]\nurl = "${server.url}"\n${mappings}\n`,
+          `[admin]\nlisten = "127.0.0.1:0"\n[upstream]\nurl = "${server.url}"\n${mappings}\n`,
       );
       this.log = "";
       child = spawn(file, ["run", join(dir, "keyrelay.toml")], { env, stdio: ["ignore", "pipe", "pipe"] });

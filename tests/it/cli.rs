@@ -119,7 +119,10 @@ fn what_fails_while_running_ends_with_1() {
     let address = taken.local_addr().expect("an address");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mapping = mapping("key = \"cart:{user}\"");
-    let file = config(dir.path(), &format!("[server]\nlisten = [\"{address}\"]\n{mapping}"));
+    let file = config(
+        dir.path(),
+        &format!("[server]\nlisten = [\"{address}\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n{mapping}"),
+    );
     let output = keyrelay(&["run", &file]);
     ends_with(&output, 1);
     assert!(

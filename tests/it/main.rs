@@ -7,6 +7,8 @@
 
 mod harness;
 
+/// What operators are told.
+mod admin;
 /// What the relay asks of the server.
 mod burden;
 /// `check --connect`: what it finds out about a server and its user.

@@ -37,7 +37,7 @@ pub(super) fn demo() -> anyhow::Result<ExitCode> {
         .context("no free port on 127.0.0.1 for the relay")?;
     let file = server.folder().join("keyrelay.toml");
     let text = format!(
-        "[server]\nlisten = [\"{relay}\"]\norigins = [\"{origin}\"]\n\n[upstream]\nurl = \"redis://{}\"\n\n[log]\nlevel = \"warn\"\n\n\
+        "[server]\nlisten = [\"{relay}\"]\norigins = [\"{origin}\"]\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n[upstream]\nurl = \"redis://{}\"\n\n[log]\nlevel = \"warn\"\n\n\
          [[mapping]]\nkey = \"room:{{room}}:{{name}}\"\nchannel = \"room:{{room}}\"\naccess = \"public\"\n",
         server.address
     );

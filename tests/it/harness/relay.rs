@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::eventually::eventually;
+use super::http::{self, Response};
 use super::server::Server;
 
 /// The executable that cargo built for these tests.
@@ -90,7 +91,7 @@ impl Relay {
             mappings,
         } = &self.config;
         let config = format!(
-            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[upstream]\n{upstream}\n{mappings}\n",
+            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{mappings}\n",
             self.port
         );
         let file = self.dir.path().join("keyrelay.toml");
@@ -129,6 +130,55 @@ impl Relay {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Where operators ask. It is another port after each start.
+    #[track_caller]
+    fn admin(&self) -> SocketAddr {
+        let log = self.log();
+        let (_, rest) = log
+            .split_once("admin http://")
+            .expect("the relay says where operators ask");
+        let (address, _) = rest.split_once(char::is_whitespace).expect("a line ends");
+        address.parse().expect("the line names an address")
+    }
+
+    /// What the admin listener answers.
+    #[track_caller]
+    pub fn ask(&self, target: &str) -> Response {
+        http::get(self.admin(), target)
+    }
+
+    /// Whether the relay says that it is ready.
+    #[track_caller]
+    pub fn ready(&self) -> bool {
+        self.ask("/readyz").status() == 200
+    }
+
+    /// What the relay says of its readiness: a line for each part that is not well.
+    #[track_caller]
+    pub fn readiness(&self) -> String {
+        self.ask("/readyz").text()
+    }
+
+    /// The value of a metric as `/metrics` has it: of one series (`keyrelay_gaps_total{reason="overflow"}`; 0 if it is not
+    /// there), or without labels of all its series together.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.ask("/metrics").text();
+        let name = series.split('{').next().unwrap_or(series);
+        let base = ["_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let known = |name: &str| text.contains(&format!("# TYPE {name} "));
+        assert!(
+            known(name) || base.is_some_and(known),
+            "there is no metric {name}: {text}"
+        );
+        let values = text.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
+            let same = sample == series || (series == name && sample.split('{').next() == Some(name));
+            same.then(|| value.parse::<f64>().expect("a number"))
+        });
+        values.sum()
     }
 
     /// What the relay has printed so far, both streams.

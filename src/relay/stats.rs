@@ -1,0 +1,153 @@
+//! What the relay counts, and what is true of its upstream nodes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::tally::{Durations, Tally};
+use crate::upstream::{NodeId, ServerInfo};
+
+/// Every number is read on its own; together they are a moment's blur.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Key events heard.
+    pub events: AtomicU64,
+    /// Those of them that belong to a channel that somebody listens to.
+    pub mapped: AtomicU64,
+    /// Losses of the feed, once for each reason that was found while it was away.
+    pub lost: Tally,
+    /// Times that the feed heard again after a loss.
+    pub reconnects: AtomicU64,
+    /// Times that the server did not answer in time.
+    pub late: AtomicU64,
+    /// Gaps: times from when on events may have been missed.
+    pub gaps: Tally,
+    /// Resyncs that came to their end.
+    pub resyncs: Tally,
+    /// How long a resync took, from the gap to its end.
+    pub resync_time: Durations,
+    /// Slots that a resync found to differ.
+    pub differences: AtomicU64,
+    /// Keys read.
+    pub reads: AtomicU64,
+    /// Reads and scans that gave no value.
+    pub read_errors: Tally,
+    /// Happenings of events channels that were too many to be kept.
+    pub missed: AtomicU64,
+    /// Changes that the mapping's format has no form for.
+    pub unsendable: AtomicU64,
+    /// Channels that are stale now.
+    pub stale: AtomicUsize,
+    /// Keys mirrored now.
+    pub keys: AtomicUsize,
+    /// Keys that wait to be read now.
+    pub dirty: AtomicUsize,
+    nodes: Mutex<BTreeMap<NodeId, Node>>,
+}
+
+/// One upstream node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Where it is.
+    pub address: String,
+    /// Whether its key events are heard.
+    pub heard: Condition,
+    /// Whether its keys are read.
+    pub readable: Condition,
+    /// What it said of itself when it was last heard.
+    pub server: Option<ServerInfo>,
+}
+
+/// What is well, or is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What is wrong with it; nothing if it is well.
+    pub trouble: Option<Trouble>,
+    /// Since when it is well, or is not: another trouble in place of one does not begin anew.
+    pub since: SystemTime,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// In one word.
+    pub reason: &'static str,
+    /// In a sentence.
+    pub detail: String,
+}
+
+impl Stats {
+    /// Changes what is known of a node; one that is not known yet is made.
+    pub fn node(&self, id: NodeId, change: impl FnOnce(&mut Node)) {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        change(nodes.entry(id).or_insert_with(Node::new));
+    }
+
+    /// All nodes in the order of their numbers.
+    pub fn nodes(&self) -> Vec<Node> {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.values().cloned().collect()
+    }
+}
+
+impl Node {
+    fn new() -> Node {
+        let connecting = Condition {
+            trouble: Some(Trouble {
+                reason: "connecting",
+                detail: "there was no connection yet".into(),
+            }),
+            since: SystemTime::now(),
+        };
+        Node {
+            address: String::new(),
+            heard: connecting.clone(),
+            readable: connecting,
+            server: None,
+        }
+    }
+}
+
+impl Condition {
+    /// It is not well since then, unless it was not before.
+    pub fn fail(&mut self, reason: &'static str, detail: impl Into<String>, since: SystemTime) {
+        if self.trouble.is_none() {
+            self.since = since;
+        }
+        let detail = detail.into();
+        self.trouble = Some(Trouble { reason, detail });
+    }
+
+    /// It is well since then, unless it was before.
+    pub fn mend(&mut self, since: SystemTime) {
+        if self.trouble.take().is_some() {
+            self.since = since;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn a_condition_counts_from_its_last_turn() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut condition = Condition {
+            trouble: None,
+            since: at(0),
+        };
+        condition.mend(at(1));
+        assert_eq!(condition.since, at(0));
+        condition.fail("closed", "it went", at(2));
+        condition.fail("unreachable", "it is away", at(3));
+        let trouble = condition.trouble.as_ref().map(|trouble| trouble.reason);
+        assert_eq!((trouble, condition.since), (Some("unreachable"), at(2)));
+        condition.mend(at(4));
+        condition.mend(at(5));
+        assert_eq!((condition.trouble, condition.since), (None, at(4)));
+    }
+}

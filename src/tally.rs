@@ -1,0 +1,85 @@
+//! Numbers that several layers keep: counts by word, and how long things took.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often something happened, by a word out of a small, fixed set. For what is rare: it takes a lock.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Tally {
+    /// Counts one more.
+    pub fn add(&self, word: &'static str) {
+        *self.counts().entry(word).or_default() += 1;
+    }
+
+    /// Every word that was counted so far.
+    pub fn all(&self) -> BTreeMap<&'static str, u64> {
+        self.counts().clone()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long something took, each time.
+#[derive(Debug, Default)]
+pub struct Durations(Mutex<Sums>);
+
+/// What a [`Durations`] has seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// How often.
+    pub count: u64,
+    /// All of it together, in seconds.
+    pub seconds: f64,
+    /// How often it took no longer than each of [`Durations::LIMITS`], and longer than the one before.
+    pub within: [u64; Durations::LIMITS.len()],
+}
+
+impl Durations {
+    /// In seconds: from what nobody notices to what somebody is called for.
+    pub const LIMITS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+    /// Counts one more.
+    pub fn add(&self, took: Duration) {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = took.as_secs_f64();
+        sums.count += 1;
+        sums.seconds += seconds;
+        if let Some(at) = Self::LIMITS.iter().position(|limit| seconds <= *limit) {
+            sums.within[at] += 1;
+        }
+    }
+
+    /// What was counted so far.
+    pub fn sums(&self) -> Sums {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_counted_each_by_itself() {
+        let tally = Tally::default();
+        ["b", "a", "b"].iter().for_each(|word| tally.add(word));
+        assert_eq!(tally.all(), BTreeMap::from([("a", 1), ("b", 2)]));
+    }
+
+    #[test]
+    fn durations_fall_into_one_limit_each_or_beyond_all() {
+        let durations = Durations::default();
+        [10, 11, 600_000]
+            .map(Duration::from_millis)
+            .into_iter()
+            .for_each(|took| durations.add(took));
+        let sums = durations.sums();
+        assert_eq!((sums.count, sums.within), (3, [1, 1, 0, 0, 0, 0, 0, 0]));
+        assert!((sums.seconds - 600.021).abs() < 1e-9);
+    }
+}

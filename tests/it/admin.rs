@@ -1,0 +1,215 @@
+//! What operators are told: whether it lives, whether it is ready, what it counts.
+
+use std::collections::BTreeSet;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::{Client, Data, PROGRAM, Relay, Server, Sse, Ws, eventually, http, mapping};
+use crate::redis;
+
+const MAPPING: &str = "key = \"v:{id}\"\nchannel = \"v\"";
+
+fn become_ready(relay: &Relay) {
+    eventually("the relay is ready", || relay.ready().then_some(()));
+}
+
+/// Ready means heard and readable; what is wrong is said in a line, with the reason.
+#[test]
+fn readiness_follows_the_server() {
+    let mut server = Server::away();
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    eventually("the reason is told", || {
+        relay.readiness().contains("is not heard: unreachable: ").then_some(())
+    });
+    assert_eq!(relay.ask("/readyz").status(), 503);
+    assert_eq!(relay.ask("/livez").status(), 200);
+    server.restart(Data::Lost);
+    become_ready(&relay);
+    let verbose = relay.ask("/readyz?verbose").text();
+    assert_eq!(verbose.lines().count(), 3, "{verbose}");
+    assert!(verbose.lines().all(|line| line.starts_with("[+] ")), "{verbose}");
+    server.kill();
+    eventually("the loss is told", || (!relay.ready()).then_some(()));
+    let lines = relay.readiness();
+    assert!(
+        lines
+            .lines()
+            .any(|line| line.contains("is not heard") && line.contains(", since ")),
+        "{lines}"
+    );
+    server.restart(Data::Kept);
+    become_ready(&relay);
+    assert_eq!(relay.metric("keyrelay_upstream_reconnects_total"), 1.0);
+    assert_eq!(relay.metric("keyrelay_gaps_total{reason=\"upstream-lost\"}"), 1.0);
+}
+
+/// A server that stands still is told of before it is given up.
+#[test]
+fn a_late_server_is_not_ready() {
+    let server = Server::start();
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    become_ready(&relay);
+    server.freeze();
+    eventually("it is late", || {
+        relay.readiness().contains("upstream-late").then_some(())
+    });
+    server.thaw();
+    become_ready(&relay);
+    assert_eq!(relay.metric("keyrelay_upstream_late_total"), 1.0);
+    assert_eq!(relay.metric("keyrelay_gaps_total"), 0.0);
+}
+
+/// In a drain the answer is no, so that nobody is sent here any more, and there is an answer.
+#[test]
+fn draining_is_not_ready() {
+    let server = Server::start();
+    let mut relay = Relay::with(&server, "drain = \"20s\"", &mapping(MAPPING));
+    become_ready(&relay);
+    // Holds the drain open: its ending stays in its own buffers.
+    let mut client = Sse::narrow(&relay, &["v"]);
+    client.ready();
+    let pad = "x".repeat(256 << 10);
+    for n in 0..60 {
+        redis!(server, "SET", format!("v:{n}"), &pad);
+    }
+    eventually("the client holds it up", || {
+        (relay.metric("keyrelay_pinned_bytes") > 0.0).then_some(())
+    });
+    relay.signal(Signal::TERM);
+    eventually("the drain is told", || (!relay.ready()).then_some(()));
+    assert_eq!(
+        relay.readiness(),
+        "[-] keyrelay takes no clients: drain: it goes down in order\n"
+    );
+    assert_eq!(relay.ask("/livez").status(), 200);
+    relay.signal(Signal::TERM);
+    relay.wait();
+}
+
+/// What has happened is counted.
+#[test]
+fn counts_follow_what_happens() {
+    let server = Server::start();
+    redis!(server, "SET", "v:1", "one");
+    let mappings = [mapping(MAPPING), mapping("key = \"w:{id}\"")].concat();
+    let relay = Relay::start(&server, &mappings);
+    let mut sse = Sse::open(&relay, &["v"]);
+    let mut ws = Ws::open(&relay, &["v"]);
+    sse.ready();
+    ws.ready();
+    redis!(server, "SET", "v:2", "two");
+    sse.sees("v", "v:2", "two");
+    ws.sees("v", "v:2", "two");
+    redis!(server, "SET", "w:nobody", "x");
+    eventually("both events are heard", || {
+        (relay.metric("keyrelay_key_events_total") == 2.0).then_some(())
+    });
+    assert_eq!(relay.metric("keyrelay_key_events_mapped_total"), 1.0);
+    assert_eq!(relay.metric("keyrelay_keys"), 2.0);
+    assert_eq!(relay.metric("keyrelay_channels"), 1.0);
+    assert_eq!(relay.metric("keyrelay_stale_channels"), 0.0);
+    assert_eq!(relay.metric("keyrelay_connections{transport=\"sse\"}"), 1.0);
+    assert_eq!(relay.metric("keyrelay_connections"), 2.0);
+    assert!(relay.metric("keyrelay_messages_sent_total") >= 4.0);
+    assert!(relay.metric("keyrelay_reads_total") >= 2.0);
+    assert_eq!(relay.metric("keyrelay_resync_duration_seconds_count"), 0.0);
+    redis!(server, "FLUSHALL");
+    sse.misses("v", "v:1");
+    eventually("the resync is counted", || {
+        (relay.metric("keyrelay_resync_duration_seconds_count") == 1.0).then_some(())
+    });
+    assert_eq!(relay.metric("keyrelay_resync_differences_total"), 2.0);
+}
+
+/// Stale channels are counted while they are.
+#[test]
+fn stale_channels_are_counted() {
+    let mut server = Server::start();
+    let relay = Relay::start(&server, &mapping("key = \"v:{id}\""));
+    let mut client = Sse::open(&relay, &["v:1", "v:2"]);
+    client.ready();
+    server.kill();
+    eventually("both are stale", || {
+        (relay.metric("keyrelay_stale_channels") == 2.0).then_some(())
+    });
+    // One that goes away stale is not counted for ever.
+    drop(client);
+    server.restart(Data::Lost);
+    eventually("none is", || {
+        (relay.metric("keyrelay_stale_channels") == 0.0).then_some(())
+    });
+}
+
+#[test]
+fn the_status_tells_how_it_stands() {
+    let server = Server::start();
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    become_ready(&relay);
+    let mut client = Sse::open(&relay, &["v"]);
+    client.ready();
+    let status = relay.ask("/status").json();
+    assert_eq!(status["ready"], json!(true));
+    assert_eq!(status["draining"], json!(false));
+    assert_eq!(status["channels"], json!({"active": 1, "stale": 0}));
+    assert_eq!(status["connections"], json!({"sse": 1, "websocket": 0}));
+    let node = &status["upstream"][0];
+    assert_eq!(node["heard"]["ok"], json!(true));
+    assert!(
+        node["heard"]["since"].is_u64() && node["version"].is_string() && node["run_id"].is_string(),
+        "{node}"
+    );
+    assert!(
+        server.url().contains(node["address"].as_str().expect("an address")),
+        "{node}"
+    );
+}
+
+/// None of it is where clients are.
+#[test]
+fn the_public_listener_tells_nothing() {
+    let server = Server::start();
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    for url in ["/livez", "/readyz", "/metrics", "/status"] {
+        assert_eq!(http::get(relay.address(), url).status(), 404, "{url}");
+    }
+}
+
+/// A relay whose operators could not ask it anything does not start: they would ask another one.
+#[test]
+fn a_taken_address_ends_the_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("keyrelay.toml");
+    let text = format!("[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"{address}\"\n");
+    std::fs::write(&file, text).expect("the directory can be written to");
+    let output = std::process::Command::new(PROGRAM)
+        .arg("run")
+        .arg(&file)
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains(&address.to_string()) && told.contains("[admin]"),
+        "{told}"
+    );
+}
+
+/// Every metric is documented, and every documented metric is there.
+#[test]
+fn the_documented_metrics_are_the_real_ones() {
+    let documented: BTreeSet<&str> = include_str!("../../docs/operations.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `keyrelay_")?.split(['`', '{']).next())
+        .collect();
+    let server = Server::start();
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    let text = relay.ask("/metrics").text();
+    let types = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE keyrelay_")?.split(' ').next());
+    let real: BTreeSet<&str> = types.collect();
+    assert_eq!(documented, real);
+}
