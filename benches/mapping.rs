@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use keyrelay::mapping::{Mappings, Rule, Scratch};
-use keyrelay::pattern::KeyPattern;
+use keyrelay::pattern::{KeyPattern, Subject};
 
 /// Keys that take turns, so that neither branches nor caches learn a single one.
 const KEYS: usize = 4096;
@@ -21,6 +21,7 @@ fn mappings(count: usize) -> Mappings {
     let rules = (0..count).map(|number| {
         let pattern = KeyPattern::parse(&pattern(number)).expect("a pattern");
         Rule {
+            subject: Subject::Keys,
             channel: pattern.default_channel(),
             pattern,
         }

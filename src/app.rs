@@ -21,7 +21,7 @@ use crate::fanout::Stats;
 use crate::hub::Hub;
 use crate::process::signals::{Signal, Signals};
 use crate::upstream::feed::{self, FatalError};
-use crate::upstream::{NodeId, Subscriptions, reader};
+use crate::upstream::{NodeId, reader};
 use crate::{admin, relay, server};
 
 /// How long the upstream side may take to let go of its connections at the end; nothing is lost if it does not.
@@ -42,10 +42,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     let signals = Signals::catch().context("cannot catch signals")?;
     started();
     let upstream = config.upstream;
-    let subscriptions = {
-        let patterns: Vec<_> = config.mappings.iter().map(|rule| &rule.pattern).collect();
-        Subscriptions::plan(&patterns, upstream.endpoint.db)
-    };
+    let subscriptions = relay::subscriptions(&config.mappings, upstream.endpoint.db);
     let admin = admin::bind(&config.admin).context("the admin listener (`listen` of [admin])")?;
     let (catalog, intake, relay) = relay::new(relay::Options {
         rules: config.mappings,

@@ -12,8 +12,8 @@
 //! * [`pattern`]: the one grammar of key patterns and channel templates
 //! * `keyspace`: key events, values, notification flags
 //! * `tally`: counts that several layers keep
-//! * `upstream`: the feed of key events and the reader of values
-//! * [`mapping`]: key to channels, channel to keys
+//! * `upstream`: the feed of key events and published messages, and the reader of values
+//! * [`mapping`]: key or message to channels, channel to keys
 //! * `payload`: a value rendered to the bytes of a change
 //! * `relay`: the mirror of the keys behind active channels
 //! * `hub`: channels, their logs, and the order of everything

@@ -109,6 +109,17 @@ impl Sources {
             "key_events_mapped",
             "Key events of channels with a subscriber",
             &stats.mapped,
+        )?;
+        out.counter(
+            "published_messages",
+            "Messages heard on Pub/Sub channels",
+            &stats.published,
+        )?;
+        out.tally(
+            "unroutable_messages",
+            "Published messages without the field that names their channel",
+            "reason",
+            &stats.unroutable,
         )
     }
 

@@ -1,4 +1,4 @@
-//! `keyrelay explain`: what the mappings make of a key or a channel.
+//! `keyrelay explain`: what the mappings make of a key, a published message or a channel.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -13,33 +13,39 @@ use bytes::Bytes;
 use crate::config::Config;
 use crate::hub::Mode;
 use crate::mapping::{self, Explanation, KeySet, Mappings, Verdict};
+use crate::pattern::Subject;
 use crate::relay::Rule;
 
-/// Explains a key or, if it is given, a channel.
-pub(super) fn explain(
-    key: Option<OsString>,
-    channel: Option<String>,
-    file: Option<PathBuf>,
-) -> anyhow::Result<ExitCode> {
+/// What is to be explained.
+pub(super) enum Asked {
+    /// What becomes of a key.
+    Key(OsString),
+    /// What becomes of a message that is published on a topic.
+    Published { topic: OsString, message: OsString },
+    /// What is behind a channel.
+    Channel(String),
+}
+
+/// Explains what the mappings make of it.
+pub(super) fn explain(asked: &Asked, file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (_, config) = match super::load(file) {
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
     let mappings = index(&config)?;
-    let (asked, verdicts) = match (&channel, &key) {
-        (Some(channel), _) => (format!("the channel {channel}"), mappings.explain_channel(channel)),
-        (None, key) => {
-            let key = key.as_ref().map(|key| key.as_bytes()).unwrap_or_default();
-            (format!("the key {}", shown(key)), mappings.explain_key(key))
-        }
+    let verdicts = match asked {
+        Asked::Key(key) => mappings.explain_key(key.as_bytes()),
+        Asked::Published { topic, message } => mappings.explain_published(topic.as_bytes(), message.as_bytes()),
+        Asked::Channel(channel) => mappings.explain_channel(channel),
     };
-    super::print(&report(&config, &asked, channel.is_some(), &verdicts)?)?;
+    super::print(&report(&config, asked, &verdicts)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn index(config: &Config) -> anyhow::Result<Mappings> {
     let rules = config.mappings.iter();
     let rules = rules.map(|rule| mapping::Rule {
+        subject: rule.subject,
         pattern: rule.pattern.clone(),
         channel: rule.channel.clone(),
     });
@@ -53,16 +59,23 @@ fn index(config: &Config) -> anyhow::Result<Mappings> {
         .context("the mappings do not fit together")
 }
 
-fn report(config: &Config, asked: &str, is_channel: bool, verdicts: &[Explanation]) -> Result<String, std::fmt::Error> {
+fn report(config: &Config, asked: &Asked, verdicts: &[Explanation]) -> Result<String, std::fmt::Error> {
+    let (does, asked, nobody) = match asked {
+        Asked::Key(key) => ("takes", format!("the key {}", shown(key.as_bytes())), "hears of it"),
+        Asked::Published { topic, .. } => (
+            "takes",
+            format!("what is published on {}", shown(topic.as_bytes())),
+            "hears of it",
+        ),
+        Asked::Channel(channel) => ("can give", format!("the channel {channel}"), "can subscribe to it"),
+    };
     let taken = verdicts
         .iter()
         .filter(|explanation| !matches!(explanation.verdict, Verdict::No(_)))
         .count();
     let mut out = String::new();
-    let does = if is_channel { "can give" } else { "takes" };
     match taken {
-        0 if is_channel => writeln!(out, "no mapping {does} {asked}: nobody can subscribe to it")?,
-        0 => writeln!(out, "no mapping {does} {asked}: nobody hears of it")?,
+        0 => writeln!(out, "no mapping {does} {asked}: nobody {nobody}")?,
         1 => writeln!(out, "1 mapping {does} {asked}")?,
         many => writeln!(out, "{many} mappings {} {asked}", does.trim_end_matches('s'))?,
     }
@@ -72,7 +85,10 @@ fn report(config: &Config, asked: &str, is_channel: bool, verdicts: &[Explanatio
         };
         let (captures, place) = match &explanation.verdict {
             Verdict::No(_) => continue,
-            Verdict::Key { captures, channel } => (captures, format!("channel   {channel}")),
+            Verdict::Name { captures, channel } => match channel {
+                Ok(channel) => (captures, format!("channel   {channel}")),
+                Err(why) => (captures, format!("channel   none for this message: {why}")),
+            },
             Verdict::Channel {
                 captures,
                 keys: KeySet::One(key),
@@ -81,6 +97,10 @@ fn report(config: &Config, asked: &str, is_channel: bool, verdicts: &[Explanatio
                 captures,
                 keys: KeySet::Matching(glob),
             } => (captures, format!("keys      those that match {}", shown(glob))),
+            Verdict::Channel {
+                captures,
+                keys: KeySet::Published(glob),
+            } => (captures, format!("messages  published on what matches {}", shown(glob))),
         };
         writeln!(out, "\n{}", title(rule))?;
         write_captures(&mut out, captures)?;
@@ -112,12 +132,17 @@ fn title(rule: &Rule) -> String {
     let Rule {
         file,
         line,
+        subject,
         pattern,
         channel,
         ..
     } = rule;
+    let option = match subject {
+        Subject::Keys => "key",
+        Subject::Topics => "subscribe",
+    };
     format!(
-        "{}:{line}  key = \"{pattern}\", channel = \"{channel}\"",
+        "{}:{line}  {option} = \"{pattern}\", channel = \"{channel}\"",
         file.display()
     )
 }
@@ -136,6 +161,9 @@ fn write_rule(out: &mut String, rule: &Rule) -> std::fmt::Result {
             writeln!(out, "  mode      state: the current values first, then changes")?
         }
         (Mode::State, _) => writeln!(out, "  mode      state: changes only")?,
+        (Mode::Events, None) if rule.subject == Subject::Topics => {
+            writeln!(out, "  mode      events: every message")?;
+        }
         (Mode::Events, None) => writeln!(out, "  mode      events: every event")?,
         (Mode::Events, Some(on)) => {
             let names: Vec<&str> = on.iter().map(|event| event.as_str()).collect();

@@ -87,19 +87,26 @@ enum Command {
         #[arg(long, value_name = "KEY", requires = "connect")]
         canary: Option<OsString>,
     },
-    /// Tell what the mappings make of a key, or where the keys of a channel are
+    /// Tell what the mappings make of a key or a published message, or what is behind a channel
     ///
     /// Shows which mappings take it, with captures, channel and payload, and why the others do not.
-    #[command(
-        after_long_help = "Examples:\n  keyrelay explain cart:42\n  keyrelay explain --channel room:lobby --config keyrelay.toml"
-    )]
+    #[command(after_long_help = "Examples:\n  \
+        keyrelay explain cart:42\n  \
+        keyrelay explain --published news --message '{\"room\":\"lobby\"}'\n  \
+        keyrelay explain --channel room:lobby --config keyrelay.toml")]
+    #[command(group = clap::ArgGroup::new("asked").required(true).args(["key", "channel", "published"]))]
     Explain {
         /// The key, byte for byte as the server has it
-        #[arg(required_unless_present = "channel", conflicts_with = "channel")]
         key: Option<OsString>,
         /// The channel, as a client names it
         #[arg(long, value_name = "NAME")]
         channel: Option<String>,
+        /// The Pub/Sub channel that a message is published on
+        #[arg(long, value_name = "NAME")]
+        published: Option<OsString>,
+        /// The message
+        #[arg(long, value_name = "TEXT", requires = "published", default_value = "")]
+        message: OsString,
         /// The config [default: ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -125,7 +132,20 @@ pub fn main() -> ExitCode {
         Command::Run { file } => run::run(file),
         Command::Demo => demo::demo(),
         Command::Check { file, connect, canary } => check::check(file, connect, canary),
-        Command::Explain { key, channel, config } => explain::explain(key, channel, config),
+        Command::Explain {
+            key,
+            channel,
+            published,
+            message,
+            config,
+        } => {
+            let asked = match (channel, published) {
+                (Some(channel), _) => explain::Asked::Channel(channel),
+                (None, Some(topic)) => explain::Asked::Published { topic, message },
+                (None, None) => explain::Asked::Key(key.unwrap_or_default()),
+            };
+            explain::explain(&asked, config)
+        }
     };
     done.unwrap_or_else(|error| {
         complain(&format!("keyrelay: {error:#}\n"));

@@ -65,7 +65,11 @@ impl Compiler<'_> {
         let mut seen = std::collections::HashMap::new();
         for mapping in mappings {
             let same: &mut Vec<&Compiled> = seen
-                .entry((mapping.rule.pattern.to_string(), mapping.rule.channel.to_string()))
+                .entry((
+                    mapping.rule.subject,
+                    mapping.rule.pattern.to_string(),
+                    mapping.rule.channel.to_string(),
+                ))
                 .or_default();
             let twin = same
                 .iter()
@@ -73,11 +77,11 @@ impl Compiler<'_> {
             if let Some(first) = twin {
                 self.problems.add(
                     Problem::new(
-                        mapping.key.at,
+                        mapping.pattern.at,
                         "the same mapping twice",
                         "the same keys to the same channel …",
                     )
-                    .and(first.key.at, "… as here")
+                    .and(first.pattern.at, "… as here")
                     .why("every change would be sent twice")
                     .instead("leave one out, or give it a channel of its own"),
                 );
@@ -128,7 +132,8 @@ fn difference(one: &Compiled, other: &Compiled) -> Option<Difference> {
             option: "mode",
             at: [one.mode, other.mode],
             said: [word(a.mode), word(b.mode)],
-            why: "a channel is either the current value of its keys or a sequence of happenings, never both",
+            why: "a channel is either the current value of its keys or a sequence of happenings, as that of `subscribe` \
+                  always is, never both",
         });
     }
     if a.event_name != b.event_name {

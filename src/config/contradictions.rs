@@ -6,6 +6,8 @@ use super::file::{Mapping, MappingOptions};
 use super::options::{Form, Options};
 use super::units;
 use crate::hub::Mode;
+use crate::pattern::ChannelTemplate;
+use crate::payload::Decode;
 
 impl Compiler<'_> {
     /// Options of one mapping that cannot go together. Only what the mapping itself says can contradict: a default
@@ -57,6 +59,58 @@ impl Compiler<'_> {
         self.form(mapping, options);
     }
 
+    /// What is published has no state, no event's name and no expiry; what it is decided by stands in the message.
+    pub(crate) fn of_topics(&mut self, mapping: &Mapping, options: &mut Options) {
+        let own = &mapping.options;
+        let template = mapping
+            .channel
+            .as_ref()
+            .map(|channel| ChannelTemplate::parse(&channel.value));
+        let by_field = template.is_some_and(|template| template.is_ok_and(|template| template.has_fields()));
+        if own.decode.is_none() && (by_field || options.fields.is_some()) {
+            options.decode = Decode::Json;
+        }
+        let refused = |option: &str, at: At, why: &str| {
+            Problem::new(
+                at,
+                format!("`{option}` and `subscribe` do not go together"),
+                "has no effect here",
+            )
+            .why(why)
+            .instead("leave it out")
+        };
+        if let Some(mode) = own.mode.as_ref().filter(|mode| mode.value == "state") {
+            self.problems.add(
+                Problem::new(mode.at, "`subscribe` is always in events mode", "cannot be a state")
+                    .why("what is published is gone once it was heard: there is no value that could be read again")
+                    .instead("leave `mode` out, or write the message to a key as well and map that"),
+            );
+        }
+        if let Some(on) = &own.on {
+            let why = "a published message has no event's name by which it could be chosen";
+            self.problems.add(refused("on", on.at, why));
+        }
+        if let Some(expires) = own.expires.as_ref().filter(|expires| expires.value) {
+            let why = "a published message does not expire";
+            self.problems.add(refused("expires", expires.at, why));
+        }
+        if let Some(absent) = &own.absent {
+            let why = "a published message is never told to be gone";
+            self.problems.add(refused("absent", absent.at, why));
+        }
+        if let (Some(fields), Some(decode)) = (&own.fields, own.decode.as_ref().filter(|word| word.value == "none")) {
+            self.problems.add(
+                Problem::new(decode.at, "`fields` of a message that is not decoded", "leaves it text")
+                    .and(fields.at, "chosen here")
+                    .why("a message is text, and has fields only if it is read as JSON")
+                    .instead("leave `decode` out"),
+            );
+        }
+        options.mode = Mode::Events;
+        options.on = None;
+        options.expires = false;
+    }
+
     fn form(&mut self, mapping: &Mapping, options: &Options) {
         let own = &mapping.options;
         let word = match options.form {
@@ -85,7 +139,10 @@ impl Compiler<'_> {
             );
         }
         for (option, written) in [("absent", &own.absent), ("on_reset", &own.on_reset)] {
-            if let (Form::Json, Some(written)) = (options.form, written) {
+            if let (Form::Json, Some(written)) = (
+                options.form,
+                written.as_ref().filter(|it| !self.problems.concern(it.at)),
+            ) {
                 self.problems.add(
                     Problem::new(written.at, format!("`{option}` is not used"), "the format is json")
                         .why("JSON says by itself that a key is gone: its value is null; and clients hear keyrelay.reset")
@@ -111,7 +168,11 @@ impl Compiler<'_> {
         if let Some(decode) = own.decode.as_ref().filter(|decode| decode.value == "json") {
             self.problems.add(not_raw("decode", decode.at));
         }
-        if let Some(expires) = own.expires.as_ref().filter(|expires| expires.value) {
+        if let Some(expires) = own
+            .expires
+            .as_ref()
+            .filter(|it| it.value && !self.problems.concern(it.at))
+        {
             self.problems.add(not_raw("expires", expires.at));
         }
     }

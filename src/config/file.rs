@@ -77,11 +77,12 @@ pub(crate) struct Mapping {
     /// The header.
     pub(crate) at: At,
     pub(crate) key: Option<Written<String>>,
+    pub(crate) subscribe: Option<Written<String>>,
     pub(crate) channel: Option<Written<String>>,
     pub(crate) access: Option<Written<Access>>,
-    /// Whether a key is there whose value could not be read, or what a later release takes in its place, so that it is
-    /// not reported as missing as well.
-    pub(crate) has_key: bool,
+    /// Whether `key` or `subscribe` is there, if perhaps with a value that could not be read, so that it is not reported
+    /// as missing as well.
+    pub(crate) has_pattern: bool,
     pub(crate) options: MappingOptions,
 }
 
@@ -188,9 +189,10 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
             .map(|table| Mapping {
                 at: table.at,
                 key: table.text(reader, "key"),
+                subscribe: table.text(reader, "subscribe"),
                 channel: table.text(reader, "channel"),
                 access: access(reader, table),
-                has_key: table.any("key").is_some() || table.has("subscribe"),
+                has_pattern: table.any("key").or(table.any("subscribe")).is_some(),
                 options: options(reader, table),
             })
             .collect(),

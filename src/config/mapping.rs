@@ -13,23 +13,34 @@ use super::reader::Written;
 use crate::hub::Mode;
 use crate::keyspace::EventName;
 use crate::mapping::MappingId;
-use crate::pattern::{BoundChannel, ChannelTemplate, KeyPattern, PatternError};
+use crate::pattern::{BoundChannel, ChannelTemplate, KeyPattern, PatternError, Subject};
 use crate::payload::{self, Renderer, TemplateError};
 use crate::relay::Rule;
+use crate::upstream::plan::may_be_a_key_event;
 
 /// A mapping that could be compiled, with the places that later checks point to.
 pub(crate) struct Compiled {
     pub(crate) rule: Rule,
     /// The channels that it can give.
     pub(crate) bound: BoundChannel,
-    pub(crate) key: Written<String>,
-    /// Where the channel's template stands: of a default one, the key pattern.
+    /// The pattern of keys or topics, as it was written.
+    pub(crate) pattern: Written<String>,
+    /// Where the channel's template stands: of a default one, the pattern.
     pub(crate) channel: At,
     /// Where the options stand in which mappings of one channel must agree; the header where nothing is written.
     pub(crate) mode: At,
     pub(crate) event_name: At,
     pub(crate) retain: At,
     pub(crate) snapshot: At,
+}
+
+/// What a mapping is about.
+#[derive(Clone, Copy)]
+struct Named<'m> {
+    /// The option that holds the pattern.
+    option: &'static str,
+    subject: Subject,
+    written: &'m Written<String>,
 }
 
 impl Compiler<'_> {
@@ -47,6 +58,9 @@ impl Compiler<'_> {
         let mut options = self.options("", own, defaults);
         // Options that are wrong by themselves stand at their defaults, and nothing is to be concluded from those.
         let sound = self.problems.count() == before;
+        if mapping.subscribe.is_some() {
+            self.of_topics(mapping, &mut options);
+        }
         let known = |word: &Option<Written<String>>| !word.as_ref().is_some_and(|word| self.problems.concern(word.at));
         if known(&own.mode) && known(&own.format) {
             self.contradictions(mapping, &options);
@@ -55,8 +69,9 @@ impl Compiler<'_> {
             self.settle_linger(own, &mut options);
             self.room_for_a_message(mapping, &options);
         }
-        let pattern = self.key(mapping);
-        let channel = self.channel(mapping, pattern.as_ref());
+        let named = self.named(mapping);
+        let pattern = named.and_then(|named| self.names(named));
+        let channel = self.channel(mapping, named.zip(pattern.as_ref()));
         // Without its captures, a template would seem to use variables that do not exist.
         let payload = pattern
             .as_ref()
@@ -64,8 +79,7 @@ impl Compiler<'_> {
         if !sound {
             return None;
         }
-        let (pattern, (channel, bound)) = (pattern?, channel?);
-        let key = mapping.key.clone()?;
+        let (named, pattern, (channel, bound)) = (named?, pattern?, channel?);
         let file = files
             .entry(mapping.at.source)
             .or_insert_with(|| self.problems.sources[mapping.at.source].path.as_path().into())
@@ -73,6 +87,7 @@ impl Compiler<'_> {
         let events = options.mode == Mode::Events;
         let rule = Rule {
             id,
+            subject: named.subject,
             pattern,
             channel,
             mode: options.mode,
@@ -97,8 +112,8 @@ impl Compiler<'_> {
         Some(Compiled {
             rule,
             bound,
-            channel: mapping.channel.as_ref().map_or(key.at, |channel| channel.at),
-            key,
+            channel: mapping.channel.as_ref().map_or(named.written.at, |channel| channel.at),
+            pattern: named.written.clone(),
             mode: place(own.mode.as_ref().map(|mode| mode.at)),
             event_name: place(own.event_name.as_ref().map(|name| name.at)),
             retain: place(own.retain.as_ref().map(|retain| retain.at)),
@@ -146,43 +161,82 @@ impl Compiler<'_> {
         self.problems.add(problem);
     }
 
-    /// The key pattern of a mapping, if it is sound.
-    fn key(&mut self, mapping: &Mapping) -> Option<KeyPattern> {
-        if let Some(key) = &mapping.key {
-            return KeyPattern::parse(&key.value)
-                .map_err(|error| self.pattern("key", key, error))
-                .ok();
-        }
-        if !mapping.has_key {
-            self.problems.add(
-                Problem::new(mapping.at, "a mapping without `key`", "which keys?")
-                    .why("a mapping says which keys go to which channel")
-                    .instead("add e.g. key = \"cart:{user}\""),
-            );
+    /// What the mapping is about: exactly one of `key` and `subscribe`.
+    fn named<'m>(&mut self, mapping: &'m Mapping) -> Option<Named<'m>> {
+        let named = |option, subject, written| Named {
+            option,
+            subject,
+            written,
+        };
+        match (&mapping.key, &mapping.subscribe) {
+            (Some(key), None) => return Some(named("key", Subject::Keys, key)),
+            (None, Some(topics)) => return Some(named("subscribe", Subject::Topics, topics)),
+            (Some(key), Some(topics)) => self.problems.add(
+                Problem::new(topics.at, "`key` and `subscribe` are both given", "and here")
+                    .and(key.at, "given here")
+                    .why("a mapping takes either keys or the messages of Pub/Sub channels")
+                    .instead(
+                        "keep one of them, and give the other a [[mapping]] of its own; both may lead to one channel",
+                    ),
+            ),
+            (None, None) if !mapping.has_pattern => self.problems.add(
+                Problem::new(mapping.at, "a mapping without `key` or `subscribe`", "which keys?")
+                    .why("a mapping says which keys, or which Pub/Sub channels, go to which channel")
+                    .instead("add e.g. key = \"cart:{user}\", or subscribe = \"news:{topic}\""),
+            ),
+            (None, None) => {}
         }
         None
     }
 
-    /// The channel template of a mapping, if it is sound and fits the key pattern.
-    fn channel(&mut self, mapping: &Mapping, pattern: Option<&KeyPattern>) -> Option<(ChannelTemplate, BoundChannel)> {
+    /// The pattern of a mapping, if it is sound.
+    fn names(&mut self, named: Named<'_>) -> Option<KeyPattern> {
+        let pattern = KeyPattern::parse(&named.written.value)
+            .map_err(|error| self.pattern(named.option, named.written, error))
+            .ok()?;
+        if named.subject == Subject::Topics && may_be_a_key_event(&pattern) {
+            self.problems.add(
+                Problem::new(
+                    named.written.at,
+                    "`subscribe` takes the server's own channels",
+                    "may begin with `__key`",
+                )
+                .why("there the server announces what happens to its keys, which only a mapping with `key` can open")
+                .instead(
+                    "begin it with text, e.g. subscribe = \"news:*\"; for key events, write `key` and mode = \"events\"",
+                ),
+            );
+            return None;
+        }
+        Some(pattern)
+    }
+
+    /// The channel template of a mapping, if it is sound and fits the pattern.
+    fn channel(
+        &mut self,
+        mapping: &Mapping,
+        pattern: Option<(Named<'_>, &KeyPattern)>,
+    ) -> Option<(ChannelTemplate, BoundChannel)> {
         let Some(written) = &mapping.channel else {
-            let (pattern, key) = (pattern?, mapping.key.as_ref()?);
+            let (named, pattern) = pattern?;
             let channel = pattern.default_channel();
-            // The template is made of the key pattern, and places in the one are none in the other.
+            // The template is made of the pattern, and places in the one are none in the other.
             let whole = |error| PatternError {
-                at: 0..key.value.len(),
+                at: 0..named.written.value.len(),
                 ..error
             };
             let bound = channel
-                .bind(pattern)
-                .map_err(|error| self.pattern("key", key, whole(error)))
+                .bind(pattern, named.subject)
+                .map_err(|error| self.pattern(named.option, named.written, whole(error)))
                 .ok()?;
             return Some((channel, bound));
         };
-        let channel = ChannelTemplate::parse(&written.value);
-        let channel = channel.map_err(|error| self.pattern("channel", written, error)).ok()?;
+        let channel = ChannelTemplate::parse(&written.value)
+            .map_err(|error| self.pattern("channel", written, error))
+            .ok()?;
+        let (named, pattern) = pattern?;
         let bound = channel
-            .bind(pattern?)
+            .bind(pattern, named.subject)
             .map_err(|error| self.pattern("channel", written, error))
             .ok()?;
         Some((channel, bound))
@@ -242,15 +296,16 @@ impl Compiler<'_> {
     /// Whether no capture has the name of a variable that every template has.
     fn captures_are_free(&mut self, mapping: &Mapping, options: &Options, captures: &[Arc<str>]) -> bool {
         let uses_templates = options.form == Form::Template || options.absent.is_some() || options.on_reset.is_some();
-        let (true, Some(key)) = (uses_templates && options.form != Form::Json, &mapping.key) else {
+        let written = mapping.key.as_ref().or(mapping.subscribe.as_ref());
+        let (true, Some(pattern)) = (uses_templates && options.form != Form::Json, written) else {
             return true;
         };
         let mut free = true;
         for name in captures.iter().filter(|name| payload::RESERVED.contains(&&***name)) {
-            let start = key.value.find(&format!("{{{name}")).map_or(0, |brace| brace + 1);
+            let start = pattern.value.find(&format!("{{{name}")).map_or(0, |brace| brace + 1);
             self.problems.add(
                 Problem::new(
-                    key.part(start..start + name.len()),
+                    pattern.part(start..start + name.len()),
                     format!("the capture `{name}` hides a variable"),
                     "a variable of every template",
                 )

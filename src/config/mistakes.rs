@@ -141,7 +141,7 @@ pub(crate) fn variable(kind: VariableErrorKind, at: At, option: &str) -> Problem
                 ));
             match option {
                 // Here braces mean captures, and a dollar before them may have been meant as itself.
-                "key" | "channel" => {
+                "key" | "subscribe" | "channel" => {
                     problem.instead(format!("for a dollar and the capture {{{name}}}, write $${{{name}}}"))
                 }
                 _ => problem,

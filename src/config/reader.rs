@@ -154,11 +154,6 @@ impl<'t, 'i> Table<'t, 'i> {
         (!spoilt).then(|| reader.written(value, items))
     }
 
-    /// Whether a name stands in the table, an option or not.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
-    }
-
     /// A value of any type, for options that take several.
     pub(crate) fn any(&self, option: &str) -> Option<&'t Spanned<DeValue<'i>>> {
         self.get(option)

@@ -76,8 +76,8 @@ impl Section {
                 "tls",
                 "notifications",
             ],
-            // All options of a mapping but the three that only one mapping can have.
-            Section::Defaults => MAPPING.split_at(3).1,
+            // All options of a mapping but the four that only one mapping can have.
+            Section::Defaults => MAPPING.split_at(4).1,
             Section::Mapping => &MAPPING,
             Section::Retain => &["messages", "bytes", "age"],
             Section::Tls => &["ca_file", "certificate_file", "key_file", "server_name"],
@@ -106,7 +106,6 @@ impl Section {
                 ),
             ],
             Section::Defaults | Section::Mapping => &[
-                ("subscribe", "mapping a Pub/Sub channel in place of keys"),
                 ("poll", "reading keys again and again whose changes are silent"),
                 (
                     "verify",
@@ -125,9 +124,10 @@ impl Section {
     }
 }
 
-/// The options of a mapping; the first three cannot be defaults.
-const MAPPING: [&str; 19] = [
+/// The options of a mapping; the first four cannot be defaults.
+const MAPPING: [&str; 20] = [
     "key",
+    "subscribe",
     "channel",
     "access",
     "mode",
@@ -171,6 +171,7 @@ pub(crate) fn example(option: &str) -> &'static str {
         "notifications" => "\"ensure\"",
         "level" => "\"info\"",
         "key" | "channel" => "\"cart:{user}\"",
+        "subscribe" => "\"news:{topic}\"",
         "access" => "\"public\"",
         "mode" => "\"state\"",
         "on" => "[\"set\", \"del\"]",
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn defaults_hold_what_mappings_hold() {
-        for option in ["key", "channel", "access"] {
+        for option in ["key", "subscribe", "channel", "access"] {
             assert!(Section::Mapping.options().contains(&option));
             assert!(!Section::Defaults.options().contains(&option));
         }

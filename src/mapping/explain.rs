@@ -1,13 +1,13 @@
-//! Tells for a key or a channel which mappings take it, and why the others do not.
+//! Tells for a key, a published message or a channel which mappings take it, and why the others do not.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{KeySet, MappingId, Mappings, Source};
-use crate::pattern::{Captures, KeyPattern, Memory, Op, Program, Span, Takes, name};
+use super::{KeySet, MappingId, Mappings, Route, Source, Unroutable, message};
+use crate::pattern::{Captures, KeyPattern, Memory, Op, Program, Span, Subject, Takes, name};
 
-/// What one mapping makes of a key or a channel.
+/// What one mapping makes of a key, a published message or a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The mapping.
@@ -16,15 +16,15 @@ pub struct Explanation {
     pub verdict: Verdict,
 }
 
-/// Whether a mapping takes a key or a channel.
+/// Whether a mapping takes a key, a topic or a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It takes the key, and this is what becomes of it.
-    Key {
+    /// It takes the key or topic, and this is what becomes of it.
+    Name {
         /// The captures, in the order of the pattern.
         captures: Vec<(Arc<str>, Bytes)>,
-        /// The name of the channel.
-        channel: String,
+        /// The name of the channel; or why the message that is published has none.
+        channel: Result<String, Unroutable>,
     },
     /// It can give the channel, and this is where its keys are.
     Channel {
@@ -42,22 +42,46 @@ impl Mappings {
     pub fn explain_key(&self, key: &[u8]) -> Vec<Explanation> {
         let mut memory = Memory::default();
         let verdict = |route: &super::Route| {
-            if !route.pattern.program().run(key, &mut memory) {
-                return Verdict::No(why_not(route.pattern.program(), &named(&route.pattern), key));
+            if route.subject != Subject::Keys {
+                return Verdict::No("it takes what is published, no keys".into());
             }
-            let captures = Captures {
-                names: route.pattern.names(),
-                spans: &memory.spans,
-                key,
+            let Some(captures) = route.captures(key, &mut memory) else {
+                return Verdict::No(why_not(route.pattern.program(), &named(&route.pattern), key));
             };
             let mut channel = String::new();
-            route.channel.render(&captures, &mut channel);
-            let captures = captures
-                .iter()
-                .map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value)))
-                .collect();
-            Verdict::Key { captures, channel }
+            route.channel.render(&captures, &[], &mut channel);
+            Verdict::Name {
+                captures: owned(captures),
+                channel: Ok(channel),
+            }
         };
+        self.verdicts(verdict)
+    }
+
+    /// What each mapping makes of a message that is published on a topic, in their order.
+    pub fn explain_published(&self, topic: &[u8], message: &[u8]) -> Vec<Explanation> {
+        let (mut memory, mut fields) = (Memory::default(), Vec::new());
+        self.verdicts(|route| {
+            if route.subject != Subject::Topics {
+                return Verdict::No("it takes keys, not what is published".into());
+            }
+            let Some(captures) = route.captures(topic, &mut memory) else {
+                return Verdict::No(why_not(route.pattern.program(), &named(&route.pattern), topic));
+            };
+            let routed = message::fields(message, route.channel.fields(), &mut fields);
+            let channel = routed.map(|()| {
+                let mut channel = String::new();
+                route.channel.render(&captures, &fields, &mut channel);
+                channel
+            });
+            Verdict::Name {
+                captures: owned(captures),
+                channel,
+            }
+        })
+    }
+
+    fn verdicts(&self, verdict: impl FnMut(&Route) -> Verdict) -> Vec<Explanation> {
         let verdicts = self.routes.iter().map(verdict);
         (0..)
             .map(MappingId)
@@ -84,16 +108,16 @@ impl Mappings {
             let program = route.channel.program();
             if program.run(bytes, &mut memory) {
                 return Verdict::No(format!(
-                    "the key behind it belongs to another channel of `{}`",
+                    "what is behind it belongs to another channel of `{}`",
                     route.pattern
                 ));
             }
-            let names: Vec<_> = route
-                .channel
-                .sources()
-                .iter()
-                .map(|&index| route.pattern.names()[index].clone())
-                .collect();
+            let mut fields = route.channel.fields().iter();
+            let name_of = |source: &Option<usize>| match source {
+                Some(index) => route.pattern.names()[*index].clone(),
+                None => fields.next().map(ToString::to_string).unwrap_or_default().into(),
+            };
+            let names: Vec<Arc<str>> = route.channel.sources().iter().map(name_of).collect();
             Verdict::No(why_not(program, &names, bytes))
         };
         let mappings = (0..).map(MappingId).take(self.routes.len());
@@ -104,6 +128,13 @@ impl Mappings {
             })
             .collect()
     }
+}
+
+fn owned(captures: Captures<'_>) -> Vec<(Arc<str>, Bytes)> {
+    let captures = captures.iter();
+    captures
+        .map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value)))
+        .collect()
 }
 
 fn named(pattern: &KeyPattern) -> Vec<Arc<str>> {

@@ -51,9 +51,11 @@ struct Shape {
 }
 
 impl Index {
-    /// Files each pattern under its number in `programs`.
-    pub fn new<'p>(programs: impl Iterator<Item = &'p Program>) -> Index {
-        let mut filed: Vec<(Option<Anchor>, u32)> = anchor::choose(programs).into_iter().zip(0..).collect();
+    /// Files each pattern under the number that is given with it.
+    pub fn new<'p>(programs: impl Iterator<Item = (u32, &'p Program)>) -> Index {
+        let (numbers, programs): (Vec<u32>, Vec<&Program>) = programs.unzip();
+        let mut filed: Vec<(Option<Anchor>, u32)> =
+            anchor::choose(programs.into_iter()).into_iter().zip(numbers).collect();
         filed.sort_by_key(|(anchor, _)| anchor.as_ref().map_or((1, 0), |anchor| (0, anchor.hash)));
         let mut index = Index {
             members: filed.iter().map(|&(_, pattern)| pattern).collect(),

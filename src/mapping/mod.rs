@@ -1,21 +1,25 @@
-//! From a key to its channels, and from a channel back to its keys.
+//! From a key or a published message to its channels, and from a channel back to its keys.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::pattern::{BoundChannel, Captures, ChannelTemplate, Filled, KeyPattern, Memory, PatternError, name};
+use crate::pattern::{
+    BoundChannel, Captures, ChannelTemplate, Filled, KeyPattern, Memory, PatternError, Subject, name,
+};
 
 mod anchor;
 mod explain;
 mod index;
+mod message;
 
 #[cfg(test)]
 mod tests;
 
 pub use explain::{Explanation, Verdict};
 use index::Index;
+pub use message::Unroutable;
 
 /// A mapping by its place in the config, from 0 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,16 +31,18 @@ impl fmt::Display for MappingId {
     }
 }
 
-/// What a mapping maps: the keys of a pattern to the channels of a template.
+/// What a mapping maps: the keys or topics of a pattern to the channels of a template.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// Which keys.
+    /// Whether it takes keys, or what is published.
+    pub subject: Subject,
+    /// Which keys or topics.
     pub pattern: KeyPattern,
     /// The channel of each; by default [`KeyPattern::default_channel`].
     pub channel: ChannelTemplate,
 }
 
-/// A rule whose channel template does not fit its key pattern.
+/// A rule whose channel template does not fit its pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("mapping {mapping}: {problem}")]
 pub struct RuleError {
@@ -46,7 +52,7 @@ pub struct RuleError {
     pub problem: PatternError,
 }
 
-/// The keys that may stand behind a channel, by one mapping.
+/// What may stand behind a channel, by one mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The mapping.
@@ -64,6 +70,8 @@ pub enum KeySet {
     One(Bytes),
     /// Some of the keys that this server glob takes, if any. Each must be matched again with [`Mappings::each`].
     Matching(Bytes),
+    /// There are none: it has the messages that are published on the topics that this server glob takes.
+    Published(Bytes),
 }
 
 /// All mappings, with an index by which the ones that take a key are found without trying each.
@@ -71,11 +79,13 @@ pub enum KeySet {
 pub struct Mappings {
     routes: Vec<Route>,
     keys: Index,
+    topics: Index,
     channels: Index,
 }
 
 #[derive(Debug)]
 struct Route {
+    subject: Subject,
     pattern: KeyPattern,
     channel: BoundChannel,
 }
@@ -86,6 +96,7 @@ pub struct Scratch {
     memory: Memory,
     candidates: Vec<u32>,
     channel: String,
+    fields: Vec<String>,
 }
 
 impl Mappings {
@@ -97,8 +108,9 @@ impl Mappings {
         let mut routes = Vec::with_capacity(rules.len());
         let mut errors = Vec::new();
         for (mapping, rule) in (0..).map(MappingId).zip(rules) {
-            match rule.channel.bind(&rule.pattern) {
+            match rule.channel.bind(&rule.pattern, rule.subject) {
                 Ok(channel) => routes.push(Route {
+                    subject: rule.subject,
                     pattern: rule.pattern,
                     channel,
                 }),
@@ -108,9 +120,22 @@ impl Mappings {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let keys = Index::new(routes.iter().map(|route| route.pattern.program()));
-        let channels = Index::new(routes.iter().map(|route| route.channel.program()));
-        Ok(Mappings { routes, keys, channels })
+        let of = |subject| {
+            let routes = (0..).zip(&routes).filter(move |(_, route)| route.subject == subject);
+            Index::new(routes.map(|(number, route)| (number, route.pattern.program())))
+        };
+        let (keys, topics) = (of(Subject::Keys), of(Subject::Topics));
+        let channels = Index::new(
+            (0..)
+                .zip(&routes)
+                .map(|(number, route)| (number, route.channel.program())),
+        );
+        Ok(Mappings {
+            routes,
+            keys,
+            topics,
+            channels,
+        })
     }
 
     /// How many mappings there are.
@@ -123,7 +148,7 @@ impl Mappings {
         self.routes.is_empty()
     }
 
-    /// The key pattern of a mapping.
+    /// The pattern of a mapping.
     ///
     /// # Panics
     /// If `mapping` is none of these.
@@ -133,29 +158,63 @@ impl Mappings {
 
     /// Calls `found` for every mapping that takes `key`, in their order, with the name of the channel.
     pub fn each(&self, key: &[u8], scratch: &mut Scratch, mut found: impl FnMut(MappingId, &str, &Captures<'_>)) {
-        let Scratch {
-            memory,
-            candidates,
-            channel,
-        } = scratch;
-        self.keys.candidates(key, candidates);
-        for mapping in candidates.iter().copied().map(MappingId) {
-            let Route {
-                pattern,
-                channel: template,
-            } = self.route(mapping);
-            if !pattern.program().run(key, memory) {
+        self.keys.candidates(key, &mut scratch.candidates);
+        for at in 0..scratch.candidates.len() {
+            let mapping = MappingId(scratch.candidates[at]);
+            let Scratch { memory, channel, .. } = &mut *scratch;
+            let route = self.route(mapping);
+            let Some(captures) = route.captures(key, memory) else {
                 continue;
-            }
-            let captures = Captures {
-                names: pattern.names(),
-                spans: &memory.spans,
-                key,
             };
             channel.clear();
-            template.render(&captures, channel);
+            route.channel.render(&captures, &[], channel);
             found(mapping, channel, &captures);
         }
+    }
+
+    /// Calls `found` for every mapping that takes what is published on `topic`, in their order, with the name of the
+    /// channel, or why this message has none.
+    pub fn each_published(
+        &self,
+        topic: &[u8],
+        message: &[u8],
+        scratch: &mut Scratch,
+        mut found: impl FnMut(MappingId, Result<&str, Unroutable>),
+    ) {
+        self.topics.candidates(topic, &mut scratch.candidates);
+        for at in 0..scratch.candidates.len() {
+            let mapping = MappingId(scratch.candidates[at]);
+            let Scratch {
+                memory,
+                channel,
+                fields,
+                ..
+            } = &mut *scratch;
+            let route = self.route(mapping);
+            let Some(captures) = route.captures(topic, memory) else {
+                continue;
+            };
+            channel.clear();
+            let routed = message::fields(message, route.channel.fields(), fields);
+            let routed = routed.map(|()| {
+                route.channel.render(&captures, fields, channel);
+                channel.as_str()
+            });
+            found(mapping, routed);
+        }
+    }
+
+    /// What the captures of a mapping take of a key or topic, if it takes it.
+    ///
+    /// # Panics
+    /// If `mapping` is none of these.
+    pub fn captures<'a>(
+        &'a self,
+        mapping: MappingId,
+        name: &'a [u8],
+        scratch: &'a mut Scratch,
+    ) -> Option<Captures<'a>> {
+        self.route(mapping).captures(name, &mut scratch.memory)
     }
 
     /// Where to look for the keys of a channel: for every mapping that can give this name, in their order. Empty if none
@@ -174,32 +233,30 @@ impl Mappings {
 
     /// By one mapping, the keys that may stand behind the channel with the decoded name `channel`.
     fn source(&self, mapping: MappingId, channel: &[u8], memory: &mut Memory) -> Option<Source> {
+        let route = self.route(mapping);
         let Route {
+            subject,
             pattern,
             channel: template,
-        } = self.route(mapping);
+        } = route;
         if !template.program().run(channel, memory) {
             return None;
         }
         let told: Vec<(usize, &[u8])> = (template.sources().iter().zip(&memory.spans))
-            .map(|(&index, span)| (index, &channel[span.from..span.to]))
+            .filter_map(|(index, span)| Some(((*index)?, &channel[span.from..span.to])))
             .collect();
         let filled = pattern.fill(|index| told.iter().find(|(told, _)| *told == index).map(|&(_, value)| value));
-        let keys = match filled {
-            Filled::Glob(glob) => KeySet::Matching(glob.into()),
-            Filled::Key(key) => {
-                // A key that would be split into other captures belongs to another channel.
-                let taken = pattern.program().run(&key, memory);
-                let again = Captures {
-                    names: pattern.names(),
-                    spans: &memory.spans,
-                    key: &key,
-                };
-                if !taken || told.iter().any(|&(index, value)| again.at(index) != value) {
-                    return None;
-                }
-                KeySet::One(key.into())
+        if let Filled::Key(name) = &filled {
+            // A key that would be split into other captures belongs to another channel.
+            let again = route.captures(name, memory)?;
+            if told.iter().any(|&(index, value)| again.at(index) != value) {
+                return None;
             }
+        }
+        let keys = match (subject, filled) {
+            (Subject::Topics, filled) => KeySet::Published(filled.into_glob().into()),
+            (Subject::Keys, Filled::Key(key)) => KeySet::One(key.into()),
+            (Subject::Keys, Filled::Glob(glob)) => KeySet::Matching(glob.into()),
         };
         let captures = (told.iter())
             .map(|&(index, value)| (pattern.names()[index].clone(), Bytes::copy_from_slice(value)))
@@ -213,5 +270,16 @@ impl Mappings {
 
     fn route(&self, mapping: MappingId) -> &Route {
         &self.routes[mapping.0 as usize]
+    }
+}
+
+impl Route {
+    /// What the captures take of a key or topic, if the pattern takes it.
+    fn captures<'a>(&'a self, name: &'a [u8], memory: &'a mut Memory) -> Option<Captures<'a>> {
+        self.pattern.program().run(name, memory).then(|| Captures {
+            names: self.pattern.names(),
+            spans: &memory.spans,
+            key: name,
+        })
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 
 fn rule(key: &str, channel: &str) -> Rule {
     Rule {
+        subject: Subject::Keys,
         pattern: KeyPattern::parse(key).unwrap(),
         channel: ChannelTemplate::parse(channel).unwrap(),
     }
@@ -117,9 +118,9 @@ fn explains_keys_and_channels_for_every_mapping() {
     let captures = vec![("user".into(), "7".into())];
     assert_eq!(
         verdicts[0],
-        Verdict::Key {
+        Verdict::Name {
             captures: captures.clone(),
-            channel: "cart:7".into()
+            channel: Ok("cart:7".into())
         }
     );
     assert!(matches!(&verdicts[1], Verdict::No(why) if why == "the literal `item:` is not at the start"));
@@ -133,6 +134,109 @@ fn explains_keys_and_channels_for_every_mapping() {
     let told = |name: &str| mappings.explain_channel(name).remove(2).verdict;
     assert!(matches!(told("x-y:z"), Verdict::No(why) if why.contains("another channel of `{a}-{b}`")));
     assert!(matches!(told("%41:z"), Verdict::No(why) if why.contains("not a channel name")));
+}
+
+/// What becomes of a message, by each mapping that takes its topic.
+fn published(mappings: &Mappings, topic: &[u8], message: &[u8]) -> Vec<(u32, Result<String, &'static str>)> {
+    let mut found = Vec::new();
+    mappings.each_published(topic, message, &mut Scratch::default(), |mapping, routed| {
+        let routed = routed.map(str::to_owned).map_err(|error| error.reason());
+        found.push((mapping.0, routed));
+    });
+    found
+}
+
+fn topics(rules: &[(&str, &str)]) -> Mappings {
+    let rules = rules.iter().map(|(topics, channel)| Rule {
+        subject: Subject::Topics,
+        ..rule(topics, channel)
+    });
+    Mappings::new(rules.chain([rule("news:{k}", "{k}")]).collect()).unwrap()
+}
+
+#[test]
+fn what_is_published_goes_by_topic_and_message() {
+    let mappings = topics(&[
+        ("news:{topic}", "news:{topic}"),
+        ("updates", "env:{json.environmentId}"),
+        ("updates", "at:{json.a.b...}:{json.n}"),
+    ]);
+    assert_eq!(
+        published(&mappings, b"news:a\xff", b"\0"),
+        [(0, Ok("news:a%FF".into()))]
+    );
+    assert_eq!(
+        channels(&mappings, b"news:x"),
+        [(3, "x".to_owned())],
+        "a key is no topic"
+    );
+    assert_eq!(published(&mappings, b"elsewhere", b"{}"), []);
+    let told = |message: &str| {
+        let mut told = published(&mappings, b"updates", message.as_bytes());
+        (told.remove(0).1, told.remove(0).1)
+    };
+    let (env, at) = told(r#"{"environmentId":"e%1","a":{"c":[],"b":"x:y"},"n":1.50}"#);
+    assert_eq!((env, at), (Ok("env:e%251".into()), Ok("at:x:y:1.50".into())));
+    let (env, at) = told(r#" {"environmentId":1,"\u0065nvironmentId":true,"a":{"b":"x"},"n":"1"} "#);
+    assert_eq!((env, at), (Ok("env:true".into()), Ok("at:x:1".into())));
+}
+
+#[test]
+fn a_message_without_the_field_has_no_channel() {
+    let mappings = topics(&[("t", "env:{json.a.b}")]);
+    let why = |message: &[u8]| published(&mappings, b"t", message).remove(0).1.unwrap_err();
+    for message in [
+        &b""[..],
+        b"text",
+        b"[1]",
+        b"1",
+        b"{\"a\":{\"b\":1}",
+        b"{\"a\":{\"b\":1}}x",
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+    ] {
+        assert_eq!(why(message), "not_an_object", "{}", message.escape_ascii());
+    }
+    for message in [
+        r#"{}"#,
+        r#"{"a":1}"#,
+        r#"{"a":{}}"#,
+        r#"{"a":{"b":null}}"#,
+        r#"{"a":{"b":[]}}"#,
+        r#"{"a":{"b":{}}}"#,
+        r#"{"a":{"b":"\ud800"}}"#,
+        r#"{"a.b":1}"#,
+    ] {
+        assert_eq!(why(message.as_bytes()), "no_field", "{message}");
+    }
+    // It must not become the name of another channel.
+    for message in [r#"{"a":{"b":"x:y"}}"#, r#"{"a":{"b":""}}"#] {
+        assert_eq!(why(message.as_bytes()), "not_a_name", "{message}");
+    }
+    let deep = format!(
+        "{{\"x\":{}{},\"a\":{{\"b\":1}}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    assert_eq!(published(&mappings, b"t", deep.as_bytes())[0].1, Ok("env:1".into()));
+}
+
+#[test]
+fn a_channel_of_messages_is_known_by_its_form() {
+    let mappings = topics(&[("news:{topic}", "{topic}:{json.id}"), ("t:{a}-{b}", "x:{a}:{b}")]);
+    let sources = |name: &str| mappings.sources(name);
+    let source = &sources("sport:7")[0];
+    assert_eq!(source.captures, [("topic".into(), Bytes::from("sport"))]);
+    assert_eq!(source.keys, KeySet::Published("news:sport".into()));
+    assert_eq!(sources("sport:")[..], []);
+    assert_eq!(sources("x:1:2")[0].keys, KeySet::Published("t:1-2".into()));
+    assert_eq!(sources("x:1-:2")[..], [], "the topic belongs to x:1:-2");
+}
+
+#[test]
+fn keys_have_no_fields() {
+    let error = Mappings::new(vec![rule("k:{a}", "{json.id}")]).unwrap_err().remove(0);
+    assert!(error.problem.what.contains("a field of a JSON message"), "{error}");
 }
 
 #[test]
@@ -226,7 +330,7 @@ proptest! {
     #[test]
     fn the_index_finds_what_trying_each_would((texts, keys) in mappings_and_keys()) {
         let patterns: Vec<KeyPattern> = texts.iter().map(|text| KeyPattern::parse(text).unwrap()).collect();
-        let index = Index::new(patterns.iter().map(|pattern| pattern.program()));
+        let index = Index::new((0..).zip(patterns.iter().map(|pattern| pattern.program())));
         let mut found = Vec::new();
         for key in &keys {
             let key = key.as_bytes();
@@ -245,10 +349,10 @@ proptest! {
             let pattern = KeyPattern::parse(text).unwrap();
             let some = pattern.captures().iter().rev().skip(dropped).map(|name| format!("{{{name}}}"));
             let template = format!("x:{}", some.collect::<Vec<_>>().join(":"));
-            let other = Rule { channel: ChannelTemplate::parse(&template).unwrap(), pattern: pattern.clone() };
-            [Rule { channel: pattern.default_channel(), pattern }, other]
+            let other = Rule { subject: Subject::Keys, channel: ChannelTemplate::parse(&template).unwrap(), pattern: pattern.clone() };
+            [Rule { subject: Subject::Keys, channel: pattern.default_channel(), pattern }, other]
         });
-        let rules: Vec<Rule> = rules.filter(|rule| rule.channel.bind(&rule.pattern).is_ok()).collect();
+        let rules: Vec<Rule> = rules.filter(|rule| rule.channel.bind(&rule.pattern, rule.subject).is_ok()).collect();
         let mappings = Mappings::new(rules).unwrap();
         let mut scratch = Scratch::default();
         for key in &keys {
@@ -261,6 +365,7 @@ proptest! {
                         KeySet::Matching(glob) => {
                             KeyPattern::parse(std::str::from_utf8(glob).unwrap()).unwrap().is_match(key.as_bytes())
                         }
+                        KeySet::Published(_) => false,
                     };
                     covered && source.captures.iter().all(|(name, value)| captures.get(name) == Some(&value[..]))
                 });
@@ -276,9 +381,9 @@ proptest! {
     fn a_source_of_one_key_gives_its_channel_again((texts, keys) in mappings_and_keys()) {
         let rules = texts.iter().map(|text| {
             let pattern = KeyPattern::parse(text).unwrap();
-            Rule { channel: pattern.default_channel(), pattern }
+            Rule { subject: Subject::Keys, channel: pattern.default_channel(), pattern }
         });
-        let rules: Vec<Rule> = rules.filter(|rule| rule.channel.bind(&rule.pattern).is_ok()).collect();
+        let rules: Vec<Rule> = rules.filter(|rule| rule.channel.bind(&rule.pattern, rule.subject).is_ok()).collect();
         let mappings = Mappings::new(rules).unwrap();
         for channel in &keys {
             for source in mappings.sources(channel) {

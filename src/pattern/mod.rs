@@ -19,8 +19,12 @@
 //!
 //! Where several captures could share the bytes in several ways, each takes as little as it can, from left to right.
 //!
-//! A [channel template](ChannelTemplate) has literal text and the captures of its key pattern. Its `*`, `?` and `[` are
-//! text: `cache:*` as the channel of the pattern `cache:*` is one channel that gathers all those keys.
+//! The names of Pub/Sub channels, here called topics so that they are not taken for channels of clients, are matched by
+//! patterns of the same grammar.
+//!
+//! A [channel template](ChannelTemplate) has literal text and the captures of its pattern, and for topics fields of the
+//! JSON messages that are published: `{json.user.id}`. Its `*`, `?` and `[` are text: `cache:*` as the channel of the
+//! pattern `cache:*` is one channel that gathers all those keys.
 
 use std::fmt;
 use std::ops::Range;
@@ -36,7 +40,7 @@ mod template;
 mod tests;
 
 pub(crate) use program::{Memory, Op, Program, Span, Takes};
-pub use template::{BoundChannel, ChannelTemplate};
+pub use template::{BoundChannel, ChannelTemplate, Field};
 
 /// A text that is not a key pattern or a channel template, told so that it can be mended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +56,16 @@ pub struct PatternError {
     pub instead: String,
 }
 
-/// Which keys a mapping takes: the server's glob, with captures.
+/// What the names are that a pattern is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// Keys.
+    Keys,
+    /// Pub/Sub channels, on which messages are published.
+    Topics,
+}
+
+/// Which keys, or topics, a mapping takes: the server's glob, with captures.
 #[derive(Debug, Clone)]
 pub struct KeyPattern {
     text: Arc<str>,
@@ -71,8 +84,22 @@ pub(crate) enum Filled {
     Glob(Vec<u8>),
 }
 
+impl Filled {
+    /// A server glob that takes all that is meant.
+    pub fn into_glob(self) -> Vec<u8> {
+        match self {
+            Filled::Key(key) => {
+                let mut glob = Vec::with_capacity(key.len());
+                escape(&key, &mut glob);
+                glob
+            }
+            Filled::Glob(glob) => glob,
+        }
+    }
+}
+
 impl KeyPattern {
-    /// Reads a key pattern.
+    /// Reads a pattern.
     ///
     /// # Errors
     /// A capture that is not closed, badly named, named twice, or beside another capture or a `*`; a `}` without its
@@ -112,14 +139,7 @@ impl KeyPattern {
 
     /// A server glob that takes every key of this pattern. It may take more: a capture becomes `*`.
     pub fn glob(&self) -> Vec<u8> {
-        match self.fill(|_| None) {
-            Filled::Key(key) => {
-                let mut glob = Vec::with_capacity(key.len());
-                escape(&key, &mut glob);
-                glob
-            }
-            Filled::Glob(glob) => glob,
-        }
+        self.fill(|_| None).into_glob()
     }
 
     /// A key that the pattern takes and that hardly anybody has; None if it takes none.

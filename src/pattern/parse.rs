@@ -10,6 +10,9 @@ use super::program::{Gap, Op, Set, Takes};
 /// newer servers give up on a glob and take nothing.
 const MAX_TEXT: usize = 1024;
 
+/// Begins what stands in braces for a field of a JSON message.
+pub(super) const JSON: &str = "json.";
+
 /// A key pattern as read.
 pub(super) struct Parsed {
     pub ops: Vec<Op>,
@@ -25,11 +28,27 @@ pub(super) enum Piece {
         takes: Takes,
         at: Range<usize>,
     },
+    /// A field of the JSON message: `json.` and its path.
+    Field {
+        name: Arc<str>,
+        takes: Takes,
+        at: Range<usize>,
+    },
+}
+
+impl Piece {
+    /// The name in its braces and their place; None for literal text.
+    pub fn braces(&self) -> Option<(&Arc<str>, &Range<usize>)> {
+        match self {
+            Piece::Literal(_) => None,
+            Piece::Capture { name, at, .. } | Piece::Field { name, at, .. } => Some((name, at)),
+        }
+    }
 }
 
 /// Reads a key pattern.
 pub(super) fn key_pattern(text: &str) -> Result<Parsed, PatternError> {
-    check_size(text, "key pattern")?;
+    check_size(text, "pattern")?;
     let bytes = text.as_bytes();
     let mut parsed = Parsed {
         ops: Vec::new(),
@@ -103,20 +122,29 @@ pub(super) fn template(text: &str) -> Result<Vec<Piece>, PatternError> {
     while at < text.len() {
         match text.as_bytes()[at] {
             b'{' => {
-                let (name, takes, end) = capture(text, at)?;
-                let twice_named = pieces
-                    .iter()
-                    .any(|piece| matches!(piece, Piece::Capture { name: known, .. } if **known == *name));
-                if twice_named {
+                let (name, takes, end) = match field(text, at)? {
+                    Some(found) => found,
+                    None => capture(text, at)?,
+                };
+                let mut named = pieces.iter().filter_map(Piece::braces);
+                if named.any(|(known, _)| **known == *name) {
                     return Err(twice(name, at..end));
                 }
                 if !literal.is_empty() {
                     pieces.push(Piece::Literal(std::mem::take(&mut literal)));
                 }
-                pieces.push(Piece::Capture {
-                    name: name.into(),
-                    takes,
-                    at: at..end,
+                let (is_field, name, at_end) = (name.starts_with(JSON), name.into(), at..end);
+                pieces.push(match is_field {
+                    true => Piece::Field {
+                        name,
+                        takes,
+                        at: at_end,
+                    },
+                    false => Piece::Capture {
+                        name,
+                        takes,
+                        at: at_end,
+                    },
                 });
                 at = end;
             }
@@ -145,8 +173,8 @@ fn literal_char(text: &str, at: usize) -> (usize, usize) {
     (from, end)
 }
 
-/// Reads `{name}` or `{name...}`, whose `{` is at `start`: name, what it takes, and where it ends.
-fn capture(text: &str, start: usize) -> Result<(&str, Takes, usize), PatternError> {
+/// Reads what stands between the braces that open at `start`: it, what it takes, and where it ends.
+fn braces(text: &str, start: usize) -> Result<(&str, Takes, usize), PatternError> {
     let Some(length) = text[start + 1..].find('}') else {
         return Err(PatternError {
             at: start..text.len(),
@@ -157,18 +185,44 @@ fn capture(text: &str, start: usize) -> Result<(&str, Takes, usize), PatternErro
     };
     let end = start + length + 2;
     let inner = &text[start + 1..end - 1];
-    if inner.starts_with("json.") {
-        return Err(PatternError {
-            at: start..end,
-            what: format!("`{{{inner}}}` asks for a field of a JSON message"),
-            why: "a key says nothing of its value, and mappings of Pub/Sub messages are not in this release".into(),
-            instead: "use a capture of the key pattern".into(),
-        });
-    }
     let (name, takes) = match inner.strip_suffix("...") {
         Some(name) => (name, Takes::Rest),
         None => (inner, Takes::Segment),
     };
+    Ok((name, takes, end))
+}
+
+/// Reads `{json.path}` or `{json.path...}`, whose `{` is at `start`, if that is what stands there.
+fn field(text: &str, start: usize) -> Result<Option<(&str, Takes, usize)>, PatternError> {
+    let (name, takes, end) = braces(text, start)?;
+    let Some(path) = name.strip_prefix(JSON) else {
+        return Ok(None);
+    };
+    if path.split('.').any(str::is_empty) {
+        return Err(PatternError {
+            at: start..end,
+            what: format!("`{{{name}}}` does not name a field of a JSON message"),
+            why:
+                "after `json.` stand the names of members, from the outermost to the innermost, with a `.` between them"
+                    .into(),
+            instead: "write e.g. `{json.user.id}`".into(),
+        });
+    }
+    Ok(Some((name, takes, end)))
+}
+
+/// Reads `{name}` or `{name...}`, whose `{` is at `start`: name, what it takes, and where it ends.
+fn capture(text: &str, start: usize) -> Result<(&str, Takes, usize), PatternError> {
+    let (name, takes, end) = braces(text, start)?;
+    let inner = &text[start + 1..end - 1];
+    if name.starts_with(JSON) {
+        return Err(PatternError {
+            at: start..end,
+            what: format!("`{{{inner}}}` asks for a field of a JSON message"),
+            why: "a name says nothing of what is in the value or message".into(),
+            instead: "write it in `channel`, for messages of a Pub/Sub channel; here only names are captured".into(),
+        });
+    }
     let named = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !named {

@@ -11,6 +11,9 @@
 //! that may contain `:`, whatever stands between them can be put into either.
 //!
 //! One more template can be turned back: the key pattern itself, if it has no wildcards. Then the channel *is* the key.
+//!
+//! The fields of a JSON message are held to the same rule, though no message need be found again: what they hold is not
+//! chosen by the config's author, and no value may make of one channel's name another's.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,9 +21,10 @@ use std::sync::Arc;
 
 use super::parse::{self, Piece};
 use super::program::{Gap, Op, Program, Takes};
-use super::{Captures, KeyPattern, PatternError, name};
+use super::{Captures, KeyPattern, PatternError, Subject, name};
 
-/// The channel that a key belongs to: literal text and captures of the key pattern.
+/// The channel that a key or a published message belongs to: literal text, captures of the pattern, fields of the
+/// message.
 #[derive(Debug, Clone)]
 pub struct ChannelTemplate {
     text: Arc<str>,
@@ -31,7 +35,7 @@ impl fmt::Debug for Piece {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Piece::Literal(text) => write!(f, "{text:?}"),
-            Piece::Capture { name, .. } => write!(f, "{{{name}}}"),
+            Piece::Capture { name, .. } | Piece::Field { name, .. } => write!(f, "{{{name}}}"),
         }
     }
 }
@@ -53,19 +57,25 @@ impl ChannelTemplate {
     pub fn captures(&self) -> impl Iterator<Item = &Arc<str>> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Capture { name, .. } => Some(name),
-            Piece::Literal(_) => None,
+            Piece::Literal(_) | Piece::Field { .. } => None,
         })
+    }
+
+    /// Whether it names fields of a JSON message.
+    pub fn has_fields(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Field { .. }))
     }
 
     /// Ties the template to the pattern that its captures come from.
     ///
     /// # Errors
-    /// A capture that the pattern does not have, or has with another reach; captures whose values could not be told
-    /// apart in a channel name.
-    pub fn bind(&self, pattern: &KeyPattern) -> Result<BoundChannel, PatternError> {
+    /// A capture that the pattern does not have, or has with another reach; a field where nothing is published; captures
+    /// or fields whose values could not be told apart in a channel name.
+    pub fn bind(&self, pattern: &KeyPattern, subject: Subject) -> Result<BoundChannel, PatternError> {
         let mut parts = Vec::new();
         let mut ops: Vec<Op> = Vec::new();
         let mut sources = Vec::new();
+        let mut fields = Vec::new();
         for piece in &*self.pieces {
             match piece {
                 Piece::Literal(text) => {
@@ -75,10 +85,20 @@ impl ChannelTemplate {
                     ops.push(Op::Literal(text.as_bytes().into()));
                 }
                 Piece::Capture { name, takes, at } => {
-                    let (index, reach) = find(pattern, name, *takes, at)?;
+                    let (index, reach) = find(pattern, subject, name, *takes, at)?;
                     parts.push(Part::Capture(index));
                     ops.push(Op::Gap(Gap::new(reach, Some(sources.len()))));
-                    sources.push(index);
+                    sources.push(Some(index));
+                }
+                Piece::Field { name, at, .. } if subject == Subject::Keys => return Err(no_message(name, at)),
+                Piece::Field { name, takes, .. } => {
+                    parts.push(Part::Field(fields.len()));
+                    ops.push(Op::Gap(Gap::new(*takes, Some(sources.len()))));
+                    sources.push(None);
+                    fields.push(Field {
+                        name: name.clone(),
+                        takes: *takes,
+                    });
                 }
             }
         }
@@ -90,6 +110,7 @@ impl ChannelTemplate {
             parts,
             program: Program::new(ops),
             sources,
+            fields,
         })
     }
 
@@ -98,12 +119,12 @@ impl ChannelTemplate {
         let mut rest: Option<&str> = None;
         let mut between = "";
         for (piece, op) in self.pieces.iter().zip(ops) {
-            let (name, at, op) = match (piece, op) {
-                (Piece::Literal(text), _) => {
+            let (name, at) = match piece {
+                Piece::Literal(text) => {
                     between = text;
                     continue;
                 }
-                (Piece::Capture { name, at, .. }, op) => (&**name, at, op),
+                Piece::Capture { name, at, .. } | Piece::Field { name, at, .. } => (&**name, at),
             };
             if let Some((before, before_at)) = before
                 && !between.contains(':')
@@ -115,7 +136,7 @@ impl ChannelTemplate {
                 return Err(PatternError {
                     at: before_at.start..at.end,
                     what: format!("`{{{before}}}` and `{{{name}}}` cannot be told apart in a channel name"),
-                    why: format!("{reason}, so one channel name could mean different keys"),
+                    why: format!("{reason}, so one channel name could be made in different ways"),
                     instead: format!("put a `:` between them, as in `{{{before}}}:{{{name}}}`"),
                 });
             }
@@ -125,7 +146,7 @@ impl ChannelTemplate {
                         at: at.clone(),
                         what: format!("`{{{first}}}` and `{{{name}}}` cannot be told apart in a channel name"),
                         why: "both may contain `:`, so nothing says where the first one ends".into(),
-                        instead: "leave one of them out, or write one of them without `...` in the key".into(),
+                        instead: "leave one of them out, or write one of them without `...`".into(),
                     });
                 }
                 rest = Some(name);
@@ -149,27 +170,63 @@ pub struct BoundChannel {
     parts: Vec<Part>,
     /// Takes the bytes of a channel, with the captures in the order of the template.
     program: Program,
-    /// For each capture of the template, which one of the key pattern it is.
-    sources: Vec<usize>,
+    /// For each capture of the program, which one of the pattern it is; None for a field.
+    sources: Vec<Option<usize>>,
+    fields: Vec<Field>,
+}
+
+/// A field of a JSON message that is part of a channel's name.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// With `json.` before the path.
+    name: Arc<str>,
+    takes: Takes,
+}
+
+impl Field {
+    /// The names of the members that lead to it, the outermost first.
+    pub fn path(&self) -> impl Iterator<Item = &str> {
+        self.name.split('.').skip(1)
+    }
+
+    /// Whether a value can stand in its place.
+    pub fn takes(&self, value: &str) -> bool {
+        !value.is_empty() && (self.takes != Takes::Segment || !value.contains(':'))
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 #[derive(Debug, Clone)]
 enum Part {
     /// Text that is encoded already.
     Literal(Box<str>),
-    /// A capture of the key pattern.
+    /// A capture of the pattern.
     Capture(usize),
+    /// A field of the message.
+    Field(usize),
 }
 
 impl BoundChannel {
-    /// Appends the name of the channel for a key with these captures.
-    pub fn render(&self, captures: &Captures<'_>, channel: &mut String) {
+    /// Appends the name of the channel for a key or topic with these captures, and a message with these values of
+    /// [`fields`](BoundChannel::fields).
+    pub fn render(&self, captures: &Captures<'_>, fields: &[String], channel: &mut String) {
         for part in &self.parts {
             match part {
                 Part::Literal(text) => channel.push_str(text),
                 Part::Capture(index) => name::encode(captures.at(*index), channel),
+                Part::Field(index) => name::encode(fields[*index].as_bytes(), channel),
             }
         }
+    }
+
+    /// The fields of a JSON message that are part of the name.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
     }
 
     /// Whether both can give the same channel name. Whether there are keys for it is not asked, so this says yes more
@@ -182,7 +239,7 @@ impl BoundChannel {
         &self.program
     }
 
-    pub(crate) fn sources(&self) -> &[usize] {
+    pub(crate) fn sources(&self) -> &[Option<usize>] {
         &self.sources
     }
 }
@@ -227,20 +284,42 @@ fn push_literal(literal: &mut Vec<u8>, pieces: &mut Vec<Piece>) {
     }
 }
 
+/// A field in the channel of keys, which no message comes with.
+fn no_message(name: &str, at: &Range<usize>) -> PatternError {
+    PatternError {
+        at: at.clone(),
+        what: format!("`{{{name}}}` asks for a field of a JSON message"),
+        why: "the channel of a key is made of its name, so that the key can be found from the channel".into(),
+        instead: "use a capture of the key pattern, or `subscribe` to messages in place of `key`".into(),
+    }
+}
+
 /// The capture of the pattern with this name: which one, and what it takes.
-fn find(pattern: &KeyPattern, name: &str, written: Takes, at: &Range<usize>) -> Result<(usize, Takes), PatternError> {
+fn find(
+    pattern: &KeyPattern,
+    subject: Subject,
+    name: &str,
+    written: Takes,
+    at: &Range<usize>,
+) -> Result<(usize, Takes), PatternError> {
+    // The option that holds the pattern, and what a name of its kind is called.
+    let (option, named, whole) = match subject {
+        Subject::Keys => ("key", "key pattern", "what is in the key"),
+        Subject::Topics => (
+            "subscribe",
+            "pattern",
+            "what is in the name of the Pub/Sub channel, or in the message",
+        ),
+    };
     let Some(index) = pattern.captures().iter().position(|known| **known == *name) else {
         let known: Vec<String> = pattern.captures().iter().map(|name| format!("`{{{name}}}`")).collect();
         return Err(PatternError {
             at: at.clone(),
-            what: format!("`{{{name}}}` is not a capture of the key pattern `{pattern}`"),
-            why: "a channel is made of what is in the key".into(),
+            what: format!("`{{{name}}}` is not a capture of the {named} `{pattern}`"),
+            why: format!("a channel is made of {whole}"),
             instead: match &known[..] {
-                [] => format!("write `{{{name}}}` into the key pattern too, or leave it out here"),
-                known => format!(
-                    "use {}, or write `{{{name}}}` into the key pattern too",
-                    known.join(", ")
-                ),
+                [] => format!("write `{{{name}}}` into the {named} too, or leave it out here"),
+                known => format!("use {}, or write `{{{name}}}` into the {named} too", known.join(", ")),
             },
         });
     };
@@ -252,21 +331,24 @@ fn find(pattern: &KeyPattern, name: &str, written: Takes, at: &Range<usize>) -> 
     if written == Takes::Rest && takes == Takes::Segment {
         return Err(PatternError {
             at: at.clone(),
-            what: format!("`{{{name}...}}` is written `{{{name}}}` in the key pattern `{pattern}`"),
-            why: "what a capture takes is decided by the key pattern, and there it takes no `:`".into(),
-            instead: format!("write `{{{name}}}` here, or `{{{name}...}}` in the key"),
+            what: format!("`{{{name}...}}` is written `{{{name}}}` in the {named} `{pattern}`"),
+            why: format!("what a capture takes is decided by the {named}, and there it takes no `:`"),
+            instead: format!("write `{{{name}}}` here, or `{{{name}...}}` in `{option}`"),
         });
     }
     Ok((index, takes))
 }
 
 /// Whether the steps of a template are those of the pattern.
-fn same(ops: &[Op], sources: &[usize], pattern: &KeyPattern) -> bool {
+fn same(ops: &[Op], sources: &[Option<usize>], pattern: &KeyPattern) -> bool {
     let theirs = pattern.program().ops();
     ops.len() == theirs.len()
         && ops.iter().zip(theirs).all(|pair| match pair {
             (Op::Literal(bytes), Op::Literal(theirs)) => bytes == theirs,
-            (Op::Gap(gap), Op::Gap(theirs)) => gap.capture.map(|capture| sources[capture]) == theirs.capture,
+            (Op::Gap(gap), Op::Gap(theirs)) => {
+                let own = gap.capture.and_then(|capture| sources[capture]);
+                own.is_some() && own == theirs.capture
+            }
             _ => false,
         })
 }

@@ -100,6 +100,34 @@ fn views_of_a_pattern() {
 }
 
 #[test]
+fn fields_of_messages_are_told_apart_as_captures_are() {
+    let bound =
+        |channel: &str| ChannelTemplate::parse(channel).and_then(|it| it.bind(&pattern("t:{a}"), Subject::Topics));
+    let template = bound("{a}:{json.x.y}:{json.z...}").unwrap();
+    let paths: Vec<Vec<&str>> = template.fields().iter().map(|field| field.path().collect()).collect();
+    assert_eq!(paths, [vec!["x", "y"], vec!["z"]]);
+    assert!(template.fields()[1].takes("a:b") && !template.fields()[0].takes("a:b"));
+    for (channel, at) in [
+        ("{a}{json.x}", 0..11),
+        ("{json.x}-{json.y}", 0..17),
+        ("{json.x...}:{json.y...}", 12..23),
+        ("{json.x}:{json.x}", 9..17),
+        ("{json.}", 0..7),
+        ("{json.a..b}", 0..11),
+        ("{json.a", 0..7),
+    ] {
+        assert_eq!(bound(channel).unwrap_err().at, at, "{channel}");
+    }
+    // Without a capture of the same place it is no copy of the pattern.
+    assert!(
+        ChannelTemplate::parse("{json.a}{json.b}")
+            .unwrap()
+            .bind(&pattern("*"), Subject::Topics)
+            .is_err()
+    );
+}
+
+#[test]
 fn what_cannot_be_read_is_told_with_its_place() {
     let cases = [
         ("", 0..0),
@@ -140,14 +168,21 @@ fn templates_that_cannot_be_turned_back_are_refused() {
         ("{a}:{b}", "all", None),
     ];
     for (key, channel, at) in cases {
-        let bound = ChannelTemplate::parse(channel).unwrap().bind(&pattern(key));
+        let bound = ChannelTemplate::parse(channel)
+            .unwrap()
+            .bind(&pattern(key), Subject::Keys);
         assert_eq!(bound.err().map(|error| error.at), at, "{key} {channel}");
     }
 }
 
 #[test]
 fn templates_overlap_where_a_name_fits_both() {
-    let bound = |key: &str, channel: &str| ChannelTemplate::parse(channel).unwrap().bind(&pattern(key)).unwrap();
+    let bound = |key: &str, channel: &str| {
+        ChannelTemplate::parse(channel)
+            .unwrap()
+            .bind(&pattern(key), Subject::Keys)
+            .unwrap()
+    };
     let cart = bound("cart:{user}", "cart:{user}");
     assert!(cart.overlaps(&bound("all", "cart:all")));
     assert!(cart.overlaps(&bound("c:{path...}", "{path}")));
@@ -167,7 +202,7 @@ fn the_default_channel_is_the_pattern_with_its_wildcards_as_text() {
         ("100%:{id}", "100%:\n", "100%25:%0A"),
     ] {
         let pattern = pattern(text);
-        let bound = pattern.default_channel().bind(&pattern).unwrap();
+        let bound = pattern.default_channel().bind(&pattern, Subject::Keys).unwrap();
         let mut memory = Memory::default();
         assert!(pattern.program().run(key.as_bytes(), &mut memory));
         let captures = Captures {
@@ -176,7 +211,7 @@ fn the_default_channel_is_the_pattern_with_its_wildcards_as_text() {
             key: key.as_bytes(),
         };
         let mut name = String::new();
-        bound.render(&captures, &mut name);
+        bound.render(&captures, &[], &mut name);
         assert_eq!(name, channel);
     }
 }
@@ -276,7 +311,7 @@ fn with_template(pattern: KeyPattern) -> impl Strategy<Value = (KeyPattern, Boun
         for (index, name) in pattern.captures().iter().enumerate() {
             text = text.replace(&format!("#{index}"), name);
         }
-        let bound = ChannelTemplate::parse(&text).ok()?.bind(&pattern).ok()?;
+        let bound = ChannelTemplate::parse(&text).ok()?.bind(&pattern, Subject::Keys).ok()?;
         Some((pattern.clone(), bound))
     })
 }
@@ -338,12 +373,12 @@ proptest! {
             }
             let captures = Captures { names: pattern.names(), spans: &memory.spans, key: &key };
             let mut name = String::new();
-            channel.render(&captures, &mut name);
+            channel.render(&captures, &[], &mut name);
             let bytes = name::decode(&name).expect("a rendered name is canonical");
             let mut back = Memory::default();
             prop_assert!(channel.program().run(&bytes, &mut back));
             for (span, &source) in back.spans.iter().zip(channel.sources()) {
-                prop_assert_eq!(&bytes[span.from..span.to], captures.at(source), "{} {}", pattern, name);
+                prop_assert_eq!(&bytes[span.from..span.to], captures.at(source.unwrap()), "{} {}", pattern, name);
             }
         }
     }

@@ -18,9 +18,10 @@ pub(super) struct Table {
 
 impl Table {
     /// # Errors
-    /// Every rule whose channel template does not fit its key pattern.
+    /// Every rule whose channel template does not fit its pattern.
     pub fn new(rules: Vec<Rule>) -> Result<Table, Vec<RuleError>> {
         let pairs = rules.iter().map(|rule| mapping::Rule {
+            subject: rule.subject,
             pattern: rule.pattern.clone(),
             channel: rule.channel.clone(),
         });

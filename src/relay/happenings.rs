@@ -1,4 +1,4 @@
-//! Events channels: what happened, in order, each with the value read after it.
+//! Events channels: what happened, in order, each with the value read after it, and what was published, as it was.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::backlog::Backlog;
 use super::entries::{Captures, Happening, Now};
-use super::intake::Backlog;
 use super::mirror::Mirror;
 use super::resync::OVERFLOW;
 use super::values::render;
 use crate::hub::{Payload, Reason};
-use crate::keyspace::EventName;
+use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
 use crate::payload::{Change, Projected};
 use crate::upstream::NodeId;
@@ -34,8 +34,12 @@ pub(super) struct Fifo {
 enum Pending {
     /// Waits for the value.
     Happening { event: EventName, captures: Captures },
-    /// May be appended; `None` where the mapping has no form for it.
-    Ready(Option<Payload>),
+    /// May be appended; nothing where the mapping has no form for it.
+    Ready {
+        payload: Option<Payload>,
+        /// What it counts in the backlog.
+        bytes: usize,
+    },
     /// Happenings are missing here.
     Gap { reason: Reason, missed: Option<u64> },
 }
@@ -74,18 +78,9 @@ impl Fifo {
 impl Mirror {
     /// Something happened to a key of an events channel.
     pub(super) fn happened(&mut self, id: u64, mapping: MappingId, key: Bytes, event: EventName, now: Now) {
+        let captures = self.captures(mapping, &key);
         let Some(log) = self.logs.get_mut(&id) else { return };
         let Some(fifo) = &mut log.fifo else { return };
-        let mut captures = Captures::new();
-        self.table.mappings.each(&key, &mut self.scratch, |found, _, taken| {
-            if found == mapping {
-                captures.extend(
-                    taken
-                        .iter()
-                        .map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value))),
-                );
-            }
-        });
         let ticket = fifo.push(Pending::Happening { event, captures });
         let happening = Happening {
             log: id,
@@ -94,6 +89,33 @@ impl Mirror {
         };
         self.keys.entry(key.clone()).or_default().happenings.push(happening);
         self.dirty(&key, true, now);
+    }
+
+    /// A message was published for an events channel.
+    pub(super) fn published(&mut self, id: u64, mapping: MappingId, topic: &[u8], message: Value, now: Now) {
+        let captures = self.captures(mapping, topic);
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let Some(fifo) = &mut log.fifo else { return };
+        let bytes = message.size_in_bytes();
+        let change = Change {
+            channel: &log.log.channel.name,
+            key: topic,
+            captures: &captures,
+            value: &self.table.rule(mapping).payload.project(message),
+            event: None,
+            expires_at: None,
+        };
+        let payload = render(&self.table, &self.shared.stats, &mut self.said, mapping, &change);
+        fifo.push(Pending::Ready { payload, bytes });
+        self.drain(id, now.mono);
+    }
+
+    fn captures(&mut self, mapping: MappingId, name: &[u8]) -> Captures {
+        let taken = self.table.mappings.captures(mapping, name, &mut self.scratch);
+        let taken = taken.iter().flat_map(|taken| taken.iter());
+        taken
+            .map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value)))
+            .collect()
     }
 
     /// Happenings were too many to be kept.
@@ -157,7 +179,7 @@ impl Mirror {
             };
             render(&self.table, &self.shared.stats, &mut self.said, mapping, &change)
         });
-        *pending = Pending::Ready(payload);
+        *pending = Pending::Ready { payload, bytes: 0 };
     }
 
     /// Appends what waits for nothing.
@@ -167,8 +189,8 @@ impl Mirror {
         while let Some(pending) = fifo.entries.front_mut() {
             match pending {
                 Pending::Happening { .. } => break,
-                Pending::Ready(payload) => {
-                    fifo.backlog.remove();
+                Pending::Ready { payload, bytes } => {
+                    fifo.backlog.remove(*bytes);
                     if let Some(payload) = payload.take() {
                         self.appender.push(&log.log, payload, now);
                     }

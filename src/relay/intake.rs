@@ -1,20 +1,22 @@
 //! Where the feed's thread hands over to the relay's: which keys may have changed, and what happened, in order.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use super::backlog::Backlog;
 use super::channels::Table;
 use super::node::Heard;
 use super::resync::LATE;
 use super::stats::Stats;
 use crate::hub::Name;
-use crate::keyspace::EventName;
+use crate::keyspace::{EventName, Size, Value};
 use crate::mapping::{MappingId, Scratch};
 use crate::upstream::feed::{KeyEvent, Listener, LostReason};
 use crate::upstream::slots::Slots;
@@ -24,10 +26,6 @@ use crate::upstream::{Endpoint, NodeId, ServerInfo};
 /// only if it is stuck; at some 150 bytes each they are 150 MB, and reading everything again is cheaper than more.
 const MAX_DIRTY: usize = 1_000_000;
 
-/// Happenings of a channel that may wait for their values however few it retains: what comes in the 100 ms that a slow
-/// answer takes at 100,000 events a second. At some 200 bytes each they are 2 MB.
-pub(super) const BACKLOG: usize = 10_000;
-
 /// A channel that key events are wanted for.
 #[derive(Clone, Debug)]
 pub(super) struct Interest {
@@ -35,34 +33,6 @@ pub(super) struct Interest {
     pub log: u64,
     /// In events mode, how many happenings wait.
     pub backlog: Option<Arc<Backlog>>,
-}
-
-/// How many happenings of one channel wait for their value, on both threads together.
-#[derive(Debug)]
-pub(super) struct Backlog {
-    waiting: AtomicUsize,
-    limit: usize,
-}
-
-impl Backlog {
-    pub fn new(limit: usize) -> Arc<Backlog> {
-        let waiting = AtomicUsize::new(0);
-        Arc::new(Backlog { waiting, limit })
-    }
-
-    /// Whether one more may wait. Only the feeds' thread adds, so nothing can come between look and deed.
-    fn add(&self) -> bool {
-        let room = self.waiting.load(Ordering::Relaxed) < self.limit;
-        if room {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-        }
-        room
-    }
-
-    /// One has been appended.
-    pub fn remove(&self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What has come that has an order.
@@ -84,6 +54,14 @@ pub(super) enum Item {
         mapping: MappingId,
         key: Bytes,
         event: EventName,
+    },
+    /// A message was published for an events channel.
+    Published {
+        log: u64,
+        mapping: MappingId,
+        topic: Bytes,
+        /// The message, or how large it is where it is over the mapping's `max_value`.
+        message: Value,
     },
     /// Happenings of an events channel were too many to be kept.
     Missed { log: u64, count: u64 },
@@ -123,8 +101,8 @@ impl Taken {
         }
     }
 
-    fn happening(&mut self, node: NodeId, log: u64, backlog: &Backlog, happening: impl FnOnce() -> Item) {
-        if backlog.add() {
+    fn happening(&mut self, node: NodeId, log: u64, backlog: &Backlog, bytes: usize, happening: impl FnOnce() -> Item) {
+        if backlog.add(bytes) {
             self.missed.remove(&log);
             self.items.push((node, happening()));
             return;
@@ -186,6 +164,8 @@ pub struct Intake {
     table: Arc<Table>,
     scratch: Scratch,
     hits: Vec<Hit>,
+    /// What was logged once already.
+    said: HashSet<(MappingId, &'static str)>,
 }
 
 /// An event of a batch that somebody is interested in.
@@ -205,6 +185,7 @@ impl Intake {
             table,
             scratch: Scratch::default(),
             hits: Vec::new(),
+            said: HashSet::new(),
         }
     }
 
@@ -252,6 +233,7 @@ impl Listener for Intake {
             table,
             scratch,
             hits,
+            ..
         } = self;
         let stats = &shared.stats;
         stats.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
@@ -294,13 +276,68 @@ impl Listener for Intake {
             let key = batch[at].key;
             match happening {
                 None => taken.key(key, &event),
-                Some((log, mapping, backlog)) => taken.happening(*node, log, &backlog, || Item::Happening {
+                Some((log, mapping, backlog)) => taken.happening(*node, log, &backlog, 0, || Item::Happening {
                     log,
                     mapping,
                     key: Bytes::copy_from_slice(key),
                     event,
                 }),
             }
+        }
+        drop(taken);
+        shared.notify.notify_one();
+    }
+
+    fn published(&mut self, topic: &[u8], message: &[u8]) {
+        let Intake {
+            node,
+            shared,
+            table,
+            scratch,
+            said,
+            ..
+        } = self;
+        shared.stats.published.fetch_add(1, Ordering::Relaxed);
+        let interests = shared.interests.read().unwrap_or_else(PoisonError::into_inner);
+        if interests.is_empty() {
+            return;
+        }
+        let mut hits: SmallVec<[(u64, MappingId, Arc<Backlog>); 2]> = SmallVec::new();
+        table
+            .mappings
+            .each_published(topic, message, scratch, |mapping, routed| match routed {
+                Ok(channel) => {
+                    let interest = interests.get(channel);
+                    let backlog = interest.and_then(|interest| Some((interest.log, interest.backlog.clone()?)));
+                    hits.extend(backlog.map(|(log, backlog)| (log, mapping, backlog)));
+                }
+                Err(error) => {
+                    shared.stats.unroutable.add(error.reason());
+                    if said.insert((mapping, error.reason())) {
+                        let rule = table.rule(mapping);
+                        let (file, line) = (rule.file.display(), rule.line);
+                        tracing::warn!(%file, line, %error, "a published message has no channel: it is passed over");
+                    }
+                }
+            });
+        drop(interests);
+        if hits.is_empty() {
+            return;
+        }
+        let mut taken = shared.taken();
+        for (log, mapping, backlog) in hits {
+            // What is too large is told to be so, and need not be kept.
+            let fits = message.len() as u64 <= table.rule(mapping).max_value;
+            let bytes = if fits { message.len() } else { 0 };
+            taken.happening(*node, log, &backlog, bytes, || Item::Published {
+                log,
+                mapping,
+                topic: Bytes::copy_from_slice(topic),
+                message: match fits {
+                    true => Value::String(Bytes::copy_from_slice(message)),
+                    false => Value::TooLarge(Size::Bytes(message.len() as u64)),
+                },
+            });
         }
         drop(taken);
         shared.notify.notify_one();

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::backlog::Backlog;
 use super::entries::{Awaits, KeyEntry, LogEntry, Now, Part, Scan, Stale, State};
 use super::happenings::Fifo;
-use super::intake::{BACKLOG, Backlog, Interest};
+use super::intake::Interest;
 use super::mirror::Mirror;
 use super::resync::{LATE, LOST};
 use super::timers::Timer;
@@ -48,7 +49,7 @@ impl Mirror {
         let (id, name) = (log.id, log.channel.name.clone());
         let backlog = match log.channel.mode {
             Mode::State => None,
-            Mode::Events => Some(Backlog::new(log.channel.retention.messages.max(BACKLOG))),
+            Mode::Events => Some(Backlog::new(log.channel.retention)),
         };
         // Heard from here on, and only then read.
         let fifo = backlog.clone().map(Fifo::new);
@@ -294,6 +295,6 @@ impl Mirror {
 pub(super) fn one(keys: &KeySet) -> Option<Bytes> {
     match keys {
         KeySet::One(key) => Some(key.clone()),
-        KeySet::Matching(_) => None,
+        KeySet::Matching(_) | KeySet::Published(_) => None,
     }
 }

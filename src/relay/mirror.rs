@@ -108,6 +108,12 @@ impl Mirror {
                     key,
                     event,
                 } => self.happened(log, mapping, key, event, now),
+                Item::Published {
+                    log,
+                    mapping,
+                    topic,
+                    message,
+                } => self.published(log, mapping, &topic, message, now),
                 Item::Missed { log, count } => self.missed(log, count, now),
             }
         }

@@ -5,6 +5,7 @@
 //! appends what differs to the channels' logs.
 //!
 //! * `channels`: which channels there can be
+//! * `backlog`: what an events channel may keep waiting
 //! * `intake`: where the feed's thread hands over
 //! * `entries`: what is known of one key and of one log
 //! * `node`: the upstream nodes, and which keys are whose
@@ -22,6 +23,7 @@
 //! * `report`: what operators are told of the mirror
 //! * `run`: the loop that does the I/O
 
+mod backlog;
 mod channels;
 mod entries;
 mod happenings;
@@ -47,7 +49,7 @@ mod tests;
 
 pub use channels::Catalog;
 pub use intake::Intake;
-pub use needs::needs;
+pub use needs::{needs, subscriptions};
 pub use rule::Rule;
 pub use run::{Options, Relay, new};
 pub use stats::Stats;

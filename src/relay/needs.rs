@@ -2,21 +2,31 @@
 
 use super::rule::Rule;
 use crate::hub::Mode;
-use crate::pattern::Filled;
+use crate::pattern::{Filled, KeyPattern, Subject};
 use crate::upstream::Subscriptions;
 use crate::upstream::feed::Notifications;
 use crate::upstream::probe::Needs;
 
+/// What the relay of these rules is going to subscribe to.
+pub fn subscriptions(rules: &[Rule], db: u32) -> Subscriptions {
+    let patterns = |subject| -> Vec<&KeyPattern> { of(rules, subject).map(|rule| &rule.pattern).collect() };
+    Subscriptions::plan(&patterns(Subject::Keys), &patterns(Subject::Topics), db)
+}
+
 /// What the relay of these rules is going to ask of a server.
 pub fn needs(rules: &[Rule], db: u32, notifications: Notifications) -> Needs {
-    let patterns: Vec<_> = rules.iter().map(|rule| &rule.pattern).collect();
+    let keys = || of(rules, Subject::Keys);
     Needs {
-        subscriptions: Subscriptions::plan(&patterns, db),
+        subscriptions: subscriptions(rules, db),
         notifications,
-        scans: rules.iter().any(scans),
-        fields: rules.iter().any(|rule| rule.payload.fields().is_some()),
-        patterns: patterns.into_iter().cloned().collect(),
+        scans: keys().any(scans),
+        fields: keys().any(|rule| rule.payload.fields().is_some()),
+        patterns: keys().map(|rule| rule.pattern.clone()).collect(),
     }
+}
+
+fn of(rules: &[Rule], subject: Subject) -> impl Iterator<Item = &Rule> {
+    rules.iter().filter(move |rule| rule.subject == subject)
 }
 
 /// Whether the name of a channel does not tell its keys, so that they must be looked for.

@@ -119,16 +119,26 @@ impl Owners {
         }
     }
 
-    /// Who may have keys of these sources, in order.
+    /// Whose feed hears what is published. A cluster tells all its nodes, so one must be enough: more would hear each
+    /// message more than once.
+    pub fn of_topics(&self) -> NodeId {
+        match self {
+            Owners::One => NodeId::FIRST,
+            Owners::Many(slots) => slots.holders()[0],
+        }
+    }
+
+    /// Who may have keys of these sources, or hears what is published for them, in order.
     pub fn of_all(&self, sources: &[Source]) -> SmallVec<[NodeId; 1]> {
         let Owners::Many(slots) = self else {
             return smallvec![NodeId::FIRST];
         };
         let mut nodes: SmallVec<[NodeId; 1]> = SmallVec::new();
         for source in sources {
-            match slot_of_all(&source.keys) {
-                Some(slot) => nodes.push(slots.node(slot)),
-                None => nodes.extend_from_slice(slots.holders()),
+            match (&source.keys, slot_of_all(&source.keys)) {
+                (KeySet::Published(_), _) => nodes.push(self.of_topics()),
+                (_, Some(slot)) => nodes.push(slots.node(slot)),
+                (_, None) => nodes.extend_from_slice(slots.holders()),
             }
         }
         nodes.sort_unstable();
@@ -141,6 +151,7 @@ impl Owners {
         match (self, slot_of_all(keys)) {
             (Owners::One, _) => node == NodeId::FIRST,
             (Owners::Many(slots), Some(slot)) => slots.node(slot) == node,
+            (Owners::Many(_), None) if matches!(keys, KeySet::Published(_)) => self.of_topics() == node,
             (Owners::Many(slots), None) => slots.holders().contains(&node),
         }
     }
@@ -157,6 +168,7 @@ pub(super) fn slot_of_all(keys: &KeySet) -> Option<u16> {
             // An empty tag is none: then all of the key counts.
             (length > 0).then(|| slot_of(&prefix))
         }
+        KeySet::Published(_) => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A mapping as the mirror uses it: which keys it takes, to which channel they go, and how.
+//! A mapping as the mirror uses it: which keys or topics it takes, to which channel they go, and how.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::hub::{Mode, Retention};
 use crate::keyspace::EventName;
 use crate::mapping::MappingId;
-use crate::pattern::{ChannelTemplate, KeyPattern};
+use crate::pattern::{ChannelTemplate, KeyPattern, Subject};
 use crate::payload::Renderer;
 
 /// One mapping.
@@ -15,9 +15,11 @@ use crate::payload::Renderer;
 pub struct Rule {
     /// Its position among all mappings.
     pub id: MappingId,
-    /// Which keys it takes.
+    /// Whether it takes keys, or what is published; that is always for events mode.
+    pub subject: Subject,
+    /// Which keys or topics it takes.
     pub pattern: KeyPattern,
-    /// The name of the channel that a key goes to.
+    /// The name of the channel that a key or message goes to.
     pub channel: ChannelTemplate,
     /// Whether the channel is a state or a sequence of happenings.
     pub mode: Mode,

@@ -117,7 +117,7 @@ impl Mirror {
                 .filter(|source| nodes.owners().has(node, &source.keys));
             globs.extend(here.filter_map(|source| match &source.keys {
                 KeySet::Matching(glob) => Some(glob.clone()),
-                KeySet::One(_) => None,
+                KeySet::One(_) | KeySet::Published(_) => None,
             }));
             true
         });

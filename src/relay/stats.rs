@@ -15,6 +15,10 @@ pub struct Stats {
     pub events: AtomicU64,
     /// Those of them that belong to a channel that somebody listens to.
     pub mapped: AtomicU64,
+    /// Messages heard on Pub/Sub channels.
+    pub published: AtomicU64,
+    /// Those of them that have no channel, as their mapping names it after a field of the message.
+    pub unroutable: Tally,
     /// Losses of the feed, once for each reason that was found while it was away.
     pub lost: Tally,
     /// Times that the feed heard again after a loss.

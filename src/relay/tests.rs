@@ -18,7 +18,7 @@ use super::scan::Page;
 use crate::hub::{self, Body, Hub, Mode, Retention, Subscription};
 use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
-use crate::pattern::KeyPattern;
+use crate::pattern::{KeyPattern, Subject};
 use crate::payload::{Decode, Format, Options, Renderer};
 use crate::upstream::feed::{KeyEvent, Listener, LostReason};
 use crate::upstream::reader::{Cursor, ReadError, ReadErrorKind, Reading, ScanPage};
@@ -31,6 +31,7 @@ mod losses;
 mod model;
 mod nodes;
 mod passes;
+mod published;
 mod refusals;
 mod state;
 
@@ -42,9 +43,13 @@ const NODE: NodeId = NodeId::FIRST;
 
 const LINGER: Duration = Duration::from_secs(30);
 
-/// One mapping; `mode` is state unless the channel begins with `log`.
+/// One mapping; `mode` is state unless the channel begins with `log`. What begins with `pub` is a topic.
 pub(super) fn rule(id: u32, key: &str, channel: &str) -> Rule {
     let pattern = KeyPattern::parse(key).unwrap();
+    let subject = match key.starts_with("pub") {
+        true => Subject::Topics,
+        false => Subject::Keys,
+    };
     let options = Options {
         format: Format::Json,
         decode: Decode::None,
@@ -55,6 +60,7 @@ pub(super) fn rule(id: u32, key: &str, channel: &str) -> Rule {
     Rule {
         id: MappingId(id),
         payload: Renderer::new(options, pattern.captures()).unwrap(),
+        subject,
         pattern,
         channel: crate::pattern::ChannelTemplate::parse(channel).unwrap(),
         mode: if channel.starts_with("log") {

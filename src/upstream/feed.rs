@@ -1,4 +1,5 @@
-//! The feed: key events and the flush signal of one server, in order, and every way of losing them turned into a gap.
+//! The feed: key events, published messages and the flush signal of one server, in order, and every way of losing them
+//! turned into a gap.
 //!
 //! It runs on whatever current-thread runtime the caller gives it, best on a thread of its own: an event must be taken
 //! from the socket before the server's output buffer for us is full (32 MB by default), whatever else goes on.
@@ -73,6 +74,9 @@ pub trait Listener: Send + 'static {
 
     /// Key events; only between `up` and `lost`.
     fn events(&mut self, batch: &[KeyEvent<'_>]);
+
+    /// A message was published on a topic that is subscribed to; only between `up` and `lost`.
+    fn published(&mut self, topic: &[u8], message: &[u8]);
 
     /// The database, or another one of the same server, was emptied or loaded anew without events.
     fn flushed(&mut self);
@@ -291,11 +295,13 @@ impl Feed {
             };
             done += length;
             match frame {
-                Frame::Message { channel, payload } => {
-                    if let Some(key) = self.subscriptions.key_of(channel) {
-                        batch.push(KeyEvent { key, event: payload });
+                Frame::Message { channel, payload } => match self.subscriptions.key_of(channel) {
+                    Some(key) => batch.push(KeyEvent { key, event: payload }),
+                    None => {
+                        tell(listener, &mut batch);
+                        listener.published(channel, payload);
                     }
-                }
+                },
                 Frame::Flushed if switches::off(Switch::FlushSignal) => {}
                 Frame::Flushed => {
                     tell(listener, &mut batch);

@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 
 use crate::pattern::KeyPattern;
 
-/// Most patterns that are subscribed to. The server compares each write with each pattern: ten cost it 0.1 µs a write,
-/// a thousand 50 µs, whereas one broad pattern costs 0.3 µs for every event that is sent in vain.
+/// Most patterns that are subscribed to for keys, and as many for topics. The server compares each write with each
+/// pattern: ten cost it 0.1 µs a write, a thousand 50 µs, whereas one broad pattern costs 0.3 µs for every event that is
+/// sent in vain.
 pub const MAX_PATTERNS: usize = 8;
 
-/// What to subscribe to: channels and patterns that never deliver an event twice.
+/// With this begins the name of every channel that a server announces key events on.
+const OF_THE_SERVER: &[u8] = b"__key";
+
+/// What to subscribe to: channels and patterns that never deliver an event or a message twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscriptions {
     channels: Vec<Vec<u8>>,
@@ -17,9 +21,10 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// What to subscribe to in database `db` so that every event of a key that one of `patterns` takes is heard.
-    pub fn plan(patterns: &[&KeyPattern], db: u32) -> Subscriptions {
-        plan(patterns.iter().map(|pattern| (pattern.literal(), pattern.prefix())), db)
+    /// What to subscribe to so that every event of a key of database `db` that one of `keys` takes is heard, and every
+    /// message on a topic that one of `topics` takes.
+    pub fn plan(keys: &[&KeyPattern], topics: &[&KeyPattern], db: u32) -> Subscriptions {
+        plan(names(keys), names(topics), db)
     }
 
     /// Channels to subscribe to by name.
@@ -38,36 +43,90 @@ impl Subscriptions {
     }
 }
 
-/// `wanted` has the one key of a pattern, if it names just one, and else the prefix of all of them.
-fn plan(wanted: impl Iterator<Item = (Option<Vec<u8>>, Vec<u8>)>, db: u32) -> Subscriptions {
-    let mut literals = BTreeSet::new();
-    let mut prefixes = BTreeSet::new();
-    for (literal, prefix) in wanted {
-        match literal {
-            Some(key) => literals.insert(key),
-            None => prefixes.insert(prefix),
+/// Whether subscribing to the topics of a pattern could bring key events too: a topic is then refused, because the keys
+/// that it would tell of were opened to nobody, and events would be heard twice.
+pub fn may_be_a_key_event(topics: &KeyPattern) -> bool {
+    match topics.literal() {
+        Some(topic) => topic.starts_with(OF_THE_SERVER),
+        None => leads_to_key_events(&topics.prefix()),
+    }
+}
+
+/// Whether a name that begins so may be one on which key events are announced.
+fn leads_to_key_events(prefix: &[u8]) -> bool {
+    prefix.starts_with(OF_THE_SERVER) || OF_THE_SERVER.starts_with(prefix)
+}
+
+/// What is wanted of some patterns: single names, and prefixes of names.
+#[derive(Debug, Default)]
+struct Names {
+    literals: BTreeSet<Vec<u8>>,
+    prefixes: BTreeSet<Vec<u8>>,
+}
+
+fn names(patterns: &[&KeyPattern]) -> Names {
+    let mut names = Names::default();
+    for pattern in patterns {
+        match pattern.literal() {
+            Some(name) => names.literals.insert(name),
+            None => names.prefixes.insert(pattern.prefix()),
         };
     }
+    names
+}
+
+fn plan(mut keys: Names, mut topics: Names, db: u32) -> Subscriptions {
+    let mut of_keys = disjoint(&keys.prefixes);
+    if of_keys.len() > MAX_PATTERNS {
+        of_keys = vec![Vec::new()];
+    }
+    keys.literals.retain(|key| !covered(key, &of_keys));
+    let mut of_topics = disjoint(&topics.prefixes);
+    while of_topics.len() > MAX_PATTERNS && unite(&mut of_topics) {}
+    topics.literals.retain(|topic| !covered(topic, &of_topics));
+
+    let start = format!("__keyspace@{db}__:").into_bytes();
+    let of_key = |key: Vec<u8>| [start.as_slice(), &key].concat();
+    let pattern = |prefix: Vec<u8>| [escaped(&prefix).as_slice(), b"*"].concat();
+    Subscriptions {
+        channels: keys.literals.into_iter().map(of_key).chain(topics.literals).collect(),
+        patterns: of_keys.into_iter().map(of_key).chain(of_topics).map(pattern).collect(),
+        prefix: start,
+    }
+}
+
+/// Those of the prefixes that no other one covers, sorted.
+fn disjoint(prefixes: &BTreeSet<Vec<u8>>) -> Vec<Vec<u8>> {
     // In sorted order whatever begins with a prefix follows right behind it.
     let mut disjoint: Vec<Vec<u8>> = Vec::new();
     for prefix in prefixes {
         if !disjoint.last().is_some_and(|last| prefix.starts_with(last)) {
-            disjoint.push(prefix);
+            disjoint.push(prefix.clone());
         }
     }
-    if disjoint.len() > MAX_PATTERNS {
-        disjoint = vec![Vec::new()];
-    }
-    literals.retain(|key| !disjoint.iter().any(|prefix| key.starts_with(prefix)));
+    disjoint
+}
 
-    let start = format!("__keyspace@{db}__:").into_bytes();
-    let channel = |key: Vec<u8>| [start.as_slice(), &key].concat();
-    let pattern = |prefix: Vec<u8>| [start.as_slice(), &escaped(&prefix), b"*"].concat();
-    Subscriptions {
-        channels: literals.into_iter().map(channel).collect(),
-        patterns: disjoint.into_iter().map(pattern).collect(),
-        prefix: start,
+fn covered(name: &[u8], prefixes: &[Vec<u8>]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Puts what the two most similar of some sorted prefixes have in common in the place of all that it covers; false if
+/// that would bring key events, too.
+fn unite(prefixes: &mut Vec<Vec<u8>>) -> bool {
+    let common = |pair: &[Vec<u8>]| pair[0].iter().zip(&pair[1]).take_while(|(a, b)| a == b).count();
+    let pairs = prefixes.windows(2).map(common).enumerate();
+    let Some((at, length)) = pairs.max_by_key(|(_, length)| *length) else {
+        return false;
+    };
+    let united = prefixes[at][..length].to_vec();
+    if leads_to_key_events(&united) {
+        return false;
     }
+    prefixes.retain(|prefix| !prefix.starts_with(&united));
+    let place = prefixes.partition_point(|prefix| *prefix < united);
+    prefixes.insert(place, united);
+    true
 }
 
 /// The glob that matches `literal` and nothing else.

@@ -35,6 +35,8 @@ mod mirror;
 mod patterns;
 /// The proxy that the tests of faults use.
 mod proxy;
+/// Messages of Pub/Sub channels.
+mod published;
 /// The README, typed as it says.
 mod readme;
 /// Coming back with a cursor.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use keyrelay::hub::{self, Body, Hub, Mode, Retention, Subscription};
 use keyrelay::keyspace::EventName;
 use keyrelay::mapping::MappingId;
-use keyrelay::pattern::{ChannelTemplate, KeyPattern};
+use keyrelay::pattern::{ChannelTemplate, KeyPattern, Subject};
 use keyrelay::payload::{self, Decode, Format, Renderer};
 use keyrelay::relay::{self, Rule};
 use keyrelay::upstream::feed::{self, Notifications};
@@ -39,6 +39,7 @@ fn rule(id: u32, key: &str, channel: &str) -> Rule {
     Rule {
         id: MappingId(id),
         payload: Renderer::new(options, pattern.captures()).unwrap(),
+        subject: Subject::Keys,
         pattern,
         channel: ChannelTemplate::parse(channel).unwrap(),
         mode: if channel.starts_with("log") {
@@ -82,7 +83,7 @@ impl Mirror {
             .map(|(id, (key, channel))| rule(id, key, channel))
             .collect();
         let patterns: Vec<KeyPattern> = rules.iter().map(|rule| rule.pattern.clone()).collect();
-        let plan = Subscriptions::plan(&patterns.iter().collect::<Vec<_>>(), 0);
+        let plan = Subscriptions::plan(&patterns.iter().collect::<Vec<_>>(), &[], 0);
         let endpoint = Endpoint {
             address: Address::Tcp {
                 host: server.address().ip().to_string(),

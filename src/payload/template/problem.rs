@@ -87,7 +87,7 @@ pub(super) fn unknown_variable(which: &'static str, source: &str, name: &str, ca
         at,
         what: format!("there is no variable `{name}`"),
         why: format!("this template has {known}"),
-        instead: "name one of these, or capture it in the key pattern".to_owned(),
+        instead: "name one of these, or capture it in the pattern".to_owned(),
     }
 }
 

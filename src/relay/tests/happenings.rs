@@ -1,6 +1,6 @@
 //! Events channels: every happening, in order, with the value read after it.
 
-use super::super::intake::BACKLOG;
+use super::super::backlog::BACKLOG;
 use super::*;
 
 #[test]

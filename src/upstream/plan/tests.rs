@@ -4,9 +4,16 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-fn planned(patterns: &[&str], db: u32) -> (Vec<String>, Vec<String>) {
-    let patterns: Vec<KeyPattern> = patterns.iter().map(|text| KeyPattern::parse(text).unwrap()).collect();
-    let plan = Subscriptions::plan(&patterns.iter().collect::<Vec<_>>(), db);
+fn planned(keys: &[&str], db: u32) -> (Vec<String>, Vec<String>) {
+    planned_with(keys, &[], db)
+}
+
+fn planned_with(keys: &[&str], topics: &[&str], db: u32) -> (Vec<String>, Vec<String>) {
+    let parse = |patterns: &[&str]| -> Vec<KeyPattern> {
+        patterns.iter().map(|text| KeyPattern::parse(text).unwrap()).collect()
+    };
+    let (keys, topics) = (parse(keys), parse(topics));
+    let plan = Subscriptions::plan(&keys.iter().collect::<Vec<_>>(), &topics.iter().collect::<Vec<_>>(), db);
     let text = |names: &[Vec<u8>]| {
         names
             .iter()
@@ -65,8 +72,64 @@ fn many_prefixes_become_one_broad_pattern() {
 }
 
 #[test]
+fn topics_by_name_and_by_prefix_each_once() {
+    let (channels, patterns) = planned_with(
+        &["k:{x}", "one"],
+        &["news", "chat:{room}", "chat:a:*", "chat:b", r"a\*b:{x}"],
+        0,
+    );
+    assert_eq!(channels, strings(&["__keyspace@0__:one", "news"]));
+    assert_eq!(patterns, strings(&["__keyspace@0__:k:*", r"a\*b:*", "chat:*"]));
+}
+
+#[test]
+fn many_prefixes_of_topics_become_fewer_that_bring_no_key_events() {
+    let topics: Vec<String> = (0..20)
+        .map(|n| format!("app:{n:02}:{{x}}"))
+        .chain(["other:{x}".into()])
+        .collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let (_, patterns) = planned_with(&[], &topics, 0);
+    assert!(patterns.len() <= MAX_PATTERNS, "{patterns:?}");
+    assert!(patterns.contains(&"other:*".to_owned()), "{patterns:?}");
+    // These have nothing in common but what key events begin with as well.
+    let apart: Vec<String> = (0..10).map(|n| format!("{n}:{{x}}")).collect();
+    let apart: Vec<&str> = apart.iter().map(String::as_str).collect();
+    assert_eq!(planned_with(&[], &apart, 0).1.len(), 10);
+}
+
+#[test]
+fn topics_that_may_be_key_events_are_known() {
+    let may = |topics: &str| may_be_a_key_event(&KeyPattern::parse(topics).unwrap());
+    for topics in [
+        "*",
+        "{a}",
+        "{a...}:x",
+        "?ews",
+        "_*",
+        "__key*",
+        "__keyspace@0__:a",
+        "__keyevent@*",
+        "__{x}",
+    ] {
+        assert!(may(topics), "{topics}");
+    }
+    for topics in [
+        "news",
+        "n*",
+        "__sentinel__:hello",
+        "__key",
+        "_a*",
+        "key:{x}",
+        "__kex{a}",
+    ] {
+        assert_eq!(may(topics), topics == "__key", "{topics}");
+    }
+}
+
+#[test]
 fn a_channel_tells_its_key() {
-    let plan = plan([(None, b"a:".to_vec())].into_iter(), 7);
+    let plan = Subscriptions::plan(&[&KeyPattern::parse("a:*").unwrap()], &[], 7);
     assert_eq!(plan.key_of(b"__keyspace@7__:a:\xff"), Some(b"a:\xff".as_slice()));
     assert_eq!(plan.key_of(b"__keyspace@7__:"), Some(b"".as_slice()));
     assert_eq!(plan.key_of(b"__keyspace@70__:a"), None);
@@ -76,17 +139,23 @@ fn a_channel_tells_its_key() {
 proptest! {
     #[test]
     fn every_wanted_key_is_heard_exactly_once(
-        wanted in vec((any::<bool>(), "[ab*\\[]{0,3}"), 0..14),
+        wanted in vec((any::<bool>(), any::<bool>(), "[ab*\\[]{0,3}"), 0..28),
         rest in "[ab*\\[]{0,2}",
     ) {
-        let plan = plan(
-            wanted.iter().map(|(one, text)| (one.then(|| text.clone().into_bytes()), text.clone().into_bytes())),
-            0,
-        );
-        prop_assert!(plan.patterns().len() <= MAX_PATTERNS);
-        for (one, text) in &wanted {
-            let key = if *one { text.clone() } else { format!("{text}{rest}") };
-            let channel = format!("__keyspace@0__:{key}").into_bytes();
+        let (mut keys, mut topics) = (Names::default(), Names::default());
+        // A topic has a beginning that no key event has.
+        let name = |is_topic: bool, text: &str| if is_topic { format!("t{text}") } else { text.to_owned() };
+        for (is_topic, one, text) in &wanted {
+            let names = if *is_topic { &mut topics } else { &mut keys };
+            let set = if *one { &mut names.literals } else { &mut names.prefixes };
+            set.insert(name(*is_topic, text).into_bytes());
+        }
+        let plan = plan(keys, topics, 0);
+        prop_assert!(plan.patterns().len() <= 2 * MAX_PATTERNS);
+        for (is_topic, one, text) in &wanted {
+            let text = name(*is_topic, text);
+            let key = if *one { text } else { format!("{text}{rest}") };
+            let channel = if *is_topic { key.clone() } else { format!("__keyspace@0__:{key}") }.into_bytes();
             let by_name = plan.channels().iter().filter(|name| **name == channel).count();
             let by_pattern = plan.patterns().iter().filter(|pattern| {
                 // All that is planned ends in the one `*` that is not escaped.

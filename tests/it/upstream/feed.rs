@@ -17,6 +17,7 @@ use crate::redis;
 enum Told {
     Up(ServerInfo),
     Event(Vec<u8>, String),
+    Published(Vec<u8>, Vec<u8>),
     Flushed,
     Lost(LostReason),
     Late(bool),
@@ -44,6 +45,10 @@ impl Listener for Teller {
         }
     }
 
+    fn published(&mut self, topic: &[u8], message: &[u8]) {
+        self.tell(Told::Published(topic.to_vec(), message.to_vec()));
+    }
+
     fn flushed(&mut self) {
         self.tell(Told::Flushed);
     }
@@ -67,7 +72,7 @@ struct Feed {
 impl Feed {
     fn start(options: feed::Options, patterns: &[&str]) -> Feed {
         let patterns: Vec<_> = patterns.iter().map(|text| KeyPattern::parse(text).unwrap()).collect();
-        let plan = Subscriptions::plan(&patterns.iter().collect::<Vec<_>>(), options.endpoint.db);
+        let plan = Subscriptions::plan(&patterns.iter().collect::<Vec<_>>(), &[], options.endpoint.db);
         let (tell, told) = channel();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
