@@ -16,6 +16,13 @@ pub const TOMBSTONE_AGE: Duration = Duration::from_secs(5 * 60);
 /// Fewer deletions than this are never dropped for their number.
 const TOMBSTONES: usize = 1_000;
 
+/// Deletions younger than this are kept for those who are just being sent them, unless there are [`FRESH_TOMBSTONES`]:
+/// who cannot take them within this time is cheaper served with a new snapshot.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// More deletions than keys expire together as a rule; at some 200 bytes each, 26 MB of a channel that was larger before.
+const FRESH_TOMBSTONES: usize = 1 << 17;
+
 /// What tells the values of one state channel apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlotKey {
@@ -356,8 +363,10 @@ impl LogView {
         let mut dropped = 0;
         while let Some(&(sequence, place, at)) = self.tombstones.front() {
             let valid = occupied_by(&self.slots, place, sequence);
-            let too_many = self.dead > TOMBSTONES.max(self.live);
-            if valid && !too_many && now.saturating_duration_since(at) < TOMBSTONE_AGE {
+            let age = now.saturating_duration_since(at);
+            let most = if age < FRESH { FRESH_TOMBSTONES } else { TOMBSTONES };
+            let too_many = self.dead > most.max(self.live);
+            if valid && !too_many && age < TOMBSTONE_AGE {
                 break;
             }
             self.tombstones.pop_front();

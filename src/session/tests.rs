@@ -62,6 +62,12 @@ impl World {
         subscription
     }
 
+    /// So slowly that it is not kept for those who are just being sent it.
+    fn delete_slowly(&mut self, log: &Arc<Log>, key: usize) {
+        self.now += Duration::from_millis(10);
+        self.put(log, &key.to_string(), None);
+    }
+
     fn put(&mut self, log: &Arc<Log>, key: &str, value: Option<u64>) {
         let key = SlotKey {
             source: 0,
@@ -427,7 +433,7 @@ fn deletions_trimmed_before_they_were_seen_reset_the_channel() {
     let mut client = Client::default();
     client.pull(&mut session, watermark, 9999);
     for i in 0..2_000 {
-        world.put(&log, &i.to_string(), None);
+        world.delete_slowly(&log, i);
     }
     let watermark = world.commit();
     client.pull(&mut session, watermark, 9999);
@@ -457,13 +463,13 @@ fn deletions_trimmed_while_a_sweep_is_on_its_way_reset_the_channel() {
     let (log, mut session, mut client) = caught_up(&mut world);
     session.fall_behind(world.hub.watermark());
     for i in 0..1_000 {
-        world.put(&log, &i.to_string(), None);
+        world.delete_slowly(&log, i);
     }
     let watermark = world.commit();
     client.pull(&mut session, watermark, 10);
     // These push out those that the sweep has not come to.
     for i in 1_000..2_000 {
-        world.put(&log, &i.to_string(), None);
+        world.delete_slowly(&log, i);
     }
     let watermark = world.commit();
     client.pull(&mut session, watermark, 9999);
@@ -493,7 +499,7 @@ fn what_was_pushed_out_by_what_is_not_yet_visible_resets_once() {
     let (log, mut session, mut client) = caught_up(&mut world);
     let before = world.hub.watermark();
     for i in 0..2_000 {
-        world.put(&log, &i.to_string(), None);
+        world.delete_slowly(&log, i);
     }
     session.fall_behind(before);
     client.pull(&mut session, before, 9999);

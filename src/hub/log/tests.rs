@@ -103,6 +103,7 @@ fn deletions_are_bounded_by_number() {
     let now = Instant::now();
     let mut sequence = 0;
     for i in 0..3_000 {
+        let now = now + i * FRESH / 100;
         for absent in [false, true] {
             sequence += 1;
             let mut view = log.view();
@@ -114,6 +115,34 @@ fn deletions_are_bounded_by_number() {
     assert_eq!(view.index.len(), TOMBSTONES);
     assert!(view.order.len() <= 2 * TOMBSTONES + 65);
     assert!(view.slots.len() <= TOMBSTONES + 1, "places are used again");
+}
+
+#[test]
+fn all_keys_of_a_large_channel_may_go_at_once() {
+    let log = Log::new(1, channel(Mode::State, 0));
+    let now = Instant::now();
+    log.view().activate(1);
+    let keys = FRESH_TOMBSTONES as u64;
+    let put = |sequence, i: u64, absent, at| {
+        let mut view = log.view();
+        view.put(key(&i.to_string()), false, message(&log, sequence, absent), at);
+        view.trim(&log.channel, at);
+    };
+    for i in 0..=keys {
+        put(2 + i, i, false, now);
+    }
+    for i in 0..keys {
+        put(2 + keys + i + 1, i, true, now);
+    }
+    assert_eq!(
+        log.view().complete_from(),
+        1,
+        "who was there before is still to be told all of them"
+    );
+    put(4 + 2 * keys, keys, true, now);
+    assert!(log.view().complete_from() > 1, "but there is a bound");
+    log.view().trim(&log.channel, now + FRESH);
+    assert_eq!(log.view().dead, TOMBSTONES);
 }
 
 #[test]
