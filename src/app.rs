@@ -47,6 +47,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     let (catalog, intake, relay) = relay::new(relay::Options {
         rules: config.mappings,
         timeout: reader::TIMEOUT,
+        verify: upstream.verify,
     })
     .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
     let epoch = getrandom::u64().context("no random numbers to be had")?;

@@ -142,6 +142,7 @@ impl Sources {
             "Values that a resync found to differ",
             &stats.differences,
         )?;
+        out.counter("repairs", "Values that only verify found to differ", &stats.repairs)?;
         out.counter("reads", "Keys read", &stats.reads)?;
         out.tally(
             "read_errors",

@@ -73,6 +73,26 @@ impl Compiler<'_> {
         self.quantity(name, "duration", written, default, bounds, units::duration, show)
     }
 
+    /// A duration, or `"off"`.
+    pub(crate) fn duration_or_off(
+        &mut self,
+        name: Name,
+        written: Option<&Written<String>>,
+        default: Option<Duration>,
+        bounds: &Bounds<Duration>,
+    ) -> Option<Duration> {
+        if let Some(written) = written.filter(|written| written.value.trim() == "off") {
+            if default.is_some() {
+                self.note(name, written, "\"off\"");
+            }
+            return None;
+        }
+        // What is written is of interest if nothing was to be expected.
+        let expected = default.unwrap_or(Duration::ZERO);
+        let value = self.duration(name, written, expected, bounds);
+        written.map_or(default, |_| Some(value).filter(|value| !value.is_zero()))
+    }
+
     pub(crate) fn size(
         &mut self,
         name: Name,

@@ -56,6 +56,15 @@ impl Compiler<'_> {
                 "leave it out",
             ));
         }
+        if let (true, Some(poll)) = (events, &own.poll) {
+            self.problems.add(only(
+                "poll",
+                poll.at,
+                "state",
+                "what a poll finds is a value and no event: nobody knows what happened to the key, nor how often",
+                "leave it out",
+            ));
+        }
         self.form(mapping, options);
     }
 

@@ -59,6 +59,7 @@ pub(crate) struct Upstream {
     pub(crate) password_file: Option<Written<String>>,
     pub(crate) tls: Option<Tls>,
     pub(crate) notifications: Option<Written<String>>,
+    pub(crate) verify: Option<Written<String>>,
 }
 
 /// `tls = { … }`
@@ -108,6 +109,7 @@ pub(crate) struct MappingOptions {
     pub(crate) retain: Option<Retain>,
     pub(crate) max_value: Option<Written<String>>,
     pub(crate) min_interval: Option<Written<String>>,
+    pub(crate) poll: Option<Written<String>>,
     pub(crate) expires: Option<Written<bool>>,
     pub(crate) fields: Option<List>,
     pub(crate) decode: Option<Written<String>>,
@@ -233,6 +235,7 @@ fn upstream(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Upstream {
             server_name: tls.text(reader, "server_name"),
         }),
         notifications: table.text(reader, "notifications"),
+        verify: table.duration(reader, "verify"),
     }
 }
 
@@ -251,6 +254,7 @@ fn options(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> MappingOptions {
         }),
         max_value: table.size(reader, "max_value"),
         min_interval: table.duration(reader, "min_interval"),
+        poll: table.duration(reader, "poll"),
         expires: table.flag(reader, "expires"),
         fields: table.texts(reader, "fields"),
         decode: table.text(reader, "decode"),

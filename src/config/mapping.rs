@@ -103,6 +103,7 @@ impl Compiler<'_> {
             retain: options.retain,
             max_value: options.max_value,
             min_interval: if events { Duration::ZERO } else { options.min_interval },
+            poll: options.poll.filter(|_| !events),
             expires: options.expires,
             payload: payload?,
             file,

@@ -37,6 +37,7 @@ mod words;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 pub use diagnostics::Problems;
 pub use origin::{From, Origin};
@@ -80,6 +81,8 @@ pub struct Upstream {
     pub endpoint: Endpoint,
     /// What is done about the server's setting of keyspace notifications.
     pub notifications: Notifications,
+    /// How long a round of second looks at all mirrored keys takes; `None` if there are none.
+    pub verify: Option<Duration>,
 }
 
 /// Reads a config file and the files that it includes.

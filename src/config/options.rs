@@ -46,6 +46,10 @@ const MIN_INTERVAL_BOUNDS: Bounds<Duration> = Bounds {
     range: Duration::ZERO..=Duration::from_secs(3600),
     why: "a client may see a change as late as this",
 };
+const POLL_BOUNDS: Bounds<Duration> = Bounds {
+    range: Duration::from_millis(100)..=Duration::from_secs(3600),
+    why: "every key of the mapping that somebody listens to is read this often, and a change may be seen as late",
+};
 
 /// Event names that look right and that no server sends, with what is sent in their place.
 const NEVER_SENT: [(&str, &str); 25] = [
@@ -103,6 +107,7 @@ pub(crate) struct Options {
     pub(crate) retain: Retention,
     pub(crate) max_value: u64,
     pub(crate) min_interval: Duration,
+    pub(crate) poll: Option<Duration>,
     pub(crate) expires: bool,
     pub(crate) fields: Option<Vec<String>>,
     pub(crate) decode: Decode,
@@ -125,6 +130,7 @@ impl Default for Options {
             retain: RETAIN,
             max_value: MAX_VALUE,
             min_interval: Duration::ZERO,
+            poll: None,
             expires: false,
             fields: None,
             decode: Decode::None,
@@ -194,6 +200,7 @@ impl Compiler<'_> {
                 base.min_interval,
                 &MIN_INTERVAL_BOUNDS,
             ),
+            poll: self.duration_or_off(name("poll"), own.poll.as_ref(), base.poll, &POLL_BOUNDS),
             expires: self.flag(name("expires"), own.expires.as_ref(), base.expires),
             fields: own
                 .fields

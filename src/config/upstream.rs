@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::ops::Range;
+use std::time::Duration;
 
 use super::Upstream;
-use super::compile::{Compiler, Name};
+use super::compile::{Bounds, Compiler, Name};
 use super::diagnostics::{At, Problem, unreadable};
 use super::file;
 use super::origin::{From, Origin};
@@ -15,6 +16,14 @@ use crate::upstream::feed::Notifications;
 
 /// Under this name the connections stand in the server's CLIENT LIST.
 const CLIENT_NAME: &str = "keyrelay";
+
+/// Slow enough to cost next to nothing, often enough that a wrong value does not stand for long.
+const VERIFY: Duration = Duration::from_secs(60);
+
+const VERIFY_BOUNDS: Bounds<Duration> = Bounds {
+    range: Duration::from_secs(1)..=Duration::from_secs(86_400),
+    why: "each round reads every key that somebody listens to, and a wrong value stands until then",
+};
 
 fn name(option: &'static str) -> Name {
     Name {
@@ -86,6 +95,7 @@ impl Compiler<'_> {
                 client_name: CLIENT_NAME.into(),
             },
             notifications,
+            verify: self.duration_or_off(name("verify"), file.verify.as_ref(), Some(VERIFY), &VERIFY_BOUNDS),
         }
     }
 

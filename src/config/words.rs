@@ -75,6 +75,7 @@ impl Section {
                 "password_file",
                 "tls",
                 "notifications",
+                "verify",
             ],
             // All options of a mapping but the four that only one mapping can have.
             Section::Defaults => MAPPING.split_at(4).1,
@@ -95,24 +96,13 @@ impl Section {
                 ),
                 ("max_connections", "a limit of connections"),
             ],
-            Section::Upstream => &[
-                (
-                    "source",
-                    "the choice between notifications and client tracking; notifications are used",
-                ),
-                (
-                    "verify",
-                    "the slow background read that repairs what nothing else noticed",
-                ),
-            ],
-            Section::Defaults | Section::Mapping => &[
-                ("poll", "reading keys again and again whose changes are silent"),
-                (
-                    "verify",
-                    "the slow background read that repairs what nothing else noticed",
-                ),
-            ],
-            Section::Admin | Section::Log | Section::Retain | Section::Tls => &[],
+            Section::Upstream => &[(
+                "source",
+                "the choice between notifications and client tracking; notifications are used",
+            )],
+            Section::Defaults | Section::Mapping | Section::Admin | Section::Log | Section::Retain | Section::Tls => {
+                &[]
+            }
         }
     }
 
@@ -125,7 +115,7 @@ impl Section {
 }
 
 /// The options of a mapping; the first four cannot be defaults.
-const MAPPING: [&str; 20] = [
+const MAPPING: [&str; 21] = [
     "key",
     "subscribe",
     "channel",
@@ -138,6 +128,7 @@ const MAPPING: [&str; 20] = [
     "retain",
     "max_value",
     "min_interval",
+    "poll",
     "expires",
     "fields",
     "decode",
@@ -169,6 +160,8 @@ pub(crate) fn example(option: &str) -> &'static str {
         "ca_file" | "certificate_file" | "key_file" => "\"/etc/keyrelay/tls.pem\"",
         "server_name" => "\"redis.internal\"",
         "notifications" => "\"ensure\"",
+        "poll" => "\"1s\"",
+        "verify" => "\"60s\"",
         "level" => "\"info\"",
         "key" | "channel" => "\"cart:{user}\"",
         "subscribe" => "\"news:{topic}\"",

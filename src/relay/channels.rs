@@ -33,6 +33,10 @@ impl Table {
         &self.rules[mapping.0 as usize]
     }
 
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// Whether the mapping takes an event of this name.
     pub fn takes(&self, mapping: MappingId, event: &EventName) -> bool {
         let on = self.rule(mapping).on.as_ref();

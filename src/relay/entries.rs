@@ -8,6 +8,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::channels::Table;
+use super::deadlines::Tick;
 use super::happenings::Fifo;
 use super::timers::TimerId;
 use crate::hub::{Log, Reason};
@@ -61,11 +62,13 @@ pub(super) struct KeyEntry {
     /// What keeps it from being read.
     pub trouble: Option<Box<Trouble>>,
     /// When it expires, a little after.
-    pub deadline: Option<Instant>,
-    /// The timer that is set for the deadline or before it.
-    pub armed: Option<TimerId>,
+    pub deadline: Option<Tick>,
+    /// The entry in the deadlines that stands for it, at its deadline or before.
+    pub armed: Option<Tick>,
     /// How many deadlines in a row found the key still there.
-    pub overdue: u32,
+    pub overdue: u8,
+    /// The read in flight is a second look at a key that is not known to have changed.
+    pub verifying: bool,
     /// Whether a timer is set that forgets it.
     pub forgetting: bool,
     /// Its type when last read.

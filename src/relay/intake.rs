@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::backlog::Backlog;
 use super::channels::Table;
@@ -48,6 +48,10 @@ pub(super) enum Item {
     Late(bool),
     /// Which node has which slots from now on, whichever node the item is of.
     Slots(Slots),
+    /// The server's clock was set ahead, or back.
+    ClockSet { ahead_ms: i64 },
+    /// All that was said before the question of this number is told.
+    Answered { number: u64 },
     /// Something happened to a key of an events channel.
     Happening {
         log: u64,
@@ -133,6 +137,8 @@ pub(super) struct Shared {
     pub notify: Notify,
     /// Counted by both threads, for operators.
     pub stats: Arc<Stats>,
+    /// The last question to all feeds, see [`Shared::ask`].
+    question: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -144,6 +150,12 @@ impl Shared {
     pub fn remove(&self, name: &Name) {
         let mut interests = self.interests.write().unwrap_or_else(PoisonError::into_inner);
         interests.remove(name);
+    }
+
+    /// Lets all feeds ask their servers, and say by [`Item::Answered`] when they have heard all that was said before. Of
+    /// several questions only the last may be answered.
+    pub fn ask(&self, number: u64) {
+        self.question.send_replace(number);
     }
 
     /// Exchanges an empty `Taken` for what has come.
@@ -161,6 +173,7 @@ impl Shared {
 pub struct Intake {
     node: NodeId,
     shared: Arc<Shared>,
+    question: watch::Receiver<u64>,
     table: Arc<Table>,
     scratch: Scratch,
     hits: Vec<Hit>,
@@ -181,6 +194,7 @@ impl Intake {
     pub(super) fn new(shared: Arc<Shared>, table: Arc<Table>) -> Intake {
         Intake {
             node: NodeId::FIRST,
+            question: shared.question.subscribe(),
             shared,
             table,
             scratch: Scratch::default(),
@@ -366,5 +380,19 @@ impl Listener for Intake {
             false => node.heard.mend(now),
         });
         self.tell(Item::Late(late));
+    }
+
+    fn clock_set(&mut self, ahead_ms: i64) {
+        self.tell(Item::ClockSet { ahead_ms });
+    }
+
+    async fn asked(&mut self) -> u64 {
+        // Its sender lives in `shared`.
+        let _ = self.question.changed().await;
+        *self.question.borrow_and_update()
+    }
+
+    fn answered(&mut self, number: u64) {
+        self.tell(Item::Answered { number });
     }
 }

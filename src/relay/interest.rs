@@ -172,10 +172,10 @@ impl Mirror {
 
     /// Drops a key that nothing needs. A read of it may be in flight; its reply will find nothing.
     pub(super) fn forget(&mut self, key: &Bytes) {
-        let Some(entry) = self.keys.remove(key) else { return };
-        if let Some(timer) = entry.armed {
-            self.timers.cancel(timer);
-        }
+        let Some(mut entry) = self.keys.swap_remove(key) else {
+            return;
+        };
+        self.deadlines.disarm(&mut entry);
         if let Some(trouble) = entry.trouble {
             self.nodes[trouble.node].failing.remove(&trouble);
         }

@@ -2,17 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 
 use super::channels::Table;
+use super::deadlines::Deadlines;
 use super::entries::{Awaits, Jitter, KeyEntry, LogEntry, Now, Scan, State, Use};
 use super::intake::{Item, Shared, Taken};
 use super::interest::{TRIM, one};
 use super::node::Nodes;
 use super::resync::Recovery;
 use super::timers::{Timer, Timers};
+use super::verify::Verify;
 use crate::hub::{Appender, Name};
 use crate::mapping::{MappingId, Scratch};
 use crate::switches::{self, Switch};
@@ -28,9 +31,12 @@ pub(super) struct Mirror {
     pub(super) scratch: Scratch,
     pub(super) logs: HashMap<u64, LogEntry>,
     pub(super) by_name: HashMap<Name, u64>,
-    pub(super) keys: HashMap<Bytes, KeyEntry>,
+    /// Each has a place, so that they can be visited one after the other ([`Verify`]).
+    pub(super) keys: IndexMap<Bytes, KeyEntry>,
     pub(super) nodes: Nodes,
     pub(super) timers: Timers,
+    pub(super) deadlines: Deadlines,
+    pub(super) verify: Verify,
     /// Numbers flights and outages.
     pub(super) last_id: u64,
     /// Passes over the keys of a node that were begun.
@@ -48,7 +54,15 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    pub fn new(table: Arc<Table>, shared: Arc<Shared>, appender: Appender, seed: u64, now: Now) -> Mirror {
+    /// `verify` is how long a round of second looks takes, if there are any.
+    pub fn new(
+        table: Arc<Table>,
+        shared: Arc<Shared>,
+        appender: Appender,
+        verify: Option<Duration>,
+        seed: u64,
+        now: Now,
+    ) -> Mirror {
         let mut mirror = Mirror {
             table,
             appender,
@@ -56,9 +70,11 @@ impl Mirror {
             scratch: Scratch::default(),
             logs: HashMap::new(),
             by_name: HashMap::new(),
-            keys: HashMap::new(),
+            keys: IndexMap::new(),
             nodes: Nodes::new(),
             timers: Timers::default(),
+            deadlines: Deadlines::new(now.mono),
+            verify: Verify::new(verify, now.mono),
             last_id: 0,
             passes: 0,
             activations: 0,
@@ -69,6 +85,7 @@ impl Mirror {
             typical: super::reads::BATCH_BYTES / super::reads::BATCH_KEYS,
         };
         mirror.away(NodeId::FIRST, now);
+        mirror.begin_polling(now);
         mirror
     }
 
@@ -86,6 +103,7 @@ impl Mirror {
     pub fn take(&mut self, taken: &mut Taken, now: Now) {
         // Keys first: the end of a silence must find those that became known by it.
         for (key, event) in taken.keys.drain() {
+            self.verify.heard(&key);
             if self.keys.get(&key).is_none_or(|entry| entry.as_of != self.activations) {
                 self.adopt(&key, None);
             }
@@ -102,6 +120,8 @@ impl Mirror {
                 Item::Flushed => self.flushed(node, super::resync::FLUSHED, now),
                 Item::Late(late) => self.be_late(node, late, now),
                 Item::Slots(slots) => self.share_out(slots, now),
+                Item::ClockSet { ahead_ms } => self.clock_set(node, ahead_ms),
+                Item::Answered { number } => self.verify.answered(node, number),
                 Item::Happening {
                     log,
                     mapping,
@@ -205,11 +225,17 @@ impl Mirror {
             .nodes
             .iter()
             .flat_map(|node| [node.next_page_at(), node.next_probe_at()]);
-        wakes.chain([self.timers.next()]).flatten().min()
+        wakes
+            .chain([self.timers.next(), self.deadlines.next(), self.verify.next()])
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now) {
+        self.expire(now);
+        self.visit(now);
+        self.count_repairs(now);
         while let Some(timer) = self.timers.pop(now.mono) {
             match timer {
                 Timer::Read(key) => {
@@ -218,7 +244,6 @@ impl Mirror {
                         self.dirty(&key, true, now);
                     }
                 }
-                Timer::Deadline(key) => self.expired(&key, now),
                 Timer::Forget(key) => {
                     if let Some(entry) = self.keys.get_mut(&key) {
                         entry.forgetting = false;
@@ -238,6 +263,7 @@ impl Mirror {
                         self.timers.set(now.mono + TRIM, Timer::Trim(id));
                     }
                 }
+                Timer::Poll(mapping) => self.poll(mapping, now),
                 Timer::Flight(node, flight) => self.takes_long(node, flight, now),
                 Timer::Slow(node, generation) => self.slow(node, generation, now),
                 Timer::Outage(node, number) => self.outlasts(node, number),

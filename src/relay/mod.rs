@@ -17,7 +17,10 @@
 //! * `scan`: channels that must be enumerated
 //! * `happenings`: events channels
 //! * `resync`: losses and their repair
-//! * `timers`: what is to be done later
+//! * `deadlines`: when keys expire
+//! * `timers`: what else is to be done later
+//! * `poll`: keys whose changes are silent
+//! * `verify`: a second look at what nothing else noticed
 //! * `needs`: what all that asks of the server
 //! * `stats`: what is counted, and what is true of the nodes
 //! * `report`: what operators are told of the mirror
@@ -25,6 +28,7 @@
 
 mod backlog;
 mod channels;
+mod deadlines;
 mod entries;
 mod happenings;
 mod intake;
@@ -33,6 +37,7 @@ mod mirror;
 mod moves;
 mod needs;
 mod node;
+mod poll;
 mod reads;
 mod refusal;
 mod report;
@@ -43,6 +48,7 @@ mod scan;
 pub mod stats;
 mod timers;
 mod values;
+mod verify;
 
 #[cfg(test)]
 mod tests;

@@ -54,6 +54,8 @@ pub(super) struct Heard {
 pub(super) struct Queue {
     pub urgent: VecDeque<Bytes>,
     pub bulk: VecDeque<Bytes>,
+    /// Keys for a second look; whatever happened to them since has taken its own place. A few, or none.
+    pub looks: Vec<Bytes>,
 }
 
 impl Queue {

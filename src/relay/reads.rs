@@ -73,6 +73,12 @@ impl Mirror {
                 bytes += size;
             }
         }
+        for key in std::mem::take(&mut self.nodes[id].queue.looks) {
+            if let Some(request) = self.begin_look(id, &key, flight, now) {
+                requests.push(request);
+                keys.push(key);
+            }
+        }
         if keys.is_empty() {
             return None;
         }
@@ -87,7 +93,7 @@ impl Mirror {
         Some(Batch { flight, requests })
     }
 
-    fn begin_read(&mut self, key: &Bytes, flight: u64, now: Now) -> Option<(ReadRequest, usize)> {
+    pub(super) fn begin_read(&mut self, key: &Bytes, flight: u64, now: Now) -> Option<(ReadRequest, usize)> {
         let entry = self.keys.get_mut(key)?;
         if !matches!(entry.state, State::Queued { .. }) {
             return None;
@@ -97,6 +103,7 @@ impl Mirror {
             return None;
         }
         entry.state = State::Reading { flight, again: false };
+        entry.verifying = false;
         entry.last_read = Some(now.mono);
         entry.reading_event = entry.event.take();
         entry.reading.append(&mut entry.happenings);
@@ -227,21 +234,6 @@ impl Mirror {
             }
         }
         self.put_back(key, flight, now);
-    }
-
-    /// A deadline has come: the server may say so much later, or never.
-    pub(super) fn expired(&mut self, key: &Bytes, now: Now) {
-        let Some(entry) = self.keys.get_mut(key) else { return };
-        entry.armed = None;
-        let Some(deadline) = entry.deadline else { return };
-        if deadline > now.mono {
-            // It was prolonged after the timer was set.
-            entry.armed = Some(self.timers.set(deadline, Timer::Deadline(key.clone())));
-            return;
-        }
-        entry.deadline = None;
-        entry.overdue += 1;
-        self.dirty(key, true, now);
     }
 }
 

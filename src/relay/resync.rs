@@ -52,6 +52,7 @@ impl Mirror {
         node.late = false;
         node.generation += 1;
         let since = node.outage.as_ref().map_or(now, |outage| outage.since);
+        self.verify.excuse(id);
         self.tell_gaps(id, LOST, now);
         let recovery = again.then_some((LOST, since));
         self.begin_outdated(id, recovery, now);
@@ -66,6 +67,7 @@ impl Mirror {
         if node.feed.take().is_some() {
             node.generation += 1;
             self.shared.stats.gaps.add(LOST.0);
+            self.verify.excuse(id);
             for log in self.logs.values_mut() {
                 let (state, filled) = (log.fifo.is_none(), log.filled);
                 if let Some(part) = log.part_mut(id) {
@@ -96,6 +98,7 @@ impl Mirror {
     /// Lets what is outdated be read again from a node that is heard; clients are told if that takes long.
     pub(super) fn begin_anew(&mut self, id: NodeId, reason: Reason, now: Now) {
         self.shared.stats.gaps.add(reason.0);
+        self.verify.excuse(id);
         let node = &mut self.nodes[id];
         node.generation += 1;
         let slow = Timer::Slow(id, node.generation);

@@ -37,6 +37,8 @@ pub struct Rule {
     pub max_value: u64,
     /// Two reads of one key are at least this far apart; zero leaves it at the mirror's own minimum.
     pub min_interval: Duration,
+    /// In state mode, how often its keys are read again although nothing is heard of them.
+    pub poll: Option<Duration>,
     /// Whether the payload says when the key expires, so that a change of the expiry alone is a change.
     pub expires: bool,
     /// Makes the payload.

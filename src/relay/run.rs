@@ -34,6 +34,8 @@ pub struct Options {
     pub rules: Vec<Rule>,
     /// How long a round of reads may take, see [`reader::TIMEOUT`].
     pub timeout: Duration,
+    /// How long a round of second looks at all mirrored keys takes; `None` if there are none.
+    pub verify: Option<Duration>,
 }
 
 /// The relay before it runs.
@@ -42,6 +44,7 @@ pub struct Relay {
     table: Arc<Table>,
     shared: Arc<Shared>,
     timeout: Duration,
+    verify: Option<Duration>,
 }
 
 /// The three parts of a relay: what the hub asks for channels, what the feed of the first node talks to, and what reads
@@ -54,8 +57,13 @@ pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>>
     let shared = Arc::new(Shared::default());
     let catalog = Catalog { table: table.clone() };
     let intake = Intake::new(shared.clone(), table.clone());
-    let timeout = options.timeout;
-    Ok((catalog, intake, Relay { table, shared, timeout }))
+    let relay = Relay {
+        table,
+        shared,
+        timeout: options.timeout,
+        verify: options.verify,
+    };
+    Ok((catalog, intake, relay))
 }
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -104,7 +112,7 @@ impl Relay {
         let seed = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         let hub = appender.hub().clone();
         let shared = self.shared.clone();
-        let mut mirror = Mirror::new(self.table, self.shared, appender, seed, Now::read());
+        let mut mirror = Mirror::new(self.table, self.shared, appender, self.verify, seed, Now::read());
         let mut taken = Taken::default();
         let mut jitter = Jitter(!seed);
         let mut work = Work {

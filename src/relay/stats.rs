@@ -33,6 +33,8 @@ pub struct Stats {
     pub resync_time: Durations,
     /// Slots that a resync found to differ.
     pub differences: AtomicU64,
+    /// Differences that a second look found and that nothing accounted for.
+    pub repairs: AtomicU64,
     /// Keys read.
     pub reads: AtomicU64,
     /// Reads and scans that gave no value.

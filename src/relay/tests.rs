@@ -34,6 +34,7 @@ mod passes;
 mod published;
 mod refusals;
 mod state;
+mod verify;
 
 /// What a batch of reads is answered with.
 type Answers = Vec<Result<Reading, ReadError>>;
@@ -79,6 +80,7 @@ pub(super) fn rule(id: u32, key: &str, channel: &str) -> Rule {
         },
         max_value: 1000,
         min_interval: Duration::ZERO,
+        poll: None,
         expires: false,
         file: Arc::from(Path::new("test.toml")),
         line: 1,
@@ -145,6 +147,10 @@ impl World {
     }
 
     fn of(rules: Vec<Rule>) -> World {
+        World::verifying(rules, None)
+    }
+
+    fn verifying(rules: Vec<Rule>, verify: Option<Duration>) -> World {
         let table = Arc::new(Table::new(rules).unwrap());
         let shared = Arc::new(Shared::default());
         let catalog = Catalog { table: table.clone() };
@@ -154,7 +160,7 @@ impl World {
             mono: Instant::now(),
             wall: SystemTime::now(),
         };
-        let mirror = Mirror::new(table, shared.clone(), appender, 7, now);
+        let mirror = Mirror::new(table, shared.clone(), appender, verify, 7, now);
         World {
             hub,
             mirror,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::mapping::MappingId;
 use crate::upstream::NodeId;
 
 /// What to do.
@@ -12,14 +13,14 @@ use crate::upstream::NodeId;
 pub(super) enum Timer {
     /// The key may be read (again).
     Read(Bytes),
-    /// The key expires.
-    Deadline(Bytes),
     /// The key's entry may go, if nothing needs it any more.
     Forget(Bytes),
     /// The log was idle for as long as it is kept warm.
     Linger(u64),
     /// The log's old messages may go.
     Trim(u64),
+    /// The keys of this mapping are to be read again.
+    Poll(MappingId),
     /// The batch of reads is slow: clients must be told.
     Flight(NodeId, u64),
     /// The resync of this generation is slow: clients must be told.
@@ -31,12 +32,6 @@ pub(super) enum Timer {
 /// Names one entry, to cancel it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TimerId(Instant, u64);
-
-impl TimerId {
-    pub fn at(self) -> Instant {
-        self.0
-    }
-}
 
 /// One structure for all; some 80 bytes an entry.
 #[derive(Debug, Default)]

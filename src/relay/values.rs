@@ -2,28 +2,21 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::channels::Table;
-use super::entries::{Awaits, KeyEntry, Last, MIN_INTERVAL, Now, State, Use};
+use super::entries::{Awaits, Last, MIN_INTERVAL, Now, State, Use};
 use super::mirror::Mirror;
 use super::stats::Stats;
-use super::timers::{Timer, Timers};
+use super::timers::Timer;
 use crate::hub::{Payload, SlotKey};
 use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
 use crate::payload::{Change, Projected, Unsendable};
-use crate::switches::{self, Switch};
 use crate::upstream::reader::Reading;
-
-/// A deadline lies this far behind the moment that the server named, so that the key is gone when it is read.
-const AFTER: Duration = Duration::from_millis(1);
-
-/// A key is looked at again after this time although it expires later: no clock runs true for longer.
-const FARTHEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Two times of expiry that differ by less are the same, measured twice.
 const SAME_EXPIRY: u64 = 5;
@@ -48,8 +41,10 @@ impl Mirror {
         if let Some(value) = &value {
             entry.kind = value.kind().or(entry.kind);
         }
-        arm(entry, key, ttl, &mut self.timers, now);
         let expires_at = ttl.map(|ttl| unix_ms(now.wall + ttl));
+        // Whose time has come, or is about to, is gone because of that.
+        let expired = absent && self.deadlines.is_near(entry, now.mono);
+        let unexplained = entry.verifying && !again && !expired;
         let event = entry.reading_event.take();
         let happenings = std::mem::take(&mut entry.reading);
         let mut uses = std::mem::take(&mut entry.uses);
@@ -64,7 +59,10 @@ impl Mirror {
             }
         }
         for each in &mut uses {
-            self.show(each, key, value.as_ref(), event.as_ref(), expires_at, now);
+            let differed = self.show(each, key, value.as_ref(), event.as_ref(), expires_at, now);
+            if differed && unexplained {
+                self.suspect(key, each.mapping, now);
+            }
             if each.awaits == Awaits::This {
                 each.awaits = Awaits::Nothing;
                 if let Some(log) = self.logs.get_mut(&each.log) {
@@ -101,6 +99,7 @@ impl Mirror {
                 }
             }
         }
+        self.arm(key, ttl, now);
         if again {
             self.dirty(key, true, now);
         }
@@ -109,7 +108,8 @@ impl Mirror {
         }
     }
 
-    /// Puts a value into a slot unless it is there already.
+    /// Puts a value into a slot unless it is there already. Says whether another value had been there: a change of its
+    /// expiry alone is none.
     fn show(
         &mut self,
         slot: &mut Use,
@@ -118,9 +118,9 @@ impl Mirror {
         event: Option<&EventName>,
         expires_at: Option<u64>,
         now: Now,
-    ) {
+    ) -> bool {
         let Some(log) = self.logs.get(&slot.log).map(|entry| entry.log.clone()) else {
-            return;
+            return false;
         };
         let rule = self.table.rule(slot.mapping);
         let value = value.map(|value| rule.payload.project(value.clone()));
@@ -139,7 +139,7 @@ impl Mirror {
             }
         };
         if same {
-            return;
+            return false;
         }
         let mut last = Last {
             fingerprint,
@@ -166,10 +166,11 @@ impl Mirror {
             };
             let known = slot.last.as_ref().map(|last| last.fingerprint);
             if known.map_or(!slot.fixed, |known| known == last.fingerprint) {
-                return;
+                return false;
             }
             payload = rendered(&gone, None);
         }
+        let differed = slot.last.is_none_or(|before| before.fingerprint != last.fingerprint);
         slot.last = Some(last);
         let name = SlotKey {
             source: slot.mapping.0,
@@ -180,6 +181,7 @@ impl Mirror {
         if let Some(recovery) = self.recovery.as_mut().filter(|_| event.is_none()) {
             recovery.differences += 1;
         }
+        differed
     }
 }
 
@@ -201,36 +203,6 @@ pub(super) fn render(
                 tracing::warn!(file = %rule.file.display(), line = rule.line, %error, "a value cannot be sent");
             }
             None
-        }
-    }
-}
-
-/// Sets the timer for when the key expires.
-fn arm(entry: &mut KeyEntry, key: &Bytes, ttl: Option<Duration>, timers: &mut Timers, now: Now) {
-    let Some(ttl) = ttl.filter(|_| !entry.uses.is_empty() && !switches::off(Switch::Deadlines)) else {
-        entry.deadline = None;
-        entry.overdue = 0;
-        if let Some(timer) = entry.armed.take() {
-            timers.cancel(timer);
-        }
-        return;
-    };
-    let mut wait = ttl.min(FARTHEST) + AFTER;
-    // A key that is still there at its deadline is asked for less and less often.
-    let at_least = AFTER * 2_u32.pow(entry.overdue.min(12));
-    if wait >= at_least {
-        entry.overdue = 0;
-    }
-    wait = wait.max(at_least);
-    let deadline = now.mono + wait;
-    entry.deadline = Some(deadline);
-    match entry.armed {
-        Some(timer) if timer.at() <= deadline => {}
-        armed => {
-            if let Some(timer) = armed {
-                timers.cancel(timer);
-            }
-            entry.armed = Some(timers.set(deadline, Timer::Deadline(key.clone())));
         }
     }
 }

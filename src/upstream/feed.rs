@@ -4,7 +4,13 @@
 //! It runs on whatever current-thread runtime the caller gives it, best on a thread of its own: an event must be taken
 //! from the socket before the server's output buffer for us is full (32 MB by default), whatever else goes on.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    time::Duration,
+};
+
+use redis_protocol::resp3::types::OwnedFrame;
 
 use smallvec::SmallVec;
 use tokio::{
@@ -87,6 +93,20 @@ pub trait Listener: Send + 'static {
     /// With true: the server has not answered for 2 s. With false: it has, and nothing was lost meanwhile.
     /// A late connection may also end in `lost`, without a `late(false)` before it.
     fn late(&mut self, late: bool);
+
+    /// The server's clock was set ahead by so many milliseconds, or back if they are negative: keys expire earlier or
+    /// later than they were said to.
+    fn clock_set(&mut self, _ahead_ms: i64) {}
+
+    /// Waits until somebody wants to know when all that the server has said by now was told; a number to be said back.
+    /// Asked for again and again, and dropped meanwhile.
+    fn asked(&mut self) -> impl Future<Output = u64> + Send {
+        pending()
+    }
+
+    /// The server has answered the question of this number, and all that it had said before was told. A question is lost
+    /// with its connection.
+    fn answered(&mut self, _number: u64) {}
 }
 
 /// Why there is no connection that hears key events.
@@ -276,6 +296,10 @@ impl Feed {
                     read.map_err(|error| self.reason(error))?;
                     pulse.heard(Instant::now());
                 }
+                number = listener.asked() => {
+                    let number = number.to_string();
+                    link.send(&[b"PING", number.as_bytes()]).await.map_err(|error| self.reason(error))?;
+                }
                 () = sleep_until(pulse.next()) => {}
             }
         }
@@ -307,7 +331,13 @@ impl Feed {
                     tell(listener, &mut batch);
                     listener.flushed();
                 }
-                Frame::Reply(_) => answers += 1,
+                Frame::Reply(reply) => {
+                    answers += 1;
+                    if let Some(number) = asked_for(&reply) {
+                        tell(listener, &mut batch);
+                        listener.answered(number);
+                    }
+                }
                 // The tracked prefix has no keys, and confirmations were awaited before.
                 Frame::Invalidated(_) | Frame::Push(_) => {}
             }
@@ -344,6 +374,14 @@ impl Feed {
         }
         listener.lost(&reason);
         self.outage = Some(reason);
+    }
+}
+
+/// What number a PING was sent with that is answered by this.
+fn asked_for(reply: &OwnedFrame) -> Option<u64> {
+    match reply {
+        OwnedFrame::BlobString { data, .. } => std::str::from_utf8(data).ok()?.parse().ok(),
+        _ => None,
     }
 }
 

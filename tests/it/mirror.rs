@@ -60,6 +60,7 @@ fn rule(id: u32, key: &str, channel: &str) -> Rule {
         },
         max_value: 1000,
         min_interval: Duration::ZERO,
+        poll: None,
         expires: false,
         file: Arc::from(Path::new("mirror.toml")),
         line: 1,
@@ -95,8 +96,12 @@ impl Mirror {
             password: None,
             client_name: "keyrelay-test".into(),
         };
-        let timeout = reader::TIMEOUT;
-        let (catalog, intake, relay) = relay::new(relay::Options { rules, timeout }).unwrap();
+        let (catalog, intake, relay) = relay::new(relay::Options {
+            rules,
+            timeout: reader::TIMEOUT,
+            verify: None,
+        })
+        .unwrap();
         let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 1, catalog);
         let options = feed::Options {
             endpoint,

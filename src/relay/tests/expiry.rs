@@ -98,3 +98,54 @@ fn an_expiry_that_is_sent_is_a_change_but_not_its_jitter() {
     world.run();
     assert_eq!(client.news(&world), ["k=a!expire"]);
 }
+
+#[test]
+fn a_clock_that_was_set_ahead_brings_all_deadlines_forward() {
+    let mut world = World::new(&[("k", "k")]);
+    volatile(&mut world, "k", 60_000);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.asked();
+    world.keys.clear();
+    world.intake.clock_set(59_000);
+    world.pass(990);
+    assert_eq!(world.asked(), [""; 0]);
+    world.pass(20);
+    world.run();
+    assert_eq!(client.news(&world), ["k=-"]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_is_noticed_at_the_old_deadline() {
+    let mut world = World::new(&[("k", "k")]);
+    volatile(&mut world, "k", 1_000);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.intake.clock_set(-5_000);
+    volatile(&mut world, "k", 5_000);
+    world.pass(1_002);
+    world.run();
+    world.asked();
+    world.keys.clear();
+    world.pass(5_002);
+    world.run();
+    assert_eq!(client.news(&world), ["k=-"]);
+}
+
+#[test]
+fn deadlines_that_are_void_are_dropped() {
+    let mut world = World::new(&[("k", "k")]);
+    let _client = world.subscribe("k");
+    for round in 0..10_000 {
+        // Each is earlier than the one before, so that none of them can stand for the next.
+        volatile(&mut world, "k", 10_000_000 - 100 * round);
+        world.event("k", "expire");
+        world.step();
+        world.answer();
+        world.pass(1);
+    }
+    let entries = world.mirror.deadlines.len();
+    assert!(entries < 2_000, "{entries} entries for one key");
+}
