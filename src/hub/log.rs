@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::channel::{Channel, Mode};
-use super::message::{Body, Message};
+use super::message::{Body, Message, Reason};
 use crate::switches::{self, Switch};
 
 /// A deletion is kept this long for those who come back with a cursor, unless there are too many ([`Trim`]).
@@ -170,11 +170,12 @@ impl LogView {
         self.status.as_ref().filter(|status| status.sequence <= watermark)
     }
 
-    /// Whether the newest status, seen or not, is `stale`.
-    pub fn is_stale(&self) -> bool {
-        self.status
-            .as_ref()
-            .is_some_and(|status| matches!(status.body, Body::Stale { .. }))
+    /// Why and since when the log is stale, if the newest status, seen or not, says so.
+    pub fn stale(&self) -> Option<(Reason, SystemTime)> {
+        match self.status.as_ref()?.body {
+            Body::Stale { reason, since } => Some((reason, since)),
+            _ => None,
+        }
     }
 
     /// How many values are there (state) or retained happenings (events).

@@ -12,7 +12,7 @@ use super::entries::{Awaits, KeyEntry, LogEntry, Now, Part, Scan, Stale, State};
 use super::happenings::Fifo;
 use super::intake::Interest;
 use super::mirror::Mirror;
-use super::resync::{LATE, LOST};
+use super::resync::{LATE, LOST, gives_way};
 use super::timers::Timer;
 use crate::hub::{Log, Mode, Reason};
 use crate::mapping::KeySet;
@@ -116,8 +116,8 @@ impl Mirror {
             if let Some(outage) = node.outage.as_ref().filter(|outage| outage.told) {
                 let since = outage.since.wall;
                 self.stale(id, LOST, since);
-            } else if node.late {
-                self.stale(id, LATE, now.wall);
+            } else if let Some(since) = node.late {
+                self.stale(id, LATE, since);
             }
             if part.outdated && heard {
                 self.begin(id, part.node, now);
@@ -236,12 +236,13 @@ impl Mirror {
         }
     }
 
-    /// Tells a log's subscribers that it may be behind; said once, unless all is lost that was only slow.
+    /// Tells a log's subscribers that it may be behind; said again only when the reason becomes a graver or a more
+    /// certain one, and then since when it was behind at first.
     pub(super) fn stale(&mut self, id: u64, reason: Reason, since: SystemTime) {
         let Some(log) = self.logs.get_mut(&id).filter(|log| log.is_told()) else {
             return;
         };
-        if log.stale.is_none_or(|told| told.reason != reason && reason == LOST) {
+        if log.stale.is_none_or(|told| gives_way(told.reason, reason)) {
             let since = log.stale.map_or(since, |told| told.since);
             if log.stale.replace(Stale { reason, since }).is_none() {
                 self.shared.stats.stale.fetch_add(1, Ordering::Relaxed);

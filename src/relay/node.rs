@@ -26,8 +26,8 @@ pub(super) struct Node {
     pub feed: Option<Heard>,
     /// The process that the reader reads, while it does.
     pub reader: Option<String>,
-    /// Whether the server does not answer the feed.
-    pub late: bool,
+    /// Since when the server does not answer the feed.
+    pub late: Option<SystemTime>,
     /// Set while keys cannot be heard or read.
     pub outage: Option<Outage>,
     /// Set while the server answers no reads at all.
@@ -75,7 +75,7 @@ impl Queue {
 impl Node {
     /// Whether what is known of its keys can be true.
     pub fn is_healthy(&self) -> bool {
-        self.outage.is_none() && !self.late
+        self.outage.is_none() && self.late.is_none()
     }
 
     /// Whether it can be asked for keys: events are heard, and values can be read.

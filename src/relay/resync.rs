@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::entries::Now;
 use super::mirror::Mirror;
+use super::moves::MOVED;
 use super::node::Heard;
 use super::reads::PATIENCE;
 use super::timers::Timer;
@@ -19,6 +20,14 @@ pub(super) const LATE: Reason = Reason("upstream-late");
 pub(super) const FLUSHED: Reason = Reason("upstream-flushed");
 /// There was more than could be kept.
 pub(super) const OVERFLOW: Reason = Reason("overflow");
+
+/// Whether clients who were told one reason are told the other, too. What is lost counts more than what is slow; and that
+/// the server is there but will not say is news to those who think it away, whereas keys that fail each in their own way
+/// are told once.
+pub(super) fn gives_way(told: Reason, new: Reason) -> bool {
+    let resync = [FLUSHED, OVERFLOW, MOVED].contains(&new);
+    told != new && (new == LOST || [LOST, LATE].contains(&told) && !resync)
+}
 
 /// Keys cannot be heard or cannot be read.
 #[derive(Debug)]
@@ -49,7 +58,7 @@ impl Mirror {
         let node = &mut self.nodes[id];
         let again = node.generation > 0;
         node.feed = Some(heard);
-        node.late = false;
+        node.late = None;
         node.generation += 1;
         let since = node.outage.as_ref().map_or(now, |outage| outage.since);
         self.verify.excuse(id);
@@ -63,7 +72,7 @@ impl Mirror {
     pub(super) fn lost(&mut self, id: NodeId, why: &str, now: Now) {
         tracing::debug!(node = id.0, why, "events may be lost");
         let node = &mut self.nodes[id];
-        node.late = false;
+        node.late = None;
         if node.feed.take().is_some() {
             node.generation += 1;
             self.shared.stats.gaps.add(LOST.0);
@@ -109,11 +118,11 @@ impl Mirror {
     /// The server does not answer, or does again and nothing was lost.
     pub(super) fn be_late(&mut self, id: NodeId, late: bool, now: Now) {
         let node = &mut self.nodes[id];
-        node.late = late && node.feed.is_some();
+        node.late = (late && node.feed.is_some()).then_some(now.wall);
         let late = node.late;
         for log in self.ids_of(id) {
-            if late {
-                self.stale(log, LATE, now.wall);
+            if let Some(since) = late {
+                self.stale(log, LATE, since);
             } else {
                 self.expect_changed(log, now);
                 self.settle(log);

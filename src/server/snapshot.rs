@@ -1,16 +1,19 @@
-//! The state of channels as one JSON body: `{"channels":{"cart:42":[…]},"cursor":"…","stale":["cart:42"]}`.
+//! The state of channels as one JSON body: `{"channels":{"cart:42":[…]},"cursor":"…","stale":{"cart:42":{…}}}`.
 //!
 //! An item is a payload: its JSON where it is JSON, else a string. A state channel gives the values that are there (none where
 //! its mapping has snapshots switched off), an events channel the happenings that it still keeps. `stale` is there only where
-//! channels may be behind their keys, and names them.
+//! channels may be behind their keys, and says of them why and since when.
 //!
 //! The watermark is taken before the first value is read, and the cursor stands at it. So a value that was appended meanwhile is
 //! in the body and comes a second time to a client that goes on from the cursor, but nothing can be missing between the two.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::hub::{Body, Cursor, Hub, Log, Message, Mode, Payload, Subscription, set_of};
+use serde::Serialize;
+
+use crate::hub::{Body, Cursor, Hub, Log, Message, Mode, Payload, Reason, Subscription, set_of};
 
 /// How long a request waits until the channels are read: a proxy in front gives up after 30 s or more.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,14 +31,14 @@ const SLICE: usize = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
-/// The channels whose state is not there yet, each with why as a fixed word: the server behind them is away, or it is still
-/// being read.
+/// The channels whose state is not there yet, each with why as a fixed word: the reason for which it is stale, or `filling`
+/// where it is still being read.
 pub fn missing<'a>(hub: &Hub, subscriptions: &'a [Subscription]) -> impl Iterator<Item = (&'a str, &'static str)> {
     let watermark = hub.watermark();
     subscriptions.iter().filter_map(move |subscription| {
         let log = subscription.log();
         let view = log.view();
-        let why = if view.is_stale() { "stale" } else { "filling" };
+        let why = view.stale().map_or("filling", |(reason, _)| reason.0);
         (!view.is_filled(watermark)).then_some((&*log.channel.name, why))
     })
 }
@@ -58,6 +61,23 @@ pub async fn filled(hub: &Hub, subscriptions: &[Subscription]) -> Option<u64> {
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.ok().flatten()
+}
+
+/// Why a channel may be behind its keys, and since when in milliseconds since 1970.
+#[derive(Serialize)]
+struct Stale {
+    since: u64,
+    reason: &'static str,
+}
+
+impl Stale {
+    fn of((reason, since): (Reason, SystemTime)) -> Stale {
+        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Stale {
+            since: since.as_millis() as u64,
+            reason: reason.0,
+        }
+    }
 }
 
 /// The body, with the cursor at `watermark`.
@@ -84,13 +104,12 @@ pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -
     };
     body.extend_from_slice(format!("}},\"cursor\":\"{cursor}\"").as_bytes());
     // Asked last: what became stale while the values were read is told, too.
-    let stale: Vec<&str> = logs()
-        .filter(|log| log.view().is_stale())
-        .map(|log| &*log.channel.name)
+    let stale: BTreeMap<&str, Stale> = logs()
+        .filter_map(|log| Some((&*log.channel.name, Stale::of(log.view().stale()?))))
         .collect();
     if !stale.is_empty() {
         body.extend_from_slice(b",\"stale\":");
-        serde_json::to_writer(&mut body, &stale).expect("strings become JSON, and a Vec takes it");
+        serde_json::to_writer(&mut body, &stale).expect("words and numbers become JSON, and a Vec takes it");
     }
     body.push(b'}');
     Ok(body)
@@ -174,13 +193,13 @@ fn write_string(body: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Instant, SystemTime};
+    use std::time::Instant;
 
     use bytes::Bytes;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::hub::{Reason, SlotKey, Snapshot};
+    use crate::hub::{SlotKey, Snapshot};
     use crate::server::testing::hub;
 
     fn payload(text: &'static str, json: bool, absent: bool) -> Payload {
@@ -257,7 +276,7 @@ mod tests {
         let body = read(&hub, &all, watermark).await;
         // A slot has no older value to give; a happening comes after the cursor.
         assert_eq!(body["channels"], json!({"a": [1], "events:b": []}));
-        assert_eq!(body["stale"], json!(["a"]));
+        assert_eq!(body["stale"], json!({"a": {"since": 0, "reason": "upstream-lost"}}));
         assert!(body["cursor"].as_str().unwrap().contains(&format!("-{watermark}-")));
     }
 
@@ -269,7 +288,7 @@ mod tests {
         assert_eq!(missing(&hub, &all).collect::<Vec<_>>(), [("a", "filling")]);
         appender.stale(all[0].log(), Reason("upstream-lost"), SystemTime::UNIX_EPOCH);
         appender.commit();
-        assert_eq!(missing(&hub, &all).collect::<Vec<_>>(), [("a", "stale")]);
+        assert_eq!(missing(&hub, &all).collect::<Vec<_>>(), [("a", "upstream-lost")]);
         let fill = async {
             appender.fill(all[0].log());
             tokio::task::yield_now().await;

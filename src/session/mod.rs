@@ -12,7 +12,7 @@ mod sweep;
 
 use std::sync::Arc;
 
-use crate::hub::{Body, Channel, Cursor, Found, Log, Message, Name, Payload, Subscription, set_of};
+use crate::hub::{Body, Channel, Cursor, Found, Log, Message, Name, Payload, Reason, Subscription, set_of};
 
 use crate::switches::{self, Switch};
 
@@ -146,8 +146,8 @@ struct Place {
     joined: bool,
     /// The sweep that left the marks visited it, and what that sweep sent holds.
     marked: bool,
-    /// `stale` was sent, `fresh` not yet.
-    told_stale: bool,
+    /// The reason of the last `stale` that was sent, until `fresh` is.
+    told_stale: Option<Reason>,
     /// Was in a `ready`.
     announced: bool,
     /// The number by which the client asked.
@@ -191,7 +191,7 @@ impl Session {
             base: walked,
             joined: false,
             marked: false,
-            told_stale: false,
+            told_stale: None,
             announced: false,
             reference,
         });
@@ -235,7 +235,7 @@ impl Session {
 
     /// `ready` for the whole list. It implies that the channels it names are fresh, so those that are not go unnamed.
     fn ready(&self, sequence: u64, reference: Option<u64>) -> Step {
-        let fresh = self.channels.iter().filter(|place| !place.told_stale);
+        let fresh = self.channels.iter().filter(|place| place.told_stale.is_none());
         let channels = fresh
             .filter_map(Place::log)
             .map(|log| (log.channel.name.clone(), log.view().len()));
@@ -406,8 +406,8 @@ impl Place {
     /// Whether a message is to be sent here; of `stale` and `fresh` only what is news.
     fn tell(&mut self, message: &Message) -> bool {
         match message.body {
-            Body::Stale { .. } => !std::mem::replace(&mut self.told_stale, true),
-            Body::Fresh { .. } => std::mem::replace(&mut self.told_stale, false),
+            Body::Stale { reason, .. } => self.told_stale.replace(reason) != Some(reason),
+            Body::Fresh { .. } => self.told_stale.take().is_some(),
             _ => true,
         }
     }

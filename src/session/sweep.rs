@@ -157,7 +157,7 @@ impl Session {
                     rendition: Rendition::Catchup,
                 });
             }
-            waiting |= !place.joined || (!place.announced && (place.told_stale || view.is_stale()));
+            waiting |= !place.joined || (!place.announced && (place.told_stale.is_some() || view.stale().is_some()));
             pending += view.pending(head, watermark);
         }
         if lost {

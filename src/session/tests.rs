@@ -340,6 +340,42 @@ fn ready_waits_while_a_channel_is_stale() {
     assert!(session.is_live());
 }
 
+/// A client hears another reason, the same one only once, and `fresh` once for all of them.
+#[test]
+fn a_new_reason_is_news() {
+    let mut world = World::new();
+    let subscription = world.open("a");
+    let log = subscription.log().clone();
+    let watermark = world.commit();
+    let mut session = Session::new(7);
+    session.subscribe(subscription, Start::New, watermark, None);
+    Client::default().pull(&mut session, watermark, 99);
+    let since = std::time::SystemTime::UNIX_EPOCH;
+    let mut told = |world: &mut World| {
+        let watermark = world.commit();
+        let steps = std::iter::from_fn(|| session.next(watermark));
+        let told = steps.map(|step| match step {
+            Step::Message { message, .. } => match message.body {
+                Body::Stale { reason, .. } => reason.0,
+                Body::Fresh { .. } => "fresh",
+                _ => "other",
+            },
+            _ => "other",
+        });
+        told.collect::<Vec<_>>()
+    };
+    world.appender.stale(&log, Reason("late"), since);
+    assert_eq!(told(&mut world), ["late"]);
+    world.appender.stale(&log, Reason("late"), since);
+    assert_eq!(told(&mut world), [""; 0]);
+    world.appender.stale(&log, Reason("lost"), since);
+    assert_eq!(told(&mut world), ["lost"]);
+    world.appender.fresh(&log, Reason("lost"), since);
+    assert_eq!(told(&mut world), ["fresh"]);
+    world.appender.fresh(&log, Reason("lost"), since);
+    assert_eq!(told(&mut world), [""; 0]);
+}
+
 #[test]
 fn a_catch_up_calls_no_stale_channel_ready() {
     let mut world = World::new();

@@ -45,6 +45,8 @@ mod resume;
 mod shutdown;
 /// A client that does not read.
 mod slow_client;
+/// What clients are told of a state that may be behind.
+mod stale;
 /// Snapshot, `ready`, then changes, with no hole between them.
 mod subscribe;
 /// TLS to the server: who is trusted, and what is said when nobody is.

@@ -130,6 +130,40 @@ fn a_late_server_has_lost_nothing() {
     assert_eq!(world.asked(), ["k"]);
 }
 
+/// Each reason is told that says more than the one before, and since when it all began.
+#[test]
+fn what_was_late_is_lost_and_then_will_not_say() {
+    let mut world = World::new(&[("k", "k"), ("log", "log")]);
+    let (mut state, mut events) = (world.subscribe("k"), world.subscribe("log"));
+    world.run();
+    state.news(&world);
+    world.intake.late(true);
+    world.step();
+    world.pass(1500);
+    let since = state.subscription.log().view().stale().map(|(_, since)| since);
+    let mut late = world.subscribe("k");
+    assert_eq!(late.news(&world), ["k=-", "stale upstream-late"]);
+    state.news(&world);
+    world.lost();
+    assert_eq!(state.news(&world), ["stale upstream-lost"]);
+    assert_eq!(events.news(&world), ["stale upstream-lost"]);
+    world.pass(3000);
+    world.broken = Some(ReadErrorKind::Loading);
+    world.up();
+    world.run();
+    world.pass(5000);
+    world.run();
+    assert_eq!(state.news(&world), ["stale loading"]);
+    let (reason, now) = state.subscription.log().view().stale().unzip();
+    assert_eq!((reason.map(|reason| reason.0), now), (Some("loading"), since));
+    // It has lost events, and waits for no value.
+    assert_eq!(events.news(&world), ["gap upstream-lost None", "fresh upstream-lost"]);
+    world.broken = None;
+    world.pass(5000);
+    world.run();
+    assert_eq!(state.news(&world), ["fresh loading"]);
+}
+
 #[test]
 fn a_lost_reader_is_replaced_and_nothing_in_flight_forgotten() {
     let mut world = World::new(&[("k", "k"), ("many:{id}", "many")]);

@@ -337,7 +337,7 @@ impl Model {
                 "channel {}",
                 subscriber.channel
             );
-            assert!(!view.is_stale(), "channel {}", subscriber.channel);
+            assert!(view.stale().is_none(), "channel {}", subscriber.channel);
             assert_eq!(view.len(), expected.len(), "channel {}", subscriber.channel);
         }
         let mirror = &self.world.mirror;
