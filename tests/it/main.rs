@@ -17,6 +17,8 @@ mod check;
 mod cli;
 /// What a client gets for each kind of value, payload and mapping.
 mod delivery;
+/// A cursor that is brought to another process.
+mod elsewhere;
 /// Events mode: what happened, in order, and never a silent hole.
 mod events;
 /// A hot key starves nobody.
