@@ -42,6 +42,7 @@ pub fn parts(sources: &Sources) -> Vec<Part> {
         };
         parts.push(part(node.heard, "is heard", "is not heard"));
         parts.push(part(node.readable, "is read", "cannot be read"));
+        parts.push(part(node.current, "is current", "may be behind"));
     }
     parts
 }

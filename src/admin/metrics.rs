@@ -96,6 +96,22 @@ impl Sources {
             "node",
             readable,
         )?;
+        let current = nodes
+            .iter()
+            .map(|node| (node.address.as_str(), node.current.trouble.is_none().into()));
+        out.gauges(
+            "upstream_current",
+            "Whether the node is no replica behind its primary",
+            "node",
+            current,
+        )?;
+        let peers = nodes.iter().map(|node| (node.address.as_str(), node.peers_down));
+        out.gauges(
+            "upstream_peers_down",
+            "Links of an active replica to its peers that are down",
+            "node",
+            peers,
+        )?;
         out.tally(
             "upstream_losses",
             "Reasons for which a node was not heard",

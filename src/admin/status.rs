@@ -24,6 +24,9 @@ struct Upstream {
     address: String,
     heard: State,
     readable: State,
+    current: State,
+    /// Links of a KeyDB active replica to its peers that are down.
+    peers_down: usize,
     /// Of the server, when it was last heard.
     version: Option<String>,
     run_id: Option<String>,
@@ -73,6 +76,8 @@ fn upstream(node: Node) -> Upstream {
         address: node.address,
         heard: state(node.heard),
         readable: state(node.readable),
+        current: state(node.current),
+        peers_down: node.peers_down,
         version,
         run_id,
     }

@@ -53,7 +53,7 @@ async fn it_is_ready_while_all_is_well() {
     });
     assert_eq!(get(&desk, "/readyz").await, (200, "ready\n".into()));
     let (status, text) = get(&desk, "/readyz?verbose").await;
-    assert_eq!((status, text.lines().count()), (200, 3), "{text}");
+    assert_eq!((status, text.lines().count()), (200, 4), "{text}");
     let heard = "[+] upstream 127.0.0.1:6379 is heard, since Thu, 01 Jan 1970 00:00:00 GMT";
     assert_eq!(text.lines().nth(1), Some(heard));
     let advice = "do this:\n\n    CONFIG SET\n";

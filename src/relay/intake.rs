@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -13,12 +13,12 @@ use tokio::sync::{Notify, watch};
 use super::backlog::Backlog;
 use super::channels::Table;
 use super::node::Heard;
-use super::resync::LATE;
+use super::resync::{self, BEHIND, LATE};
 use super::stats::Stats;
-use crate::hub::Name;
+use crate::hub::{Name, Reason};
 use crate::keyspace::{EventName, Size, Value};
 use crate::mapping::{MappingId, Scratch};
-use crate::upstream::feed::{KeyEvent, Listener, LostReason};
+use crate::upstream::feed::{Cause, KeyEvent, Listener, LostReason};
 use crate::upstream::slots::Slots;
 use crate::upstream::{Endpoint, NodeId, ServerInfo};
 
@@ -40,10 +40,12 @@ pub(super) struct Interest {
 pub(super) enum Item {
     /// The feed hears this server's process; nothing is missed from here on.
     Up(Heard),
-    /// The feed may miss events from here on.
-    Lost { why: String },
+    /// The feed may miss events from here on; the reason is the word that clients are told.
+    Lost { why: String, reason: Reason },
     /// Keys may have gone or come without events.
-    Flushed,
+    Flushed(Cause),
+    /// The server is a replica whose primary is out of its reach since then, or is not, or is no replica.
+    Behind(Option<SystemTime>),
     /// The server does not answer, or does again.
     Late(bool),
     /// Which node has which slots from now on, whichever node the item is of.
@@ -231,7 +233,11 @@ impl Listener for Intake {
         let stats = &self.shared.stats;
         stats.node(self.node, |node| {
             node.address = at.address.to_string();
-            node.heard.mend(SystemTime::now());
+            // Whether its own links are up it says anew.
+            node.peers_down = 0;
+            let now = SystemTime::now();
+            node.current.mend(now);
+            node.heard.mend(now);
             if node.server.replace(server.clone()).is_some() {
                 stats.reconnects.fetch_add(1, Ordering::Relaxed);
             }
@@ -357,8 +363,8 @@ impl Listener for Intake {
         shared.notify.notify_one();
     }
 
-    fn flushed(&mut self) {
-        self.tell(Item::Flushed);
+    fn flushed(&mut self, cause: Cause) {
+        self.tell(Item::Flushed(cause));
     }
 
     fn lost(&mut self, reason: &LostReason) {
@@ -368,7 +374,8 @@ impl Listener for Intake {
         stats.node(self.node, |node| {
             node.heard.fail(reason.word(), why.clone(), SystemTime::now());
         });
-        self.tell(Item::Lost { why });
+        let reason = resync::lost(reason);
+        self.tell(Item::Lost { why, reason });
     }
 
     fn late(&mut self, late: bool) {
@@ -394,5 +401,21 @@ impl Listener for Intake {
 
     fn answered(&mut self, number: u64) {
         self.tell(Item::Answered { number });
+    }
+
+    fn behind(&mut self, behind: Option<Duration>) {
+        let now = SystemTime::now();
+        let since = behind.map(|since| now.checked_sub(since).unwrap_or(now));
+        self.shared.stats.node(self.node, |node| match since {
+            Some(since) => {
+                node.current.fail(BEHIND.0, "the link to its primary is down", since);
+            }
+            None => node.current.mend(now),
+        });
+        self.tell(Item::Behind(since));
+    }
+
+    fn peers_down(&mut self, down: usize) {
+        self.shared.stats.node(self.node, |node| node.peers_down = down);
     }
 }

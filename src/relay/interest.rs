@@ -12,7 +12,7 @@ use super::entries::{Awaits, KeyEntry, LogEntry, Now, Part, Scan, Stale, State};
 use super::happenings::Fifo;
 use super::intake::Interest;
 use super::mirror::Mirror;
-use super::resync::{LATE, LOST, gives_way};
+use super::resync::{BEHIND, LATE, gives_way};
 use super::timers::Timer;
 use crate::hub::{Log, Mode, Reason};
 use crate::mapping::KeySet;
@@ -114,10 +114,12 @@ impl Mirror {
             let node = &self.nodes[part.node];
             let heard = node.feed.is_some();
             if let Some(outage) = node.outage.as_ref().filter(|outage| outage.told) {
-                let since = outage.since.wall;
-                self.stale(id, LOST, since);
+                let (reason, since) = (outage.reason, outage.since.wall);
+                self.stale(id, reason, since);
             } else if let Some(since) = node.late {
                 self.stale(id, LATE, since);
+            } else if let Some(since) = node.behind {
+                self.stale(id, BEHIND, since);
             }
             if part.outdated && heard {
                 self.begin(id, part.node, now);

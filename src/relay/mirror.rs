@@ -116,8 +116,9 @@ impl Mirror {
             self.know(node, now);
             match item {
                 Item::Up(heard) => self.up(node, heard, now),
-                Item::Lost { why } => self.lost(node, &why, now),
-                Item::Flushed => self.flushed(node, super::resync::FLUSHED, now),
+                Item::Lost { why, reason } => self.lost(node, &why, reason, now),
+                Item::Flushed(cause) => self.changed(node, cause, now),
+                Item::Behind(since) => self.be_behind(node, since, now),
                 Item::Late(late) => self.be_late(node, late, now),
                 Item::Slots(slots) => self.share_out(slots, now),
                 Item::ClockSet { ahead_ms } => self.clock_set(node, ahead_ms),

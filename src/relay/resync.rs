@@ -1,15 +1,19 @@
 //! Losses and their repair: what the feed and the reader's connection tell, and what clients are told of it.
 
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use super::entries::Now;
 use super::mirror::Mirror;
 use super::moves::MOVED;
 use super::node::Heard;
 use super::reads::PATIENCE;
+use super::refusal;
 use super::timers::Timer;
 use crate::hub::Reason;
 use crate::switches::{self, Switch};
+use crate::upstream::feed::{Cause, LostReason};
+use crate::upstream::reader::ReadErrorKind;
 use crate::upstream::{Endpoint, NodeId};
 
 /// There is no connection, or there was none.
@@ -18,6 +22,14 @@ pub(super) const LOST: Reason = Reason("upstream-lost");
 pub(super) const LATE: Reason = Reason("upstream-late");
 /// Keys came or went without events.
 pub(super) const FLUSHED: Reason = Reason("upstream-flushed");
+/// Two databases changed places.
+const SWAPPED: Reason = Reason("upstream-swapped");
+/// The data of a primary was loaded or merged.
+const RESYNCED: Reason = Reason("upstream-resynced");
+/// The server did not send all key events.
+const EVENTS_OFF: Reason = Reason("events-off");
+/// The server is a replica, and its primary is out of its reach.
+pub(super) const BEHIND: Reason = Reason("upstream-behind");
 /// There was more than could be kept.
 pub(super) const OVERFLOW: Reason = Reason("overflow");
 
@@ -25,8 +37,8 @@ pub(super) const OVERFLOW: Reason = Reason("overflow");
 /// the server is there but will not say is news to those who think it away, whereas keys that fail each in their own way
 /// are told once.
 pub(super) fn gives_way(told: Reason, new: Reason) -> bool {
-    let resync = [FLUSHED, OVERFLOW, MOVED].contains(&new);
-    told != new && (new == LOST || [LOST, LATE].contains(&told) && !resync)
+    let resync = [FLUSHED, SWAPPED, RESYNCED, OVERFLOW, MOVED].contains(&new);
+    told != new && (new == LOST || [LOST, LATE, BEHIND].contains(&told) && !resync)
 }
 
 /// Keys cannot be heard or cannot be read.
@@ -34,8 +46,20 @@ pub(super) fn gives_way(told: Reason, new: Reason) -> bool {
 pub(super) struct Outage {
     number: u64,
     pub since: Now,
+    /// The word that clients are told.
+    pub reason: Reason,
     /// Whether clients were told: of a short one, in which nothing was lost, they are not.
     pub told: bool,
+}
+
+/// The word that clients are told of a loss.
+pub(super) fn lost(reason: &LostReason) -> Reason {
+    match reason {
+        LostReason::Loading => refusal::reason(ReadErrorKind::Loading),
+        LostReason::Login(_) | LostReason::Rights(_) => refusal::reason(ReadErrorKind::NoPermission),
+        LostReason::Notifications(_) => EVENTS_OFF,
+        _ => LOST,
+    }
 }
 
 /// Reading again after a loss.
@@ -69,10 +93,11 @@ impl Mirror {
     }
 
     /// The feed of a node may miss events from here on. Said again when the reason becomes another.
-    pub(super) fn lost(&mut self, id: NodeId, why: &str, now: Now) {
+    pub(super) fn lost(&mut self, id: NodeId, why: &str, reason: Reason, now: Now) {
         tracing::debug!(node = id.0, why, "events may be lost");
         let node = &mut self.nodes[id];
         node.late = None;
+        node.behind = None;
         if node.feed.take().is_some() {
             node.generation += 1;
             self.shared.stats.gaps.add(LOST.0);
@@ -86,9 +111,33 @@ impl Mirror {
             }
         }
         self.unlinked(id, now);
-        if let Some(number) = self.nodes[id].outage.as_ref().map(|outage| outage.number) {
+        if let Some(outage) = &mut self.nodes[id].outage {
+            outage.reason = reason;
+            let number = outage.number;
             self.outlasts(id, number);
         }
+    }
+
+    /// Something changed keys of a node without an event each.
+    pub(super) fn changed(&mut self, id: NodeId, cause: Cause, now: Now) {
+        let reason = match cause {
+            Cause::Signal | Cause::Flushed => FLUSHED,
+            Cause::Swapped => SWAPPED,
+            Cause::FullSync => RESYNCED,
+            Cause::Unheard => EVENTS_OFF,
+        };
+        if cause.loses_events() {
+            let events = self.logs.values_mut().filter(|log| log.fifo.is_some() && log.filled);
+            for part in events.filter_map(|log| log.part_mut(id)) {
+                part.lost = true;
+            }
+            self.tell_gaps(id, reason, now);
+        }
+        if cause == Cause::Swapped {
+            // The connection may still read what was this database: a new one chooses anew.
+            self.unlinked(id, now);
+        }
+        self.flushed(id, reason, now);
     }
 
     /// Keys of a node may have changed without events, though the connection is there.
@@ -126,6 +175,20 @@ impl Mirror {
             } else {
                 self.expect_changed(log, now);
                 self.settle(log);
+            }
+        }
+    }
+
+    /// The node is a replica that may be behind its primary from now on, or is not any more.
+    pub(super) fn be_behind(&mut self, id: NodeId, since: Option<SystemTime>, now: Now) {
+        self.nodes[id].behind = since;
+        for log in self.ids_of(id) {
+            match since {
+                Some(since) => self.stale(log, BEHIND, since),
+                None => {
+                    self.expect_changed(log, now);
+                    self.settle(log);
+                }
             }
         }
     }
@@ -190,10 +253,11 @@ impl Mirror {
         if generation != self.nodes[node].generation {
             return;
         }
+        let reason = self.recovery.as_ref().map_or(FLUSHED, |recovery| recovery.reason);
         for id in self.ids_of(node) {
             if self.logs.get(&id).is_some_and(|log| !log.is_whole() && log.filled) {
                 let since = now.wall.checked_sub(PATIENCE).unwrap_or(now.wall);
-                self.stale(id, FLUSHED, since);
+                self.stale(id, reason, since);
             }
         }
     }
@@ -238,6 +302,7 @@ impl Mirror {
             self.nodes[id].outage = Some(Outage {
                 number,
                 since: now,
+                reason: LOST,
                 told: false,
             });
             self.timers.set(now.mono + PATIENCE, Timer::Outage(id, number));
@@ -251,9 +316,9 @@ impl Mirror {
             return;
         };
         outage.told = true;
-        let since = outage.since.wall;
+        let (reason, since) = (outage.reason, outage.since.wall);
         for log in self.ids_of(id) {
-            self.stale(log, LOST, since);
+            self.stale(log, reason, since);
         }
     }
 

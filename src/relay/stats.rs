@@ -61,6 +61,10 @@ pub struct Node {
     pub heard: Condition,
     /// Whether its keys are read.
     pub readable: Condition,
+    /// Whether it has what its primary has, if it is a plain replica.
+    pub current: Condition,
+    /// Links of an active replica to its peers that are down. It is behind nobody, so that is no trouble.
+    pub peers_down: usize,
     /// What it said of itself when it was last heard.
     pub server: Option<ServerInfo>,
 }
@@ -110,6 +114,11 @@ impl Node {
             address: String::new(),
             heard: connecting.clone(),
             readable: connecting,
+            current: Condition {
+                trouble: None,
+                since: SystemTime::now(),
+            },
+            peers_down: 0,
             server: None,
         }
     }

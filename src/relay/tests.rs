@@ -20,7 +20,7 @@ use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
 use crate::pattern::{KeyPattern, Subject};
 use crate::payload::{Decode, Format, Options, Renderer};
-use crate::upstream::feed::{KeyEvent, Listener, LostReason};
+use crate::upstream::feed::{Cause, KeyEvent, Listener, LostReason};
 use crate::upstream::reader::{Cursor, ReadError, ReadErrorKind, Reading, ScanPage};
 use crate::upstream::slots::{self, Slots};
 use crate::upstream::{Address, Endpoint, NodeId, ServerInfo};
@@ -33,6 +33,7 @@ mod nodes;
 mod passes;
 mod published;
 mod refusals;
+mod silent;
 mod state;
 mod verify;
 

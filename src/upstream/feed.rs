@@ -5,34 +5,26 @@
 //! from the socket before the server's output buffer for us is full (32 MB by default), whatever else goes on.
 
 use std::{
-    convert::Infallible,
+    fmt,
     future::{Future, pending},
     time::Duration,
 };
 
-use redis_protocol::resp3::types::OwnedFrame;
-
-use smallvec::SmallVec;
 use tokio::{
     select,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::pulse::{Beat, Pulse, SILENCE};
-use super::{
-    Endpoint, Subscriptions,
-    info::ServerInfo,
-    link::{Link, LinkError},
-    tls,
-    wire::{self, Frame},
-};
-use crate::switches::{self, Switch};
+use super::{Endpoint, Subscriptions, info::ServerInfo, link::Link, tls};
 
 mod backoff;
+mod listen;
+pub(super) mod look;
 mod pulse;
 pub(super) mod start;
+mod watch;
 
 /// How often a server is asked whether it has loaded its data.
 const LOADING_INTERVAL: Duration = Duration::from_millis(100);
@@ -84,8 +76,8 @@ pub trait Listener: Send + 'static {
     /// A message was published on a topic that is subscribed to; only between `up` and `lost`.
     fn published(&mut self, topic: &[u8], message: &[u8]);
 
-    /// The database, or another one of the same server, was emptied or loaded anew without events.
-    fn flushed(&mut self);
+    /// Keys may have changed without an event each, though the connection is there.
+    fn flushed(&mut self, cause: Cause);
 
     /// Events may be missed from now on, until `up`. Called again while away when the reason becomes another.
     fn lost(&mut self, reason: &LostReason);
@@ -93,6 +85,13 @@ pub trait Listener: Send + 'static {
     /// With true: the server has not answered for 2 s. With false: it has, and nothing was lost meanwhile.
     /// A late connection may also end in `lost`, without a `late(false)` before it.
     fn late(&mut self, late: bool);
+
+    /// With a time: the server is a replica whose link to its primary is down for so long, so it may be behind, whatever
+    /// it says. With none: the link is up again, and what was missed has come or was told by `flushed` before.
+    fn behind(&mut self, behind: Option<Duration>);
+
+    /// So many links of an active replica to its peers are down. It takes writes of its own, so nobody is behind.
+    fn peers_down(&mut self, down: usize);
 
     /// The server's clock was set ahead by so many milliseconds, or back if they are negative: keys expire earlier or
     /// later than they were said to.
@@ -107,6 +106,40 @@ pub trait Listener: Send + 'static {
     /// The server has answered the question of this number, and all that it had said before was told. A question is lost
     /// with its connection.
     fn answered(&mut self, _number: u64) {}
+}
+
+/// Why keys may have changed without an event each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The server signals that a database, maybe another one of the same server, was emptied or loaded anew.
+    Signal,
+    /// A database was emptied; told by counters, where there is no signal.
+    Flushed,
+    /// Two databases changed places. On KeyDB the connections that chose one of them stay with its old keys.
+    Swapped,
+    /// The data of a primary was loaded, or that of a peer merged.
+    FullSync,
+    /// The server did not send all key events for a while.
+    Unheard,
+}
+
+impl Cause {
+    /// Whether there were happenings of which no event came. To empty a database is no happening of its keys.
+    pub fn loses_events(self) -> bool {
+        matches!(self, Cause::FullSync | Cause::Unheard)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Cause::Signal => "the server signals that all keys may have changed",
+            Cause::Flushed => "a database was emptied",
+            Cause::Swapped => "databases were swapped",
+            Cause::FullSync => "a full synchronization",
+            Cause::Unheard => "key events were switched off",
+        })
+    }
 }
 
 /// Why there is no connection that hears key events.
@@ -257,102 +290,25 @@ impl Feed {
 
     /// One connection, from connecting to its end.
     async fn connection(&mut self, listener: &mut impl Listener, up_since: &mut Option<Instant>) -> End {
-        let (mut link, server) = match start::start(&self.options, &self.subscriptions).await {
+        let (options, subscriptions) = (self.options.clone(), self.subscriptions.clone());
+        let (mut ear, server) = match start::start(&options, &subscriptions).await {
             Ok(started) => started,
             Err(end) => return end,
         };
         loop {
-            match start::is_loading(&mut link, &self.options.endpoint.address).await {
+            match ear.is_loading().await {
                 Ok(false) => break,
                 Ok(true) => self.lost(listener, LostReason::Loading),
                 Err(end) => return end,
             }
             sleep(LOADING_INTERVAL).await;
         }
-        self.up(listener, &server, &link);
+        self.up(listener, &server, ear.link());
         *up_since = Some(Instant::now());
-        match self.listen(&mut link, listener).await {
+        match ear.listen(listener).await {
             Ok(never) => match never {},
-            Err(reason) => End::Lost(reason),
+            Err(end) => end,
         }
-    }
-
-    /// Hands on what the server says until the connection is lost.
-    async fn listen(&self, link: &mut Link, listener: &mut impl Listener) -> Result<Infallible, LostReason> {
-        let mut pulse = Pulse::new(Instant::now());
-        loop {
-            // What came together with the last reply of the start is delivered before the first read.
-            let answers = self.deliver(link, listener)?;
-            match pulse.beat(Instant::now(), answers) {
-                Beat::Wait => {}
-                Beat::Ping => link.send(&[b"PING"]).await.map_err(|error| self.reason(error))?,
-                Beat::Late(late) => listener.late(late),
-                Beat::Lost => return Err(LostReason::Silent(SILENCE)),
-            }
-            select! {
-                // What is in the socket counts before what the clock says: it may be us who were late.
-                biased;
-                read = link.read() => {
-                    read.map_err(|error| self.reason(error))?;
-                    pulse.heard(Instant::now());
-                }
-                number = listener.asked() => {
-                    let number = number.to_string();
-                    link.send(&[b"PING", number.as_bytes()]).await.map_err(|error| self.reason(error))?;
-                }
-                () = sleep_until(pulse.next()) => {}
-            }
-        }
-    }
-
-    /// Hands on all whole frames that were read; says how many of them were replies, which only PINGs get.
-    fn deliver(&self, link: &mut Link, listener: &mut impl Listener) -> Result<usize, LostReason> {
-        let mut answers = 0;
-        let mut done = 0;
-        let mut batch: SmallVec<[KeyEvent<'_>; 32]> = SmallVec::new();
-        let bytes = link.unparsed();
-        let malformed = loop {
-            let (frame, length) = match wire::parse(&bytes[done..]) {
-                Ok(Some(found)) => found,
-                Ok(None) => break None,
-                Err(error) => break Some(error),
-            };
-            done += length;
-            match frame {
-                Frame::Message { channel, payload } => match self.subscriptions.key_of(channel) {
-                    Some(key) => batch.push(KeyEvent { key, event: payload }),
-                    None => {
-                        tell(listener, &mut batch);
-                        listener.published(channel, payload);
-                    }
-                },
-                Frame::Flushed if switches::off(Switch::FlushSignal) => {}
-                Frame::Flushed => {
-                    tell(listener, &mut batch);
-                    listener.flushed();
-                }
-                Frame::Reply(reply) => {
-                    answers += 1;
-                    if let Some(number) = asked_for(&reply) {
-                        tell(listener, &mut batch);
-                        listener.answered(number);
-                    }
-                }
-                // The tracked prefix has no keys, and confirmations were awaited before.
-                Frame::Invalidated(_) | Frame::Push(_) => {}
-            }
-        };
-        tell(listener, &mut batch);
-        drop(batch);
-        link.consume(done);
-        match malformed {
-            Some(error) => Err(LostReason::Protocol(error.to_string())),
-            None => Ok(answers),
-        }
-    }
-
-    fn reason(&self, error: LinkError) -> LostReason {
-        start::reason(&self.options.endpoint.address, error)
     }
 
     fn up(&mut self, listener: &mut impl Listener, server: &ServerInfo, link: &Link) {
@@ -374,20 +330,5 @@ impl Feed {
         }
         listener.lost(&reason);
         self.outage = Some(reason);
-    }
-}
-
-/// What number a PING was sent with that is answered by this.
-fn asked_for(reply: &OwnedFrame) -> Option<u64> {
-    match reply {
-        OwnedFrame::BlobString { data, .. } => std::str::from_utf8(data).ok()?.parse().ok(),
-        _ => None,
-    }
-}
-
-fn tell(listener: &mut impl Listener, batch: &mut SmallVec<[KeyEvent<'_>; 32]>) {
-    if !batch.is_empty() {
-        listener.events(batch);
-        batch.clear();
     }
 }

@@ -148,11 +148,19 @@ impl Link {
 
     /// Sends a command without waiting for its reply.
     pub async fn send(&mut self, words: &[&[u8]]) -> Result<(), LinkError> {
-        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            bytes.extend_from_slice(word);
-            bytes.extend_from_slice(b"\r\n");
+        self.send_all([words]).await
+    }
+
+    /// Sends commands at once, without waiting for their replies.
+    pub async fn send_all<'a>(&mut self, commands: impl IntoIterator<Item = &'a [&'a [u8]]>) -> Result<(), LinkError> {
+        let mut bytes = Vec::new();
+        for words in commands {
+            bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+            for word in words {
+                bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+                bytes.extend_from_slice(word);
+                bytes.extend_from_slice(b"\r\n");
+            }
         }
         let sent = async {
             self.socket.write_all(&bytes).await?;
@@ -186,9 +194,14 @@ impl Link {
     /// Sends a command and waits for its reply; pushes before it are dropped.
     pub async fn command(&mut self, words: &[&[u8]]) -> Result<OwnedFrame, LinkError> {
         self.send(words).await?;
+        self.reply().await?.map_err(|message| refused(words, message))
+    }
+
+    /// Waits for the reply to the oldest command without one; pushes before it are dropped.
+    pub async fn reply(&mut self) -> Result<Result<OwnedFrame, String>, LinkError> {
         loop {
             match self.next().await? {
-                Some(Answer::Reply(reply)) => return reply.map_err(|message| refused(words, message)),
+                Some(Answer::Reply(reply)) => return Ok(reply),
                 Some(Answer::Message(_)) => self.messages += 1,
                 Some(Answer::Push(_)) | None => {}
             }
@@ -236,11 +249,7 @@ impl Link {
             if let Some((frame, length)) = wire::parse(&self.buffer)? {
                 self.answered = true;
                 let answer = match frame {
-                    Frame::Reply(OwnedFrame::SimpleError { data, .. }) => Some(Answer::Reply(Err(data))),
-                    Frame::Reply(OwnedFrame::BlobError { data, .. }) => {
-                        Some(Answer::Reply(Err(String::from_utf8_lossy(&data).into_owned())))
-                    }
-                    Frame::Reply(reply) => Some(Answer::Reply(Ok(reply))),
+                    Frame::Reply(reply) => Some(Answer::Reply(answer(reply))),
                     Frame::Push(push) => Some(Answer::Push(push)),
                     Frame::Message { channel, .. } => Some(Answer::Message(channel.to_vec())),
                     Frame::Invalidated(_) | Frame::Flushed => None,
@@ -333,6 +342,15 @@ fn refused(words: &[&[u8]], message: String) -> LinkError {
     LinkError::Refused {
         command: String::from_utf8_lossy(&name).into_owned(),
         message,
+    }
+}
+
+/// A reply, or the text of an error.
+pub(super) fn answer(reply: OwnedFrame) -> Result<OwnedFrame, String> {
+    match reply {
+        OwnedFrame::SimpleError { data, .. } => Err(data),
+        OwnedFrame::BlobError { data, .. } => Err(String::from_utf8_lossy(&data).into_owned()),
+        reply => Ok(reply),
     }
 }
 

@@ -135,6 +135,11 @@ impl Endpoint {
         }
         line
     }
+
+    /// The command that gives whoever logs in here some more rights, for messages that say what to run.
+    pub(crate) fn grant(&self, rights: &str) -> String {
+        format!("ACL SETUSER {} {rights}", self.username.as_deref().unwrap_or("default"))
+    }
 }
 
 impl Address {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use self::rights::Missing;
 use super::{
     Address, Endpoint, Info, Subscriptions,
-    feed::{Notifications, start},
+    feed::{Notifications, look, start},
     link::{self, Link, LinkError},
 };
 use crate::{keyspace::flags, pattern::KeyPattern};
@@ -228,7 +228,7 @@ impl Probe<'_> {
     async fn log_in(&mut self) -> Result<bool, LinkError> {
         let user = self.endpoint.username.as_deref().unwrap_or("default");
         match start::log_in(self.link, self.endpoint).await {
-            Ok(()) => {
+            Ok(_) => {
                 let says = format!("user {user}, database {}, over RESP3", self.endpoint.db);
                 self.find("login", Verdict::Ok, says);
                 Ok(true)
@@ -296,7 +296,7 @@ impl Probe<'_> {
         let finding = |verdict, says: String| Finding::new("notifications", verdict, says);
         let assumed = self.needs.notifications == Notifications::Assume;
         let value = match self.ask(&[b"CONFIG", b"GET", SETTING.as_bytes()]).await? {
-            Answer::Reply(OwnedFrame::Map { data, .. }) => data.into_values().next().and_then(start::text),
+            Answer::Reply(OwnedFrame::Map { data, .. }) => data.into_values().next().and_then(look::text),
             Answer::Reply(_) => None,
             Answer::Refused(_) if assumed => None,
             Answer::Refused(why) => {
@@ -340,7 +340,7 @@ impl Probe<'_> {
     async fn buffer(&mut self) -> Result<(), LinkError> {
         let answer = self.ask(&[b"CONFIG", b"GET", b"client-output-buffer-limit"]).await?;
         let value = match answer {
-            Answer::Reply(OwnedFrame::Map { data, .. }) => data.into_values().next().and_then(start::text),
+            Answer::Reply(OwnedFrame::Map { data, .. }) => data.into_values().next().and_then(look::text),
             _ => None,
         };
         let finding = server::buffer(value.as_deref(), &self.endpoint.command_line());

@@ -14,7 +14,7 @@ fn become_ready(relay: &Relay) {
     eventually("the relay is ready", || relay.ready().then_some(()));
 }
 
-/// Ready means heard and readable; what is wrong is said in a line, with the reason.
+/// Ready means heard, readable and current; what is wrong is said in a line, with the reason.
 #[test]
 fn readiness_follows_the_server() {
     let mut server = Server::away();
@@ -27,7 +27,7 @@ fn readiness_follows_the_server() {
     server.restart(Data::Lost);
     become_ready(&relay);
     let verbose = relay.ask("/readyz?verbose").text();
-    assert_eq!(verbose.lines().count(), 3, "{verbose}");
+    assert_eq!(verbose.lines().count(), 4, "{verbose}");
     assert!(verbose.lines().all(|line| line.starts_with("[+] ")), "{verbose}");
     server.kill();
     eventually("the loss is told", || (!relay.ready()).then_some(()));

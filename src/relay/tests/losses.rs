@@ -67,7 +67,7 @@ fn replies_of_before_a_flush_are_void() {
     world.hold("k", "a");
     let mut client = world.subscribe("k");
     world.keys.clear();
-    world.intake.flushed();
+    world.intake.flushed(Cause::Signal);
     world.step();
     world.answer();
     assert_eq!(client.news(&world), [""; 0]);
@@ -88,7 +88,7 @@ fn a_flush_that_is_repaired_at_once_is_not_worth_a_word() {
     kept.news(&world);
     gone.news(&world);
     world.keys.remove("gone");
-    world.intake.flushed();
+    world.intake.flushed(Cause::Signal);
     world.run();
     world.pass(2000);
     assert_eq!(kept.news(&world), [""; 0]);
@@ -102,7 +102,7 @@ fn a_flush_that_takes_longer_is_told() {
     let mut client = world.subscribe("k");
     world.run();
     client.news(&world);
-    world.intake.flushed();
+    world.intake.flushed(Cause::Signal);
     world.step();
     world.pass(1000);
     assert_eq!(client.news(&world), ["stale upstream-flushed"]);

@@ -129,7 +129,7 @@ impl Model {
     fn hear(&mut self, node: usize) {
         match self.said[node].as_mut().and_then(VecDeque::pop_front) {
             Some(Said::Event(key, event)) => self.world.event(key, event),
-            Some(Said::Flush) => self.world.intake.of(NodeId(node as u16)).flushed(),
+            Some(Said::Flush) => self.world.intake.of(NodeId(node as u16)).flushed(Cause::Signal),
             None => {}
         }
     }

@@ -40,7 +40,7 @@ fn a_flush_of_one_node_reads_again_what_is_there() {
     let (_, scanned) = (world.asked(), world.scanned);
     world.keys.remove("b");
     world.keys.remove("a");
-    world.intake.of(B).flushed();
+    world.intake.of(B).flushed(Cause::Signal);
     world.run();
     let [all, one, two] = &mut clients;
     assert_eq!(

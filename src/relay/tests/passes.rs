@@ -102,7 +102,7 @@ fn a_flush_during_a_pass_begins_it_anew() {
     let mut world = World::new(&[("m:{id}", "all")]);
     world.hold("m:1", "a");
     let mut client = world.subscribe("all");
-    world.intake.flushed();
+    world.intake.flushed(Cause::Signal);
     world.step();
     world.answer_page();
     assert!(!client.is_filled(&world));

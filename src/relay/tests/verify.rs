@@ -94,7 +94,7 @@ fn a_loss_that_is_noticed_later_accounts_for_a_difference() {
     let_pass(&mut world, 1_500);
     answered(&mut world);
     let_pass(&mut world, 500);
-    world.intake.flushed();
+    world.intake.flushed(Cause::Signal);
     let_pass(&mut world, 5_000);
     assert_eq!(repairs(&world), 0);
 }

@@ -1,8 +1,6 @@
 //! What a feed does on a new connection before it may trust what it hears.
 
-use redis_protocol::resp3::types::OwnedFrame;
-
-use super::{End, FatalError, LostReason, Notifications, Options};
+use super::{End, FatalError, LostReason, Notifications, Options, listen::Ear, look, watch::Connection};
 use crate::{
     keyspace::flags,
     upstream::{
@@ -21,17 +19,24 @@ const NAMES_PER_COMMAND: usize = 1000;
 /// Connects, logs in, sees to the notifications, subscribes and awaits every confirmation.
 ///
 /// The order matters: the flush signal is on before the subscriptions are, and both before anything is read.
-pub(super) async fn start(options: &Options, wanted: &Subscriptions) -> Result<(Link, ServerInfo), End> {
+pub(super) async fn start<'a>(options: &'a Options, wanted: &'a Subscriptions) -> Result<(Ear<'a>, ServerInfo), End> {
     let endpoint = &options.endpoint;
     let lost = |error| End::Lost(reason(&endpoint.address, error));
     let mut link = Link::connect(endpoint).await.map_err(lost)?;
-    log_in(&mut link, endpoint).await.map_err(lost)?;
+    let id = log_in(&mut link, endpoint).await.map_err(lost)?;
     notifications(&mut link, options).await?;
-    track_flushes(&mut link).await.map_err(lost)?;
+    let signalled = track_flushes(&mut link, endpoint).await.map_err(lost)?;
     subscribe(&mut link, wanted).await.map_err(lost)?;
     let server = info(&mut link, b"server").await.map_err(lost)?.server();
     let server = server.ok_or_else(|| lost(LinkError::Unexpected("INFO server".into())))?;
-    Ok((link, server))
+    let connection = Connection {
+        run_id: server.run_id.clone(),
+        id,
+        signalled,
+        setting: options.notifications != Notifications::Assume,
+    };
+    let ear = Ear::new(options, wanted, link, connection).await.map_err(lost)?;
+    Ok((ear, server))
 }
 
 /// Whether the server is reading its data from a file or a primary; until it has, there is nothing to be read.
@@ -64,15 +69,15 @@ pub(in crate::upstream) fn reason(address: &Address, error: LinkError) -> LostRe
     }
 }
 
-/// Logs in, speaks RESP3 from then on, and chooses the database.
-pub(in crate::upstream) async fn log_in(link: &mut Link, endpoint: &Endpoint) -> Result<(), LinkError> {
+/// Logs in, speaks RESP3 from then on, and chooses the database. Says which number the connection has on the server.
+pub(in crate::upstream) async fn log_in(link: &mut Link, endpoint: &Endpoint) -> Result<u64, LinkError> {
     let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
     if let Some(password) = &endpoint.password {
         let user = endpoint.username.as_deref().unwrap_or("default");
         hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
     }
     hello.extend([b"SETNAME".as_slice(), endpoint.client_name.as_bytes()]);
-    link.command(&hello).await.map_err(|error| match error {
+    let answer = link.command(&hello).await.map_err(|error| match error {
         LinkError::Refused { message, .. } if message.starts_with("NOPROTO") || message.contains("unknown command") => {
             LinkError::TooOld
         }
@@ -81,7 +86,7 @@ pub(in crate::upstream) async fn log_in(link: &mut Link, endpoint: &Endpoint) ->
     if endpoint.db != 0 {
         link.command(&[b"SELECT", endpoint.db.to_string().as_bytes()]).await?;
     }
-    Ok(())
+    Ok(look::connection_id(answer))
 }
 
 /// Sees to it that the server sends key events, as far as `options` lets us.
@@ -95,17 +100,14 @@ async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
         return Ok(());
     };
     if options.notifications == Notifications::Require {
-        return Err(fatal(address, &format!("its {SETTING} is \"{current}\""), &united));
+        return Err(missing(address, &current, &united));
     }
     match link
         .command(&[b"CONFIG", b"SET", SETTING.as_bytes(), united.as_bytes()])
         .await
     {
         Ok(_) => {}
-        Err(LinkError::Refused { message, .. }) => {
-            let why = format!("its {SETTING} is \"{current}\", and it refuses to change that ({message})");
-            return Err(fatal(address, &why, &united));
-        }
+        Err(LinkError::Refused { message, .. }) => return Err(unchangeable(address, &current, &message, &united)),
         Err(error) => return Err(End::Lost(reason(address, error))),
     }
     let now = read_setting(link, address).await?;
@@ -121,11 +123,9 @@ async fn read_setting(link: &mut Link, address: &Address) -> Result<String, End>
     // Not knowing what others set, nothing less than all usual letters may be advised.
     const ALL: &str = "KEA";
     match link.command(&[b"CONFIG", b"GET", SETTING.as_bytes()]).await {
-        Ok(OwnedFrame::Map { data, .. }) => {
-            let value = data.into_values().next().and_then(text);
-            value.ok_or_else(|| fatal(address, &format!("it does not tell its {SETTING}"), ALL))
+        Ok(reply) => {
+            look::setting(reply).ok_or_else(|| fatal(address, &format!("it does not tell its {SETTING}"), ALL))
         }
-        Ok(_) => Err(End::Lost(reason(address, LinkError::Unexpected("CONFIG GET".into())))),
         Err(LinkError::Refused { message, .. }) => Err(fatal(
             address,
             &format!("it does not tell its {SETTING} ({message})"),
@@ -133,6 +133,17 @@ async fn read_setting(link: &mut Link, address: &Address) -> Result<String, End>
         )),
         Err(error) => Err(End::Lost(reason(address, error))),
     }
+}
+
+/// The server does not send all that `value` asks for.
+pub(super) fn missing(address: &Address, current: &str, value: &str) -> End {
+    fatal(address, &format!("its {SETTING} is \"{current}\""), value)
+}
+
+/// The server does not let itself be told to.
+pub(super) fn unchangeable(address: &Address, current: &str, message: &str, value: &str) -> End {
+    let why = format!("its {SETTING} is \"{current}\", and it refuses to change that ({message})");
+    fatal(address, &why, value)
 }
 
 /// Everything an operator needs to help.
@@ -147,12 +158,21 @@ fn fatal(address: &Address, why: &str, value: &str) -> End {
 }
 
 /// Asks for the one signal that servers send when all keys go without an event each: tracking a prefix that no key
-/// has costs nothing, and an emptied or newly loaded database is told to everyone who tracks anything.
-async fn track_flushes(link: &mut Link) -> Result<(), LinkError> {
+/// has costs nothing, and an emptied or newly loaded database is told to everyone who tracks anything. Whoever may not
+/// ask for it learns of a flush by the server's counters, up to a second later.
+async fn track_flushes(link: &mut Link, endpoint: &Endpoint) -> Result<bool, LinkError> {
     let random = [super::backoff::random(), super::backoff::random()];
     let prefix = format!("keyrelay:no-such-key:{:016x}{:016x}", random[0], random[1]);
     let words: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", prefix.as_bytes()];
-    link.command(&words).await.map(drop)
+    match link.command(&words).await {
+        Ok(_) => Ok(true),
+        Err(error @ LinkError::Refused { .. }) => {
+            let mend = endpoint.grant("+client|tracking");
+            tracing::warn!(address = %endpoint.address, %error, mend, "flushes are noticed late: the server does not signal them");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn subscribe(link: &mut Link, wanted: &Subscriptions) -> Result<(), LinkError> {
@@ -174,16 +194,6 @@ async fn subscribe(link: &mut Link, wanted: &Subscriptions) -> Result<(), LinkEr
 }
 
 async fn info(link: &mut Link, section: &[u8]) -> Result<Info, LinkError> {
-    match link.command(&[b"INFO", section]).await? {
-        OwnedFrame::VerbatimString { data, .. } | OwnedFrame::BlobString { data, .. } => Ok(Info::from_bytes(&data)),
-        _ => Err(LinkError::Unexpected("INFO".into())),
-    }
-}
-
-/// The text of a reply that is one.
-pub(in crate::upstream) fn text(frame: OwnedFrame) -> Option<String> {
-    match frame {
-        OwnedFrame::BlobString { data, .. } | OwnedFrame::SimpleString { data, .. } => String::from_utf8(data).ok(),
-        _ => None,
-    }
+    let reply = link.command(&[b"INFO", section]).await?;
+    look::info(reply).ok_or_else(|| LinkError::Unexpected("INFO".into()))
 }

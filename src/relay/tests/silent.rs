@@ -1,0 +1,146 @@
+//! What no event tells and the feed finds out: what is repaired, and what clients are told of it.
+
+use super::*;
+
+#[test]
+fn happenings_that_no_event_told_are_a_gap_and_an_emptied_database_is_none() {
+    let mut world = World::new(&[("k", "k"), ("job:{id}", "log")]);
+    let (mut state, mut log) = (world.subscribe("k"), world.subscribe("log"));
+    world.run();
+    state.news(&world);
+    for (cause, gap) in [
+        (Cause::Signal, None),
+        (Cause::Flushed, None),
+        (Cause::Swapped, None),
+        (Cause::FullSync, Some("gap upstream-resynced None")),
+        (Cause::Unheard, Some("gap events-off None")),
+    ] {
+        world.asked();
+        world.intake.flushed(cause);
+        world.run();
+        assert_eq!(world.asked(), ["k"], "{cause:?}");
+        assert_eq!(state.news(&world), [""; 0], "{cause:?}");
+        assert_eq!(log.news(&world), gap.into_iter().collect::<Vec<_>>(), "{cause:?}");
+    }
+}
+
+#[test]
+fn after_a_swap_the_reader_chooses_its_database_anew() {
+    let mut world = World::new(&[("k", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.hold("k", "of the other database");
+    world.intake.flushed(Cause::Swapped);
+    let mut taken = Taken::default();
+    world.shared.take(&mut taken);
+    world.mirror.take(&mut taken, world.now);
+    assert!(!world.mirror.has_reader(NODE));
+    world.run();
+    assert!(world.mirror.has_reader(NODE));
+    assert_eq!(client.news(&world), ["k=of the other database"]);
+}
+
+#[test]
+fn a_repair_that_takes_long_is_told_with_its_cause() {
+    for (cause, told) in [
+        (Cause::Signal, "upstream-flushed"),
+        (Cause::FullSync, "upstream-resynced"),
+        (Cause::Unheard, "events-off"),
+    ] {
+        let mut world = World::new(&[("k", "k")]);
+        let mut client = world.subscribe("k");
+        world.run();
+        client.news(&world);
+        world.intake.flushed(cause);
+        world.step();
+        world.pass(1000);
+        assert_eq!(client.news(&world), [format!("stale {told}")]);
+        world.run();
+        assert_eq!(client.news(&world), [format!("fresh {told}")]);
+    }
+}
+
+#[test]
+fn who_reads_a_replica_that_is_behind_is_told_until_it_has_caught_up() {
+    let mut world = World::new(&[("k", "k"), ("late", "late")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.intake.behind(Some(Duration::from_secs(7)));
+    world.step();
+    assert_eq!(client.news(&world), ["stale upstream-behind"]);
+    world.set("k", "old news");
+    world.run();
+    assert_eq!(client.news(&world), ["k=old news!set"], "what comes is passed on");
+    let mut late = world.subscribe("late");
+    world.run();
+    assert!(late.is_filled(&world), "there is something to show");
+    assert_eq!(late.news(&world), ["stale upstream-behind", "late=-"]);
+    // Over the new link all data came anew.
+    world.hold("k", "new");
+    world.intake.flushed(Cause::FullSync);
+    world.intake.behind(None);
+    world.step();
+    assert_eq!(client.news(&world), [""; 0], "not fresh before it was read");
+    world.run();
+    assert_eq!(client.news(&world), ["k=new", "fresh upstream-behind"]);
+    assert_eq!(late.news(&world), ["fresh upstream-behind"]);
+}
+
+#[test]
+fn a_partial_synchronization_reads_nothing() {
+    let mut world = World::new(&[("k", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.asked();
+    world.intake.behind(Some(Duration::ZERO));
+    world.step();
+    assert_eq!(client.news(&world), ["stale upstream-behind"]);
+    world.intake.behind(None);
+    world.run();
+    assert_eq!(client.news(&world), ["fresh upstream-behind"]);
+    assert_eq!(world.asked(), [""; 0]);
+}
+
+#[test]
+fn a_replica_that_is_lost_while_behind_may_be_behind_no_more() {
+    let mut world = World::new(&[("k", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.intake.behind(Some(Duration::ZERO));
+    world.step();
+    assert_eq!(client.news(&world), ["stale upstream-behind"]);
+    world.lost();
+    assert_eq!(client.news(&world), ["stale upstream-lost"]);
+    world.up();
+    world.run();
+    assert_eq!(client.news(&world), ["fresh upstream-lost"]);
+}
+
+#[test]
+fn an_outage_is_told_with_the_word_of_its_last_reason() {
+    let mut world = World::new(&[("k", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    for (reason, word) in [
+        (LostReason::Loading, "loading"),
+        (LostReason::Login("WRONGPASS".into()), "no-permission"),
+        (LostReason::Rights("NOPERM".into()), "no-permission"),
+        (LostReason::Notifications("off".into()), "events-off"),
+    ] {
+        world.lost();
+        assert_eq!(client.news(&world), ["stale upstream-lost"]);
+        world.lost();
+        assert_eq!(client.news(&world), [""; 0]);
+        world.intake.lost(&reason);
+        world.step();
+        assert_eq!(client.news(&world), [format!("stale {word}")]);
+    }
+    world.up();
+    world.run();
+    assert_eq!(client.news(&world), ["fresh events-off"]);
+}
