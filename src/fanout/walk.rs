@@ -39,7 +39,8 @@ enum News {
     Message(Arc<Message>),
     /// Nothing to send, but those who wait for the log may find that they need to wait no longer.
     Nudge,
-    /// The log no longer has everything that is new: its subscribers must look for themselves what they have missed.
+    /// The log no longer has everything that is new, or it was stale meanwhile: its subscribers must look for themselves
+    /// what they have missed.
     Lost,
 }
 
@@ -75,7 +76,7 @@ impl Core {
         for log in &grown {
             let view = log.view();
             let before = entries.len();
-            if view.complete_from() > walked {
+            if view.complete_from() > walked || view.passed(walked, watermark).is_some() {
                 entries.push(Entry {
                     log: log.id,
                     news: News::Lost,

@@ -69,6 +69,8 @@ pub struct LogView {
     filled: Option<u64>,
     /// The newest `stale` or `fresh`.
     status: Option<Arc<Message>>,
+    /// The newest `stale` that a `fresh` has ended.
+    passed: Option<Arc<Message>>,
 
     /// State mode: one place per value; a place keeps its index while it is occupied, which is what a sweep goes by.
     slots: Vec<Option<Slot>>,
@@ -116,6 +118,7 @@ impl Log {
             complete_from: u64::MAX,
             filled: None,
             status: None,
+            passed: None,
             slots: Vec::new(),
             index: HashMap::new(),
             free: Vec::new(),
@@ -168,6 +171,13 @@ impl LogView {
     /// The newest `stale` or `fresh` at this watermark.
     pub fn status(&self, watermark: u64) -> Option<&Arc<Message>> {
         self.status.as_ref().filter(|status| status.sequence <= watermark)
+    }
+
+    /// A `stale` in `(after, upto]` that is over. Values may have gone back in it, so it must be told before any of them
+    /// to who comes later.
+    pub fn passed(&self, after: u64, upto: u64) -> Option<&Arc<Message>> {
+        let within = |stale: &&Arc<Message>| stale.sequence > after && stale.sequence <= upto;
+        self.passed.as_ref().filter(within)
     }
 
     /// Why and since when the log is stale, if the newest status, seen or not, says so.
@@ -298,7 +308,11 @@ impl LogView {
     }
 
     pub(super) fn set_status(&mut self, message: Arc<Message>) {
-        self.status = Some(message);
+        let before = self.status.replace(message);
+        let stale = |message: &Arc<Message>| matches!(message.body, Body::Stale { .. });
+        if self.stale().is_none() && before.as_ref().is_some_and(stale) {
+            self.passed = before;
+        }
     }
 
     /// Whether a value stands in this slot, its absence included.

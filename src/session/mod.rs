@@ -365,6 +365,8 @@ impl Session {
                 let Some(log) = place.log() else { continue };
                 let view = log.view();
                 lost |= !place.joined || view.complete_from() > self.cursor;
+                // It comes before values that were appended before it.
+                lost |= place.told_stale.is_none() && view.passed(self.cursor, watermark).is_some();
                 let upto = lowest
                     .as_ref()
                     .map_or(watermark, |(_, found)| found.message.sequence - 1);

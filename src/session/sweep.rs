@@ -237,6 +237,7 @@ impl Place {
             if self.has_lost(&view) {
                 self.reset("too-far-behind", complete_from, outbox);
             }
+            self.tell_passed(&view, watermark, outbox);
             return;
         }
         if !view.is_filled(watermark) {
@@ -253,6 +254,21 @@ impl Place {
             (Start::New, None) => self.base = 0,
             (Start::Resume(cursor), _) if complete_from <= cursor && cursor <= watermark => self.base = cursor,
             (Start::Resume(_) | Start::Unknown, _) => self.reset("unknown-cursor", complete_from, outbox),
+        }
+        self.tell_passed(&view, watermark, outbox);
+    }
+
+    /// Tells of a `stale` that came and went behind the base; the `fresh` follows when the sweep is through.
+    fn tell_passed(&mut self, view: &LogView, watermark: u64, outbox: &mut Vec<Step>) {
+        if self.base > 0
+            && self.told_stale.is_none()
+            && let Some(stale) = view.passed(self.base, watermark)
+            && self.tell(stale)
+        {
+            outbox.push(Step::Message {
+                message: stale.clone(),
+                rendition: Rendition::Catchup,
+            });
         }
     }
 

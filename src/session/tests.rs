@@ -9,6 +9,7 @@ use super::*;
 use crate::hub::{Appender, Catalog, Hub, Mode, Options, Payload, Reason, Retention, SlotKey, Snapshot};
 
 mod schedules;
+mod stale;
 
 /// Channels that begin with `e` are events channels; those that begin with `n` have no snapshot.
 struct Any;
