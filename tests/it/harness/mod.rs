@@ -1,5 +1,8 @@
 //! What the tests stand on: a real server, the real relay, and clients that remember what a page would.
 
+#![allow(dead_code, reason = "each test program uses its part of it")]
+#![allow(unused_imports, reason = "each test program uses its part of it")]
+
 mod client;
 mod eventually;
 pub mod http;
@@ -16,7 +19,7 @@ pub use eventually::{PATIENCE, eventually};
 pub use proxy::{BOTH, Cut, Drip, FEED, Place, Proxy, READER, Side};
 pub use relay::{PROGRAM, Relay, mapping};
 pub use resp::{Reply, Resp};
-pub use server::{Data, Server};
+pub use server::{Data, Server, debug_allowed};
 pub use sse::{Sse, target};
 pub use tls::{Authority, TlsServer};
 pub use ws::{PROTOCOL, Ws};

@@ -39,6 +39,8 @@ struct Config {
     upstream: String,
     /// The mappings, and anything else that stands outside those tables.
     mappings: String,
+    /// Not in the file: the mechanisms that are out of order.
+    off: String,
 }
 
 impl Relay {
@@ -63,6 +65,12 @@ impl Relay {
     /// Like [`with`](Relay::with), for the server that the lines of the table `[upstream]` name.
     #[track_caller]
     pub fn reaching(upstream: &str, options: &str, mappings: &str) -> Relay {
+        Relay::without("", upstream, options, mappings)
+    }
+
+    /// Like [`reaching`](Relay::reaching), with the mechanisms of these names out of order (`keyrelay::switches`).
+    #[track_caller]
+    pub fn without(mechanisms: &str, upstream: &str, options: &str, mappings: &str) -> Relay {
         let dir = tempfile::Builder::new()
             .prefix("keyrelay-relay-")
             .tempdir()
@@ -71,6 +79,7 @@ impl Relay {
             server: options.to_owned(),
             upstream: upstream.to_owned(),
             mappings: mappings.to_owned(),
+            off: mechanisms.to_owned(),
         };
         let mut relay = Relay {
             process: None,
@@ -89,6 +98,7 @@ impl Relay {
             server,
             upstream,
             mappings,
+            off,
         } = &self.config;
         let config = format!(
             "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{mappings}\n",
@@ -103,6 +113,7 @@ impl Relay {
             // What a developer has set for an app must not reach the relay under test.
             .env_remove("REDIS_URL")
             .env_remove("PORT")
+            .env(keyrelay::switches::VARIABLE, off)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

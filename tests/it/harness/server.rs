@@ -227,6 +227,26 @@ pub fn program() -> &'static PathBuf {
     })
 }
 
+/// The line of config that lets a server take DEBUG, where it has to be told: Redis from 7 on, and Valkey.
+pub fn debug_allowed() -> &'static str {
+    static LINE: OnceLock<&str> = OnceLock::new();
+    LINE.get_or_init(|| {
+        let version = Command::new(program())
+            .arg("--version")
+            .output()
+            .expect("the server tells its version");
+        let version = String::from_utf8_lossy(&version.stdout).into_owned();
+        let major = version
+            .split("v=")
+            .nth(1)
+            .and_then(|rest| rest.split('.').next()?.parse().ok());
+        match major {
+            Some(7..) => "enable-debug-command yes",
+            _ => "",
+        }
+    })
+}
+
 /// A port that nobody listens at: below the range from which the kernel takes the ports of outgoing connections, so
 /// that none of those takes it in between.
 pub fn free_port() -> u16 {
