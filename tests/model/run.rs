@@ -1,0 +1,328 @@
+//! One schedule, from its first connection to rest and the verdict.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{RwLock, watch};
+use tokio::time::{sleep, sleep_until};
+
+use super::content::{self, Content};
+use super::faults::Span;
+use super::oracle;
+use super::redis::Redis;
+use super::schedule::Schedule;
+use super::stand::Stand;
+use super::subscriber::Subscriber;
+use super::witness::Witness;
+use super::writes::Write;
+use crate::harness::Reply;
+
+/// How long after the last fault, write and script every picture must be right.
+const REST: Duration = Duration::from_secs(5);
+
+/// How long subscribers may take to be ready at first: the relays may have to find out that the server is back.
+const BEGIN: Duration = Duration::from_secs(15);
+
+/// Between two looks at the pictures, and how old what was read of the server may be.
+const LOOK: Duration = Duration::from_millis(20);
+const REREAD: Duration = Duration::from_millis(250);
+
+/// Fewer writes than this make no schedule.
+const WRITES: u64 = 200;
+
+/// What a schedule is run with.
+pub struct Run<'a> {
+    pub stand: &'a Stand,
+    pub spans: RefCell<Vec<Span>>,
+    /// Taken for writing by whoever needs the writers to stop for a moment.
+    pub writing: RwLock<()>,
+    stamps: Cell<u64>,
+    pub writes: RefCell<Vec<Written>>,
+    wrong: RefCell<BTreeSet<String>>,
+    /// How late this very program was at most: on a machine that is too busy, nothing else can be in time either.
+    pub lag: Cell<Duration>,
+}
+
+/// A write that the server has taken.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub at: Instant,
+    pub key: usize,
+    pub stamp: u64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    pub wrong: Vec<String>,
+    pub writes: u64,
+    pub faults: usize,
+    pub subscribers: usize,
+    pub resumes: u64,
+    pub heard: usize,
+    /// From the end of everything until all pictures were right.
+    pub rest: Duration,
+    /// What a reader of a failure needs.
+    pub report: String,
+}
+
+impl Run<'_> {
+    pub fn stamp(&self) -> u64 {
+        self.stamps.set(self.stamps.get() + 1);
+        self.stamps.get()
+    }
+
+    pub fn fail(&self, what: String) {
+        self.wrong.borrow_mut().insert(what);
+    }
+
+    async fn measure_lag(&self) {
+        loop {
+            let due = Instant::now() + LOOK;
+            sleep_until(due.into()).await;
+            self.lag.set(self.lag.get().max(due.elapsed()));
+        }
+    }
+
+    /// Writes what one writer has to write, each again until the server has taken it.
+    async fn write(&self, start: Instant, writes: &[(Duration, Write)], taken: &Cell<u64>) {
+        let mut connection = None;
+        let mut before = 0;
+        for (at, write) in writes {
+            sleep_until((start + *at).into()).await;
+            loop {
+                let _writing = self.writing.read().await;
+                let redis = match &mut connection {
+                    Some(redis) => redis,
+                    none => match Redis::connect(self.stand.address).await {
+                        Ok(redis) => none.insert(redis),
+                        Err(_) => {
+                            sleep(Duration::from_millis(5)).await;
+                            continue;
+                        }
+                    },
+                };
+                let stamp = self.stamp();
+                let Ok(replies) = redis.pipeline(&write.commands(stamp, before)).await else {
+                    connection = None;
+                    continue;
+                };
+                before = stamp;
+                let error = replies.iter().find_map(first_error);
+                match error {
+                    None => {
+                        taken.set(taken.get() + 1);
+                        let (at, mut all) = (Instant::now(), self.writes.borrow_mut());
+                        all.extend(write.stamped.iter().map(|&key| Written { at, key, stamp }));
+                    }
+                    // The key is of another type than the schedule thought, or gone: nothing was changed.
+                    Some(error) if error.starts_with("WRONGTYPE") || error.contains("no such key") => {}
+                    Some(error) if passes(error) => {
+                        if error.contains("max number of clients") {
+                            connection = None;
+                        }
+                        sleep(Duration::from_millis(5)).await;
+                        continue;
+                    }
+                    Some(error) => self.fail(format!("the server says {error} to {:?}", write.commands)),
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// The first error in an answer, also of a command in a transaction.
+fn first_error(reply: &Reply) -> Option<&String> {
+    match reply {
+        Reply::Error(error) => Some(error),
+        Reply::Array(items) => items.iter().find_map(first_error),
+        _ => None,
+    }
+}
+
+/// Whether an error is that of a fault.
+fn passes(error: &str) -> bool {
+    let words = ["BUSY", "LOADING", "OOM", "NOPERM", "EXECABORT", "MISCONF", "MASTERDOWN"];
+    let said = [
+        "max number of clients",
+        "can't run this command",
+        "command not allowed",
+        "Script killed",
+    ];
+    words.iter().any(|word| error.starts_with(word)) || said.iter().any(|words| error.contains(words))
+}
+
+/// Runs a schedule on a stand that nobody else uses.
+pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
+    let run = Run {
+        stand,
+        spans: RefCell::default(),
+        writing: RwLock::new(()),
+        stamps: Cell::new(0),
+        writes: RefCell::default(),
+        wrong: RefCell::default(),
+        lag: Cell::default(),
+    };
+    let witness = Witness::new(stand.address);
+    let subscribers: Vec<Subscriber<'_>> = schedule
+        .subscribers
+        .iter()
+        .map(|script| Subscriber::new(script, &stand.relay_addresses))
+        .collect();
+    let (begin, begun) = watch::channel(None);
+    let mut background: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> = FuturesUnordered::new();
+    background.push(Box::pin(witness.run()));
+    background.push(Box::pin(run.measure_lag()));
+    for subscriber in &subscribers {
+        background.push(Box::pin(subscriber.run(begun.clone())));
+    }
+    let taken = Cell::new(0);
+    let rest = tokio::select! {
+        // None of these ends.
+        Some(()) = background.next() => unreachable!("a subscriber gave up"),
+        rest = act(&run, schedule, &subscribers, &witness, &begin, &taken) => rest,
+    };
+    drop(background);
+    let start = begin.borrow().unwrap_or_else(Instant::now);
+    let mut wrong = run.wrong.take();
+    if taken.get() < WRITES && wrong.is_empty() {
+        wrong.insert(format!("only {} writes", taken.get()));
+    }
+    let mut report = String::new();
+    for (n, subscriber) in subscribers.iter().enumerate() {
+        let picture = subscriber.picture.borrow();
+        let mut own: BTreeSet<String> = picture.wrong.clone();
+        own.extend(witness.judge(&picture.items));
+        own.extend(oracle::silences(&run, &subscriber.moves.borrow(), &picture, rest.at));
+        own.extend(oracle::delays(&run, &subscriber.moves.borrow(), &picture, rest.at));
+        own.extend(rest.wrong.get(&n).into_iter().flatten().cloned());
+        if !own.is_empty() {
+            let _ = write!(
+                report,
+                "    subscriber {n}, {}\n{}",
+                subscriber.describe(),
+                picture.trace(start)
+            );
+        }
+        wrong.extend(own.into_iter().map(|what| format!("subscriber {n}: {what}")));
+    }
+    if !wrong.is_empty() {
+        for span in run.spans.borrow().iter() {
+            let ms = |at: Instant| at.saturating_duration_since(start).as_millis();
+            let _ = writeln!(
+                report,
+                "    fault from {} to {} ms, {:?}, lost {:?}",
+                ms(span.from),
+                ms(span.to),
+                span.relays,
+                span.loss.map(|(relays, at)| (relays, ms(at)))
+            );
+        }
+        let _ = writeln!(report, "{}", stand.logs());
+    }
+    Outcome {
+        wrong: wrong.into_iter().collect(),
+        writes: taken.get(),
+        faults: schedule.faults.len(),
+        subscribers: subscribers.len(),
+        resumes: subscribers.iter().map(|each| each.resumes.get()).sum(),
+        heard: subscribers.iter().map(|each| each.picture.borrow().heard).sum(),
+        rest: rest.took,
+        report,
+    }
+}
+
+/// How it ended.
+struct Rest {
+    at: Instant,
+    took: Duration,
+    /// What is wrong with the pictures, by subscriber.
+    wrong: BTreeMap<usize, Vec<String>>,
+}
+
+/// Begins when everybody is ready, does what the schedule says, waits for rest.
+async fn act(
+    run: &Run<'_>,
+    schedule: &Schedule,
+    subscribers: &[Subscriber<'_>],
+    witness: &Witness,
+    begin: &watch::Sender<Option<Instant>>,
+    taken: &Cell<u64>,
+) -> Rest {
+    let deadline = Instant::now() + BEGIN;
+    while !(witness.is_up() && subscribers.iter().all(Subscriber::is_ready)) {
+        if Instant::now() > deadline {
+            run.fail(format!("not all were ready within {BEGIN:?} from the beginning"));
+            break;
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+    let start = Instant::now();
+    begin.send_replace(Some(start));
+    let writers = join_all(schedule.writers.iter().map(|writes| run.write(start, writes, taken)));
+    let lanes = join_all((0..3).map(|lane| async move {
+        for (at, fault) in schedule.faults.iter().filter(|(_, fault)| fault.lane() == lane) {
+            sleep_until((start + *at).into()).await;
+            fault.happen(run).await;
+        }
+    }));
+    tokio::join!(writers, lanes);
+    let last = run.spans.borrow().iter().map(|span| span.to).max();
+    let scripts = schedule.subscribers.iter().flat_map(|script| script.acts.iter());
+    let scripts = scripts.map(|(at, _)| start + *at).max();
+    let end = [Some(Instant::now()), last, scripts]
+        .into_iter()
+        .flatten()
+        .max()
+        .unwrap_or(start);
+    rest(run, subscribers, end).await
+}
+
+/// Waits until every picture is what the server holds, and stays it for a moment.
+async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Rest {
+    let deadline = end + REST;
+    sleep_until(end.into()).await;
+    let mut content = Err(std::io::Error::other("not read yet"));
+    let mut read_at = end;
+    let mut right = false;
+    loop {
+        let was_right = right;
+        // Values change no more but by expiring. What was right once may have been so by chance, and is looked at anew.
+        if content.is_err() || right || read_at.elapsed() > REREAD {
+            read_at = Instant::now();
+            content = match Redis::connect(run.stand.address).await {
+                Ok(mut redis) => content::read(&mut redis).await,
+                Err(error) => Err(error),
+            };
+        }
+        let wrong = match &content {
+            Ok(content) => differences(subscribers, content),
+            Err(error) => BTreeMap::from([(0, vec![format!("the server cannot be read: {error}")])]),
+        };
+        right = wrong.is_empty();
+        let now = Instant::now();
+        if right && was_right || now > deadline {
+            let took = now.saturating_duration_since(end);
+            return Rest { at: now, took, wrong };
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn differences(subscribers: &[Subscriber<'_>], content: &BTreeMap<usize, Content>) -> BTreeMap<usize, Vec<String>> {
+    let each = subscribers.iter().enumerate().filter_map(|(n, subscriber)| {
+        let mut wrong = oracle::differences(&subscriber.picture.borrow(), content);
+        if !subscriber.settled.get() {
+            wrong.push("is not connected, or not through with its script".into());
+        }
+        (!wrong.is_empty()).then_some((n, wrong))
+    });
+    each.collect()
+}

@@ -1,0 +1,261 @@
+//! What the server itself says happened, in order, and whether a subscriber heard that.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use super::keys::{EVENT_PATTERNS, KEYS, name_of, text};
+use super::picture::Item;
+use super::redis::Redis;
+use crate::harness::Reply;
+
+/// Who gets `ready` hears at the latest what happens after this much more time; only what the witness and the relay hear at
+/// different times can come in between.
+const MARGIN: Duration = Duration::from_millis(300);
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Happened {
+    Event {
+        key: String,
+        event: String,
+    },
+    /// The witness lost its connection: others may have heard more or less here.
+    Break,
+}
+
+/// A subscriber of the server, past relay and proxy.
+pub struct Witness {
+    server: SocketAddr,
+    /// By channel.
+    heard: RefCell<HashMap<String, Vec<(Instant, Happened)>>>,
+    channel_of: HashMap<Vec<u8>, (String, String)>,
+    /// Whether it is subscribed now.
+    up: RefCell<bool>,
+}
+
+impl Witness {
+    pub fn new(server: SocketAddr) -> Witness {
+        let events = KEYS.iter().filter_map(|key| {
+            let channel = key.events.clone()?;
+            Some((key.bytes.clone(), (channel, name_of(&text(&key.bytes)))))
+        });
+        Witness {
+            server,
+            heard: RefCell::default(),
+            channel_of: events.collect(),
+            up: RefCell::new(false),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Listens for ever.
+    pub async fn run(&self) {
+        loop {
+            let _ = self.listen().await;
+            if self.up.replace(false) {
+                let channels: BTreeSet<&String> = self.channel_of.values().map(|(channel, _)| channel).collect();
+                let mut heard = self.heard.borrow_mut();
+                for channel in channels {
+                    heard
+                        .entry(channel.clone())
+                        .or_default()
+                        .push((Instant::now(), Happened::Break));
+                }
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn listen(&self) -> std::io::Result<()> {
+        let mut redis = Redis::connect(self.server).await?;
+        let mut subscribe = vec!["PSUBSCRIBE"];
+        subscribe.extend(EVENT_PATTERNS);
+        let reply = redis.pipeline(&[subscribe]).await?;
+        if let Reply::Error(error) = &reply[0] {
+            return Err(std::io::Error::other(error.clone()));
+        }
+        redis.receive().await?;
+        *self.up.borrow_mut() = true;
+        loop {
+            let Reply::Array(parts) = redis.receive().await? else {
+                continue;
+            };
+            let [_, _, Reply::Bulk(channel), Reply::Bulk(event)] = &*parts else {
+                continue;
+            };
+            let key = channel.splitn(2, |&byte| byte == b':').nth(1).unwrap_or_default();
+            let Some((channel, key)) = self.channel_of.get(key) else {
+                continue;
+            };
+            let happened = Happened::Event {
+                key: key.clone(),
+                event: String::from_utf8_lossy(event).into_owned(),
+            };
+            let mut heard = self.heard.borrow_mut();
+            heard
+                .entry(channel.clone())
+                .or_default()
+                .push((Instant::now(), happened));
+        }
+    }
+
+    /// What is wrong with what a subscriber heard, until the end, where nothing is under way any more.
+    pub fn judge(&self, items: &[Item]) -> Vec<String> {
+        let heard = self.heard.borrow();
+        let mut judges: BTreeMap<&str, Judge<'_>> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        let none = Vec::new();
+        for item in items {
+            match item {
+                Item::New => judges.clear(),
+                Item::Resumed => judges.values_mut().for_each(Judge::resume),
+                Item::Cursor => judges.values_mut().for_each(Judge::keep),
+                Item::Joined(channel) | Item::Left(channel) => drop(judges.remove(&**channel)),
+                Item::Ready { channel, .. } | Item::Event { channel, .. } | Item::Gap { channel, .. } => {
+                    let all = heard.get(channel).unwrap_or(&none);
+                    let judge = judges.entry(channel).or_insert_with(|| Judge::new(all));
+                    if let Err(why) = judge.take(item) {
+                        wrong.push(format!("{channel}: {why}"));
+                        // One mistake makes others.
+                        return wrong;
+                    }
+                }
+            }
+        }
+        for (channel, judge) in judges {
+            if let Err(why) = judge.end() {
+                wrong.push(format!("{channel}: {why}"));
+            }
+        }
+        wrong
+    }
+}
+
+/// Follows one subscriber through one channel's happenings. As the same may happen twice, it is somewhere in a set of
+/// places.
+struct Judge<'a> {
+    all: &'a [(Instant, Happened)],
+    /// Numbers of the happenings that may come next, ascending.
+    next: Vec<usize>,
+    /// Anything may be missing before the next.
+    gap: bool,
+    /// As they were when the cursor was given.
+    kept: (Vec<usize>, bool),
+}
+
+impl<'a> Judge<'a> {
+    fn new(all: &'a [(Instant, Happened)]) -> Judge<'a> {
+        let next: Vec<usize> = (0..=all.len()).collect();
+        Judge {
+            all,
+            kept: (next.clone(), false),
+            next,
+            gap: false,
+        }
+    }
+
+    fn keep(&mut self) {
+        self.kept = (self.next.clone(), self.gap);
+    }
+
+    fn resume(&mut self) {
+        (self.next, self.gap) = self.kept.clone();
+    }
+
+    fn take(&mut self, item: &Item) -> Result<(), String> {
+        match item {
+            Item::Ready { at, .. } => {
+                // A page that begins now has at most missed what happened before.
+                let latest = self.all.partition_point(|(heard, _)| *heard < *at + MARGIN);
+                if !self.gap {
+                    let kept = self.next.partition_point(|&next| next <= latest);
+                    self.next.truncate(kept.max(1));
+                }
+                Ok(())
+            }
+            Item::Gap { unknown: true, .. } => {
+                self.next = (0..=self.all.len()).collect();
+                self.gap = true;
+                Ok(())
+            }
+            Item::Gap {
+                missed: Some(missed), ..
+            } if !self.gap => {
+                self.next = self.next.iter().map(|next| next + *missed as usize).collect();
+                Ok(())
+            }
+            Item::Gap { .. } => {
+                self.gap = true;
+                Ok(())
+            }
+            Item::Event { key, event, .. } => {
+                let wanted = Happened::Event {
+                    key: key.clone(),
+                    event: event.clone(),
+                };
+                let starts: Vec<usize> = match (self.gap, self.next.first()) {
+                    (true, Some(&first)) => (first..=self.all.len()).collect(),
+                    _ => self.next.clone(),
+                };
+                let mut next = Vec::new();
+                for start in starts {
+                    let mut at = start;
+                    while let Some((_, happened)) = self.all.get(at) {
+                        match happened {
+                            Happened::Break => next.push(at),
+                            happened if *happened == wanted => next.push(at + 1),
+                            Happened::Event { .. } => {}
+                        }
+                        // Behind the witness's own hole it may go on at once.
+                        if *happened != Happened::Break {
+                            break;
+                        }
+                        at += 1;
+                    }
+                }
+                next.sort_unstable();
+                next.dedup();
+                if next.is_empty() {
+                    let near = |at: usize| excerpt(&self.all[at.saturating_sub(3)..self.all.len().min(at + 5)]);
+                    let expected: Vec<String> = self.next.iter().take(3).map(|&at| near(at)).collect();
+                    let places = self.next.len();
+                    return Err(format!(
+                        "{event} of {key:?} came where ({places} places, gap {}) the server said {expected:?}",
+                        self.gap
+                    ));
+                }
+                (self.next, self.gap) = (next, false);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end(&self) -> Result<(), String> {
+        let last = self.all.iter().rposition(|(_, happened)| *happened == Happened::Break);
+        let whole = |next: &usize| {
+            *next == self.all.len() || last.is_some_and(|last| last + 1 == self.all.len() && *next == last)
+        };
+        if self.gap || self.next.iter().any(whole) {
+            return Ok(());
+        }
+        let missing = self.next.last().map(|&next| excerpt(&self.all[next..]));
+        Err(format!("silent about what happened last: {missing:?}"))
+    }
+}
+
+/// What happened, briefly.
+fn excerpt(all: &[(Instant, Happened)]) -> String {
+    let each = all.iter().take(8).map(|(_, happened)| match happened {
+        Happened::Event { key, event } => format!("{event} {key}"),
+        Happened::Break => "(a hole)".into(),
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
