@@ -5,7 +5,8 @@
 //! while the relay is busy. Where there is but one, it cannot, and passing every change from thread to thread would only
 //! cost: then the two share one, which took 20 of 98 µs off each change.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, pending};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::process::signals::{Signal, Signals};
 use crate::upstream::feed::{self, FatalError};
 use crate::upstream::{NodeId, reader};
 use crate::{admin, relay, server};
+
+mod checks;
 
 /// How long the upstream side may take to let go of its connections at the end; nothing is lost if it does not.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -42,7 +45,8 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     let signals = Signals::catch().context("cannot catch signals")?;
     started();
     let upstream = config.upstream;
-    let subscriptions = relay::subscriptions(&config.mappings, upstream.endpoint.db);
+    let endpoint = upstream.endpoint.clone();
+    let needs = relay::needs(&config.mappings, endpoint.db, upstream.notifications);
     let admin = admin::bind(&config.admin).context("the admin listener (`listen` of [admin])")?;
     let (catalog, intake, relay) = relay::new(relay::Options {
         rules: config.mappings,
@@ -70,6 +74,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     };
     let mut feed = start("feed", {
         let stop = stop.clone();
+        let subscriptions = needs.subscriptions.clone();
         let options = feed::Options {
             endpoint: upstream.endpoint,
             notifications: upstream.notifications,
@@ -83,6 +88,11 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     })?;
     let stats = Arc::new(Stats::default());
     let mut signals = pin!(signals.follow(drain.clone()));
+    let checks = async {
+        checks::tell(&endpoint, &needs).await;
+        pending::<Infallible>().await
+    };
+    let mut checks = pin!(checks);
     let sources = admin::Sources {
         hub: hub.clone(),
         fanout: stats.clone(),
@@ -106,6 +116,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
             let _ = timeout(GOODBYE, feed).await;
             return Ok(None);
         }
+        never = &mut checks => match never {},
         ended = &mut feed => match ended {
             Ok(Err(FatalError::Notifications(why))) => anyhow::anyhow!(why),
             Ok(Ok(())) | Err(_) => anyhow::anyhow!("the feed or the relay broke down"),

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::relay;
 use crate::server::Address;
-use crate::upstream::probe::{self, Finding, Verdict};
+use crate::upstream::probe::{self, Finding, Proof, Verdict};
 
 /// Tells what is wrong with a config, or sums it up; with `connect`, tries its server too.
 pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsString>) -> anyhow::Result<ExitCode> {
@@ -52,7 +52,8 @@ fn try_server(config: &Config, canary: Option<&[u8]>) -> anyhow::Result<Vec<Find
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let upstream = &config.upstream;
     let needs = relay::needs(&config.mappings, upstream.endpoint.db, upstream.notifications);
-    Ok(runtime.block_on(probe::probe(&upstream.endpoint, &needs, canary)))
+    let proof = canary.map_or(Proof::Chance, Proof::Canary);
+    Ok(runtime.block_on(probe::probe(&upstream.endpoint, &needs, proof)))
 }
 
 /// A line for each finding, and one for what to do about it.

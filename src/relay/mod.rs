@@ -55,7 +55,7 @@ mod tests;
 
 pub use channels::Catalog;
 pub use intake::Intake;
-pub use needs::{needs, subscriptions};
+pub use needs::needs;
 pub use rule::Rule;
 pub use run::{Options, Relay, new};
 pub use stats::Stats;

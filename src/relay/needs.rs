@@ -7,17 +7,12 @@ use crate::upstream::Subscriptions;
 use crate::upstream::feed::Notifications;
 use crate::upstream::probe::Needs;
 
-/// What the relay of these rules is going to subscribe to.
-pub fn subscriptions(rules: &[Rule], db: u32) -> Subscriptions {
-    let patterns = |subject| -> Vec<&KeyPattern> { of(rules, subject).map(|rule| &rule.pattern).collect() };
-    Subscriptions::plan(&patterns(Subject::Keys), &patterns(Subject::Topics), db)
-}
-
 /// What the relay of these rules is going to ask of a server.
 pub fn needs(rules: &[Rule], db: u32, notifications: Notifications) -> Needs {
     let keys = || of(rules, Subject::Keys);
+    let patterns = |subject| -> Vec<&KeyPattern> { of(rules, subject).map(|rule| &rule.pattern).collect() };
     Needs {
-        subscriptions: subscriptions(rules, db),
+        subscriptions: Subscriptions::plan(&patterns(Subject::Keys), &patterns(Subject::Topics), db),
         notifications,
         scans: keys().any(scans),
         fields: keys().any(|rule| rule.payload.fields().is_some()),

@@ -183,7 +183,7 @@ pub enum LostReason {
     #[error("the server does not let us in ({0}): check the user and password of the upstream url")]
     Login(String),
     /// The user may not do what a feed must do.
-    #[error("the user has not got the rights: {0}")]
+    #[error("the user has not got the rights ({0}): `keyrelay check --connect` says what to run")]
     Rights(String),
     /// The server's setting was changed, and cannot be set right.
     #[error("{0}")]

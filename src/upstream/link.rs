@@ -48,8 +48,6 @@ pub(super) struct Link {
     answered: bool,
     /// Whether a server that wants TLS would be spoken to in vain.
     plain_tcp: bool,
-    /// How many messages were passed over while replies were awaited.
-    messages: usize,
 }
 
 /// Why a connection cannot be used further, or a command failed on it.
@@ -137,7 +135,6 @@ impl Link {
             buffer: BytesMut::with_capacity(READ_SIZE),
             answered: false,
             plain_tcp: endpoint.tls.is_none() && matches!(endpoint.address, Address::Tcp { .. }),
-            messages: 0,
         })
     }
 
@@ -202,8 +199,7 @@ impl Link {
         loop {
             match self.next().await? {
                 Some(Answer::Reply(reply)) => return Ok(reply),
-                Some(Answer::Message(_)) => self.messages += 1,
-                Some(Answer::Push(_)) | None => {}
+                Some(Answer::Push(_) | Answer::Message(_)) | None => {}
             }
         }
     }
@@ -213,17 +209,11 @@ impl Link {
         loop {
             match self.next().await? {
                 Some(Answer::Push(push)) if push_name(&push) == Some(name) => return Ok(()),
-                Some(Answer::Message(_)) => self.messages += 1,
-                Some(Answer::Push(_)) | None => {}
+                Some(Answer::Push(_) | Answer::Message(_)) | None => {}
                 Some(Answer::Reply(Err(message))) => return Err(refused(&[command.as_bytes()], message)),
                 Some(Answer::Reply(Ok(_))) => return Err(LinkError::Unexpected(command.to_owned())),
             }
         }
-    }
-
-    /// How many messages came while something else was waited for.
-    pub fn messages(&self) -> usize {
-        self.messages
     }
 
     /// Waits for the next message, however long that takes, and gives its channel.

@@ -3,33 +3,23 @@
 //! Everything is tried as the feed and the reader do it, on a connection of its own, with keys that do not exist; only a
 //! canary writes, and only where one is asked for.
 
-use std::time::{Duration, Instant};
-
 use redis_protocol::resp3::types::OwnedFrame;
-use tokio::time::timeout;
 
 use self::rights::Missing;
 use super::{
     Address, Endpoint, Info, Subscriptions,
-    feed::{Notifications, look, start},
+    feed::{Notifications, start},
     link::{self, Link, LinkError},
 };
-use crate::{keyspace::flags, pattern::KeyPattern};
+use crate::pattern::KeyPattern;
 
+mod events;
 mod rights;
 mod server;
+mod settings;
 
-/// How long to listen for an event that somebody else causes.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long the event of a canary may take.
-const CANARY_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A setting that no server has: to try to change it changes nothing.
-const NO_SETTING: &[u8] = b"keyrelay-no-such-setting";
-
-/// The canary goes by itself, should we be cut off before we take it away.
-const CANARY_LIFE: &[u8] = b"10000";
+/// What the connections are called in the server's `CLIENT LIST`.
+const CLIENT_NAME: &str = "keyrelay-check";
 
 /// What is going to be asked of the server.
 #[derive(Clone, Debug)]
@@ -73,6 +63,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether there is no way in, so that nothing else could be tried.
+    pub fn is_of_connection(&self) -> bool {
+        self.verdict == Verdict::Problem && ["reachable", "tls", "login", "connection"].contains(&self.subject)
+    }
+
     fn new(subject: &'static str, verdict: Verdict, says: impl Into<String>) -> Finding {
         Finding {
             subject,
@@ -90,8 +85,23 @@ impl Finding {
     }
 }
 
-/// Tries everything. `canary` is a key that may be written, and is removed again.
-pub async fn probe(endpoint: &Endpoint, needs: &Needs, canary: Option<&[u8]>) -> Vec<Finding> {
+/// How it is proved that key events come.
+#[derive(Clone, Copy, Debug)]
+pub enum Proof<'a> {
+    /// Not at all.
+    None,
+    /// By an event that somebody else causes meanwhile.
+    Chance,
+    /// By writing this key, which must not be there, and removing it again.
+    Canary(&'a [u8]),
+}
+
+/// Tries everything.
+pub async fn probe(endpoint: &Endpoint, needs: &Needs, proof: Proof<'_>) -> Vec<Finding> {
+    let endpoint = &Endpoint {
+        client_name: CLIENT_NAME.into(),
+        ..endpoint.clone()
+    };
     let mut findings = vec![reach(&endpoint.address).await];
     if findings[0].verdict == Verdict::Problem {
         return findings;
@@ -122,7 +132,7 @@ pub async fn probe(endpoint: &Endpoint, needs: &Needs, canary: Option<&[u8]>) ->
         link: &mut link,
         findings: &mut findings,
     };
-    if let Err(error) = probe.all(canary).await {
+    if let Err(error) = probe.all(proof).await {
         let says = start::reason(&endpoint.address, error).to_string();
         findings.push(Finding::new("connection", Verdict::Problem, says));
     }
@@ -189,7 +199,7 @@ impl Answer {
 }
 
 impl Probe<'_> {
-    async fn all(mut self, canary: Option<&[u8]>) -> Result<(), LinkError> {
+    async fn all(mut self, proof: Proof<'_>) -> Result<(), LinkError> {
         if !self.log_in().await? {
             return Ok(());
         }
@@ -209,7 +219,7 @@ impl Probe<'_> {
         self.source();
         self.findings.push(flags);
         self.buffer().await?;
-        self.events(canary).await
+        self.events(proof).await
     }
 
     fn find(&mut self, subject: &'static str, verdict: Verdict, says: impl Into<String>) {
@@ -288,143 +298,5 @@ impl Probe<'_> {
         }
         let finding = Finding::new("rights", Verdict::Problem, format!("user {user} {missing}"));
         self.findings.push(finding.remedy(line));
-    }
-
-    /// The server's setting of notifications; what it takes to see and to set it may be missing too.
-    async fn flags(&mut self, missing: &mut Missing) -> Result<Finding, LinkError> {
-        const SETTING: &str = start::SETTING;
-        let finding = |verdict, says: String| Finding::new("notifications", verdict, says);
-        let assumed = self.needs.notifications == Notifications::Assume;
-        let value = match self.ask(&[b"CONFIG", b"GET", SETTING.as_bytes()]).await? {
-            Answer::Reply(OwnedFrame::Map { data, .. }) => data.into_values().next().and_then(look::text),
-            Answer::Reply(_) => None,
-            Answer::Refused(_) if assumed => None,
-            Answer::Refused(why) => {
-                if why.starts_with("NOPERM") {
-                    missing.commands.push("config|get");
-                }
-                let says = format!("the server does not tell its {SETTING} ({why})");
-                let remedy = format!(
-                    "let the user run CONFIG GET; or set {SETTING} to KEA where the service is managed, and \
-                     notifications = \"assume\" under [upstream]"
-                );
-                return Ok(finding(Verdict::Problem, says).remedy(remedy));
-            }
-        };
-        let Some(value) = value else {
-            let says = format!("{SETTING} cannot be seen; only an event proves that it is right");
-            return Ok(finding(Verdict::Unknown, says));
-        };
-        let Some(united) = flags::missing(&value) else {
-            return Ok(finding(
-                Verdict::Ok,
-                format!("{SETTING} is \"{value}\", which is enough"),
-            ));
-        };
-        let says = format!("{SETTING} is \"{value}\", and must be \"{united}\"");
-        let ensured = self.needs.notifications == Notifications::Ensure
-            && rights::attempt(self, missing, "config|set", &[b"CONFIG", b"SET", NO_SETTING, b"1"]).await?;
-        let finding = match ensured {
-            true => finding(
-                Verdict::Warning,
-                format!("{says}; keyrelay sets it when it runs, but a restart of the server forgets it"),
-            ),
-            false => finding(Verdict::Problem, says),
-        };
-        let command_line = self.endpoint.command_line();
-        Ok(finding.remedy(format!(
-            "{command_line} CONFIG SET {SETTING} '{united}', and write it into the server's configuration"
-        )))
-    }
-
-    async fn buffer(&mut self) -> Result<(), LinkError> {
-        let answer = self.ask(&[b"CONFIG", b"GET", b"client-output-buffer-limit"]).await?;
-        let value = match answer {
-            Answer::Reply(OwnedFrame::Map { data, .. }) => data.into_values().next().and_then(look::text),
-            _ => None,
-        };
-        let finding = server::buffer(value.as_deref(), &self.endpoint.command_line());
-        self.findings.push(finding);
-        Ok(())
-    }
-
-    /// Whether key events come: those that others caused meanwhile, or that of the canary.
-    async fn events(mut self, canary: Option<&[u8]>) -> Result<(), LinkError> {
-        if let Some(key) = canary {
-            return self.canary(key).await;
-        }
-        let heard = match self.link.messages() {
-            0 => usize::from(
-                timeout(PATIENCE, self.link.message())
-                    .await
-                    .is_ok_and(|heard| heard.is_ok()),
-            ),
-            heard => heard,
-        };
-        match heard {
-            0 => {
-                let finding = Finding::new(
-                    "events",
-                    Verdict::Unknown,
-                    "nobody changed a key meanwhile, so none came",
-                );
-                self.findings
-                    .push(finding.remedy("to prove that events come, name a key that may be written: --canary KEY"));
-            }
-            _ => self.find("events", Verdict::Ok, "they come: somebody changed a key meanwhile"),
-        }
-        Ok(())
-    }
-
-    async fn canary(&mut self, key: &[u8]) -> Result<(), LinkError> {
-        let shown = key.escape_ascii();
-        let cannot = |why: String, remedy: &str| Finding::new("events", Verdict::Unknown, why).remedy(remedy);
-        if !self.needs.patterns.iter().any(|pattern| pattern.is_match(key)) {
-            let why = format!("no mapping takes the key {shown}");
-            self.findings.push(cannot(why, "name a key that a mapping takes"));
-            return Ok(());
-        }
-        // On a connection of its own: here its event would come before the reply.
-        let mut writer = Link::connect(self.endpoint).await?;
-        start::log_in(&mut writer, self.endpoint).await?;
-        let written = writer
-            .command(&[b"SET", key, b"keyrelay-check", b"NX", b"PX", CANARY_LIFE])
-            .await;
-        match written {
-            Ok(OwnedFrame::Null) => {
-                let why = format!("the key {shown} is there already");
-                let remedy = "name a key that is not there, for it is written and removed";
-                self.findings.push(cannot(why, remedy));
-                return Ok(());
-            }
-            Err(LinkError::Refused { message, .. }) => {
-                let why = format!("{shown} cannot be written ({message})");
-                let remedy = "while this runs, have somebody else write a key that a mapping takes";
-                self.findings.push(cannot(why, remedy));
-                return Ok(());
-            }
-            written => written?,
-        };
-        let begun = Instant::now();
-        let channel = [format!("__keyspace@{}__:", self.endpoint.db).as_bytes(), key].concat();
-        let heard = timeout(CANARY_PATIENCE, async {
-            while self.link.message().await? != channel {}
-            Ok::<_, LinkError>(())
-        })
-        .await;
-        let took = begun.elapsed();
-        writer.command(&[b"DEL", key]).await?;
-        match heard {
-            Ok(heard) => {
-                heard?;
-                let says = format!("they come: {shown} was written, and heard of {took:.1?} later");
-                self.find("events", Verdict::Ok, says);
-            }
-            Err(_) => {
-                let says = format!("none came of {shown} within {CANARY_PATIENCE:?}, though it was written");
-                self.find("events", Verdict::Problem, says);
-            }
-        }
-        Ok(())
     }
 }

@@ -68,6 +68,7 @@ fn nothing_is_read_for_nobody() {
     let relay = Relay::start(&server, &mapping("key = \"v:{id}\"\nchannel = \"v:{id}\""));
     let mut client = Sse::open(&relay, &["v:heard"]);
     client.ready();
+    relay.checked();
     redis!(server, "CONFIG", "RESETSTAT");
     for id in 0..500 {
         redis!(server, "SET", format!("v:{id}"), "x");
@@ -92,6 +93,7 @@ fn one_read_for_all_who_listen() {
     for client in &mut clients {
         client.ready();
     }
+    relay.checked();
     redis!(server, "CONFIG", "RESETSTAT");
     for change in 0..CHANGES {
         redis!(server, "SET", "v:1", change.to_string());
@@ -122,6 +124,7 @@ fn many_rooms_share_a_scan() {
         connection.receive().expect("the server answers");
     }
     let relay = Relay::start(&server, &mapping("key = \"m:{room}:{id}\"\nchannel = \"room:{room}\""));
+    relay.checked();
     redis!(server, "CONFIG", "RESETSTAT");
     let mut first = Sse::open(&relay, &["room:0"]);
     first.ready();
@@ -152,6 +155,7 @@ fn no_key_is_written() {
     let relay = Relay::start(&server, &mapping("key = \"v:{id}\"\nchannel = \"v\""));
     let mut client = Sse::open(&relay, &["v"]);
     client.ready();
+    relay.checked();
     let unknown: Vec<String> = calls(&server)
         .into_keys()
         .filter(|command| !READS.contains(&command.as_str()) && !HARMLESS.contains(&command.as_str()))

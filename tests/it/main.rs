@@ -39,6 +39,8 @@ mod patterns;
 mod proxy;
 /// Messages of Pub/Sub channels.
 mod published;
+/// The ways to a server: sockets, IPv6, and a user with the least rights.
+mod reach;
 /// The README, typed as it says.
 mod readme;
 /// Coming back with a cursor.

@@ -30,7 +30,7 @@ fn relays(tls: &TlsServer, upstream: &str) -> Relay {
 fn encrypted_clients(tls: &TlsServer) -> usize {
     let clients = redis!(tls.server, "CLIENT", "LIST").text();
     let there = format!("laddr={}", tls.address());
-    let by_name = clients.lines().filter(|line| line.contains("name=keyrelay"));
+    let by_name = clients.lines().filter(|line| line.contains("name=keyrelay "));
     // KeyDB does not say at which port; there every connection of the relay is one to the TLS port.
     by_name
         .filter(|line| line.contains(&there) || !line.contains("laddr="))

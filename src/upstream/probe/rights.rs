@@ -3,10 +3,16 @@
 use std::fmt;
 
 use super::{Answer, Needs, Probe};
-use crate::upstream::{link::LinkError, plan::escaped};
+use crate::{
+    pattern::KeyPattern,
+    upstream::{link::LinkError, plan::escaped},
+};
 
-/// A key that nobody has: whether a command is allowed does not depend on the key.
+/// Stands for a key that nobody has: whether a command is allowed does not depend on the key.
 const NO_KEY: &[u8] = b"keyrelay:no-such-key:probe";
+
+/// What no key begins with.
+const NO_PREFIX: &[u8] = b"keyrelay:no-such-key:";
 
 /// More exact channels than this are allowed together, as all key events of the database: a line must stay readable.
 const MOST_CHANNELS: usize = 16;
@@ -15,14 +21,18 @@ const MOST_CHANNELS: usize = 16;
 type Command = (&'static str, &'static [&'static [u8]]);
 
 /// What every connection sends. `hello` and `auth` need no permission.
-const ALWAYS: [Command; 5] = [
+const ALWAYS: [Command; 6] = [
     ("ping", &[b"PING"]),
     ("info", &[b"INFO", b"server"]),
     ("client|id", &[b"CLIENT", b"ID"]),
-    ("client|setname", &[b"CLIENT", b"SETNAME", b"keyrelay-check"]),
+    (
+        "client|setname",
+        &[b"CLIENT", b"SETNAME", super::CLIENT_NAME.as_bytes()],
+    ),
+    ("client|list", &[b"CLIENT", b"LIST", b"TYPE", b"master"]),
     (
         "client|tracking",
-        &[b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", NO_KEY],
+        &[b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", NO_PREFIX],
     ),
 ];
 
@@ -136,8 +146,11 @@ impl fmt::Display for Missing {
 pub(super) async fn missing(probe: &mut Probe<'_>) -> Result<Missing, LinkError> {
     let needs = probe.needs;
     let mut missing = Missing::default();
+    // One that may be read, if it is to be: what is refused stands in the server's ACL LOG.
+    let mut patterns = needs.patterns.iter().filter(|pattern| pattern.literal().is_none());
+    let key = patterns.find_map(KeyPattern::example).unwrap_or_else(|| NO_KEY.into());
     for (name, words) in commands(needs) {
-        attempt(probe, &mut missing, name, words).await?;
+        attempt(probe, &mut missing, name, &about(words, &key)).await?;
     }
     keys(probe, &mut missing).await?;
     subscribe(probe, &mut missing).await?;
@@ -192,11 +205,7 @@ async fn keys(probe: &mut Probe<'_>, missing: &mut Missing) -> Result<(), LinkEr
     let Some((_, words)) = allowed else { return Ok(()) };
     for pattern in &probe.needs.patterns {
         let Some(example) = pattern.example() else { continue };
-        let words: Vec<&[u8]> = words
-            .iter()
-            .map(|&word| if word == NO_KEY { &example } else { word })
-            .collect();
-        if let Answer::Refused(message) = probe.ask(&words).await?
+        if let Answer::Refused(message) = probe.ask(&about(words, &example)).await?
             && Refusal::of(&message) == Refusal::Key
         {
             missing.keys.push(of_rule(&pattern.glob()));
@@ -205,6 +214,12 @@ async fn keys(probe: &mut Probe<'_>, missing: &mut Missing) -> Result<(), LinkEr
     missing.keys.sort();
     missing.keys.dedup();
     Ok(())
+}
+
+/// The words of a command, about this key.
+fn about<'k>(words: &[&'k [u8]], key: &'k [u8]) -> Vec<&'k [u8]> {
+    let put = |&word: &&'k [u8]| if word == NO_KEY { key } else { word };
+    words.iter().map(put).collect()
 }
 
 async fn subscribe(probe: &mut Probe<'_>, missing: &mut Missing) -> Result<(), LinkError> {

@@ -60,7 +60,7 @@ pub enum ConnectError {
     #[error("the server does not let us in ({0}): check the user and password of the upstream url")]
     Login(String),
     /// The user may not do what a reader must do.
-    #[error("the user has not got the rights: {0}")]
+    #[error("the user has not got the rights ({0}): `keyrelay check --connect` says what to run")]
     Rights(String),
     /// The server refused something for another reason.
     #[error("the server refused: {0}")]

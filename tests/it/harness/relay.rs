@@ -197,6 +197,16 @@ impl Relay {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until the relay has checked its server, which it does once at the start; gives the log's line of it.
+    #[track_caller]
+    pub fn checked(&self) -> String {
+        eventually("the server was checked", || {
+            let log = self.log();
+            let line = log.lines().find(|line| line.contains("upstream checked"))?;
+            Some(line.to_owned())
+        })
+    }
+
     /// Ends the relay at once, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
