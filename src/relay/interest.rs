@@ -179,6 +179,7 @@ impl Mirror {
         };
         self.deadlines.disarm(&mut entry);
         if let Some(trouble) = entry.trouble {
+            self.troubled.remove(key);
             self.nodes[trouble.node].failing.remove(&trouble);
         }
     }

@@ -13,6 +13,7 @@ use super::entries::{Awaits, Jitter, KeyEntry, LogEntry, Now, Scan, State, Use};
 use super::intake::{Item, Shared, Taken};
 use super::interest::{TRIM, one};
 use super::node::Nodes;
+use super::refusal::Troubled;
 use super::resync::Recovery;
 use super::timers::{Timer, Timers};
 use super::verify::Verify;
@@ -37,6 +38,7 @@ pub(super) struct Mirror {
     pub(super) timers: Timers,
     pub(super) deadlines: Deadlines,
     pub(super) verify: Verify,
+    pub(super) troubled: Troubled,
     /// Numbers flights and outages.
     pub(super) last_id: u64,
     /// Passes over the keys of a node that were begun.
@@ -75,6 +77,7 @@ impl Mirror {
             timers: Timers::default(),
             deadlines: Deadlines::new(now.mono),
             verify: Verify::new(verify, now.mono),
+            troubled: Troubled::new(now),
             last_id: 0,
             passes: 0,
             activations: 0,

@@ -211,6 +211,7 @@ impl Mirror {
         trouble.attempts += 1;
         let since = trouble.since;
         if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
+            trouble.retry_at = self.troubled.add(key, trouble.retry_at);
             let happenings = entry.reading.iter().chain(&entry.happenings).map(|each| each.log);
             let concerned: Vec<u64> = entry.uses.iter().map(|each| each.log).chain(happenings).collect();
             for id in concerned {
@@ -228,6 +229,10 @@ impl Mirror {
                     log.failing += 1;
                     if log.failing == 1 {
                         tracing::warn!(reason = reason(error.kind).0, %error, "keys cannot be read: clients are told stale");
+                    }
+                    if log.stale.is_none() {
+                        // Others may have changed as well, and be in trouble for less than a second.
+                        self.expect_changed(id, now);
                     }
                     self.stale(id, reason(error.kind), since.wall);
                 }

@@ -1,6 +1,7 @@
 //! When the server gives no values: what is wrong with one key, and what with all of them.
 
-use std::time::{Instant, SystemTime};
+use std::collections::HashSet;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -14,6 +15,13 @@ use crate::upstream::reader::{ReadError, ReadErrorKind, Reading};
 
 /// Keys that a server is asked for which has just refused: enough to see whether it would give them.
 const PROBE: usize = 16;
+
+/// Keys that cannot be read are asked for again this far apart, however many they are: a user may be denied a million.
+const PACE: Duration = Duration::from_millis(5);
+
+/// When one of them can be read after all, the others are asked for at once, but not more often than this, nor at more
+/// than ten times the pace.
+const ALL_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an error says something about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +58,58 @@ pub(super) struct Refusal {
     since: Now,
     attempts: u32,
     retry_at: Instant,
-    /// What clients were told.
-    told: Option<Reason>,
+    /// Why, in a word for clients.
+    pub reason: Reason,
+    told: bool,
 }
 
 impl Refusal {
     /// What clients were told, if they were, and since when it is so.
     pub fn told(&self) -> Option<(Reason, SystemTime)> {
-        Some((self.told?, self.since.wall))
+        self.told.then_some((self.reason, self.since.wall))
+    }
+}
+
+/// Keys that could not be read for a while although the server gives values.
+#[derive(Debug)]
+pub(super) struct Troubled {
+    keys: HashSet<Bytes>,
+    /// The next of them is not asked for before.
+    next: Instant,
+    /// All of them are not asked for at once before.
+    all: Instant,
+}
+
+impl Troubled {
+    pub fn new(now: Now) -> Troubled {
+        Troubled {
+            keys: HashSet::new(),
+            next: now.mono,
+            all: now.mono,
+        }
+    }
+
+    /// A key could not be read again. Takes when it would be tried next if it were alone, gives when it will be.
+    pub fn add(&mut self, key: &Bytes, alone: Instant) -> Instant {
+        self.keys.insert(key.clone());
+        let at = alone.max(self.next);
+        self.next = at + PACE;
+        at
+    }
+
+    pub fn remove(&mut self, key: &Bytes) {
+        self.keys.remove(key);
+    }
+
+    /// One of them could be read: those that may well be readable too.
+    fn all(&mut self, now: Now) -> HashSet<Bytes> {
+        if self.keys.is_empty() || now.mono < self.all {
+            return HashSet::new();
+        }
+        let most = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
+        self.all = now.mono + ALL_AGAIN.max(PACE / 10 * most);
+        self.next = now.mono;
+        std::mem::take(&mut self.keys)
     }
 }
 
@@ -83,7 +135,11 @@ impl Mirror {
         let node = &mut self.nodes[id];
         let errors = || results.iter().filter_map(|result| result.as_ref().err());
         let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Server) else {
-            if results.iter().any(Result::is_ok) && node.refusal.take().is_some_and(|refusal| refusal.told.is_some()) {
+            let answered = |result: &Result<Reading, ReadError>| match result {
+                Ok(_) => true,
+                Err(error) => Scope::of(error.kind) != Scope::Connection,
+            };
+            if results.iter().any(answered) && node.refusal.take().is_some_and(|refusal| refusal.told) {
                 tracing::info!("the server gives values again");
             }
             if let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Connection) {
@@ -96,14 +152,16 @@ impl Mirror {
             since: now,
             attempts: 0,
             retry_at: now.mono,
-            told: None,
+            reason: reason(error.kind),
+            told: false,
         });
+        refusal.reason = reason(error.kind);
         refusal.retry_at = now.mono + back_off(refusal.attempts, &mut self.jitter);
         refusal.attempts += 1;
         let since = refusal.since;
         if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
-            let reason = reason(error.kind);
-            if refusal.told.replace(reason).is_none() {
+            let reason = refusal.reason;
+            if !std::mem::replace(&mut refusal.told, true) {
                 tracing::warn!(reason = reason.0, %error, "the server gives no values: clients are told stale");
             }
             for log in self.ids_of(id) {
@@ -111,6 +169,21 @@ impl Mirror {
                     self.expect_changed(log, now);
                     self.stale(log, reason, since.wall);
                 }
+            }
+        }
+    }
+
+    /// A key could be read that could not be before: whatever kept it and others from it may be over.
+    pub(super) fn relieved(&mut self, key: &Bytes, now: Now) {
+        self.troubled.remove(key);
+        for key in self.troubled.all(now) {
+            let Some(entry) = self.keys.get_mut(&key) else { continue };
+            if let Some(trouble) = &mut entry.trouble {
+                trouble.retry_at = now.mono;
+            }
+            if entry.state == State::Waiting {
+                entry.state = State::Clean;
+                self.dirty(&key, false, now);
             }
         }
     }

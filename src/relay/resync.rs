@@ -253,7 +253,10 @@ impl Mirror {
         if generation != self.nodes[node].generation {
             return;
         }
-        let reason = self.recovery.as_ref().map_or(FLUSHED, |recovery| recovery.reason);
+        // Why it takes long says more than what began it.
+        let refusal = self.nodes[node].refusal.as_ref().map(|refusal| refusal.reason);
+        let began = self.recovery.as_ref().map(|recovery| recovery.reason);
+        let reason = refusal.or(began).unwrap_or(FLUSHED);
         for id in self.ids_of(node) {
             if self.logs.get(&id).is_some_and(|log| !log.is_whole() && log.filled) {
                 let since = now.wall.checked_sub(PATIENCE).unwrap_or(now.wall);

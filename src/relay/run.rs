@@ -27,6 +27,12 @@ use crate::upstream::{Address, Endpoint, NodeId};
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// A connection that held for this long was a success: the next loss begins with no pause at all. One that did not, as
+/// fred closes it when a cluster says that it is down, is not the server's absence: it is tried again sooner than
+/// clients would be told of that.
+const SETTLED: Duration = Duration::from_secs(1);
+const BRIEF_PAUSE: Duration = Duration::from_millis(500);
+
 /// What the relay needs to know from the config.
 #[derive(Debug)]
 pub struct Options {
@@ -88,9 +94,12 @@ struct Work {
 /// The way to the values of one node.
 #[derive(Default)]
 struct Link {
-    reader: Option<Arc<Reader>>,
+    /// With the moment since when it is connected.
+    reader: Option<(Arc<Reader>, Instant)>,
     connecting: Option<Connecting>,
     attempts: u32,
+    /// Whether the last connection was made and held for less than [`SETTLED`].
+    brief: bool,
     /// Whether the log was told that the reader cannot connect.
     said: bool,
 }
@@ -166,12 +175,16 @@ impl Work {
             }
             let link = &mut self.links[at];
             if !mirror.has_reader(node)
-                && let Some(reader) = link.reader.take()
+                && let Some((reader, since)) = link.reader.take()
             {
                 reader.close();
+                link.brief = now.mono.saturating_duration_since(since) < SETTLED;
+                if !link.brief {
+                    link.attempts = 0;
+                }
             }
             link.connect(mirror.wants_reader(node), self.timeout, jitter);
-            let Some(reader) = &link.reader else { continue };
+            let Some((reader, _)) = &link.reader else { continue };
             while let Some(Batch { flight, requests }) = mirror.next_batch(node, now) {
                 let reader = reader.clone();
                 self.tasks.push(Box::pin(async move {
@@ -201,7 +214,7 @@ impl Work {
             .links
             .get(usize::from(node.0))
             .and_then(|link| link.reader.as_ref());
-        own.is_some_and(|own| Arc::ptr_eq(own, reader))
+        own.is_some_and(|(own, _)| Arc::ptr_eq(own, reader))
     }
 
     fn connected(&mut self, node: NodeId, mirror: &mut Mirror, stats: &Stats, connected: Result<Reader, ConnectError>) {
@@ -210,7 +223,7 @@ impl Work {
         match connected {
             Ok(reader) if mirror.linked(node, reader.run_id(), Now::read()) => {
                 let reader = Arc::new(reader);
-                link.reader = Some(reader.clone());
+                link.reader = Some((reader.clone(), Instant::now()));
                 link.said = false;
                 self.tasks.push(Box::pin(async move {
                     reader.closed().await;
@@ -220,6 +233,7 @@ impl Work {
             // Another process answers there than the one that is heard: one of the two connections is an old one.
             Ok(_) => tracing::debug!(node = node.0, "the reader reached another server than the feed"),
             Err(error) => {
+                link.brief = false;
                 let since = SystemTime::now();
                 stats.node(node, |node| node.readable.fail(LOST.0, error.to_string(), since));
                 if !std::mem::replace(&mut link.said, true) {
@@ -235,7 +249,10 @@ impl Link {
     fn connect(&mut self, wanted: Option<&Endpoint>, timeout: Duration, jitter: &mut Jitter) {
         let Some(wanted) = wanted else {
             self.connecting = None;
-            self.attempts = 0;
+            if self.reader.is_none() {
+                // The feed is away, and knows when to come back.
+                self.attempts = 0;
+            }
             return;
         };
         if self
@@ -245,9 +262,10 @@ impl Link {
         {
             return;
         }
+        let longest = if self.brief { BRIEF_PAUSE } else { LONGEST_PAUSE };
         let pause = match self.attempts {
             0 => Duration::ZERO,
-            attempts => jitter.half_to_all(LONGEST_PAUSE.min(SHORTEST_PAUSE * 2_u32.pow(attempts.min(6)))),
+            attempts => jitter.half_to_all(longest.min(SHORTEST_PAUSE * 2_u32.pow(attempts.min(6)))),
         };
         self.attempts += 1;
         let options = reader::Options {

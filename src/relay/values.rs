@@ -49,7 +49,9 @@ impl Mirror {
         let happenings = std::mem::take(&mut entry.reading);
         let mut uses = std::mem::take(&mut entry.uses);
         let mut touched: SmallVec<[u64; 4]> = SmallVec::new();
-        if let Some(trouble) = entry.trouble.take() {
+        let trouble = entry.trouble.take();
+        let relieved = trouble.is_some();
+        if let Some(trouble) = trouble {
             self.nodes[trouble.node].failing.remove(&trouble);
             for id in trouble.logs {
                 if let Some(log) = self.logs.get_mut(&id) {
@@ -102,6 +104,9 @@ impl Mirror {
         self.arm(key, ttl, now);
         if again {
             self.dirty(key, true, now);
+        }
+        if relieved {
+            self.relieved(key, now);
         }
         for id in touched {
             self.settle(id);

@@ -8,7 +8,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -102,8 +102,8 @@ pub struct Reader {
     client: Client,
     options: Options,
     server: ServerInfo,
-    /// Why lists cannot be read, if the user may not use MULTI and EXEC.
-    no_transactions: Option<ReadError>,
+    /// Why lists cannot be read, if the user may not use MULTI and EXEC; asked again while it is so.
+    no_transactions: std::sync::Mutex<Option<ReadError>>,
     /// Makes guards unguessable, so that no value can look like one.
     secret: u64,
     /// Counts rounds, so that no two guards are equal.
@@ -141,7 +141,7 @@ impl Reader {
             client,
             options: options.clone(),
             server: ServerInfo::default(),
-            no_transactions: None,
+            no_transactions: std::sync::Mutex::default(),
             secret: getrandom::u64().map_err(|error| refused(ReadError::other(error.to_string())))?,
             rounds: AtomicU64::new(0),
             broken: CancellationToken::new(),
@@ -177,7 +177,7 @@ impl Reader {
         let _ = next();
         let transaction = next().and(next());
         let server = Info::from_bytes(&command::bytes(next()?)?).server();
-        self.no_transactions = transaction.err();
+        *self.no_transactions() = transaction.err();
         self.server = server.ok_or_else(|| ReadError::other("INFO server has no run_id".into()))?;
         Ok(())
     }
@@ -223,10 +223,11 @@ impl Reader {
     /// The number of elements is asked before a value is read, the bytes of a value other than a string are counted
     /// after: what is held at once for one key may exceed `max_value` by the size of its elements.
     pub async fn read(&self, batch: Vec<ReadRequest>) -> Vec<Result<Reading, ReadError>> {
+        let no_transactions = self.no_transactions().clone();
         let mut done: Vec<Option<Result<Reading, ReadError>>> = batch.iter().map(|_| None).collect();
         let jobs = batch
             .into_iter()
-            .map(|request| Job::new(request, self.no_transactions.as_ref()));
+            .map(|request| Job::new(request, no_transactions.as_ref()));
         let mut jobs: Vec<(usize, Job<'_>)> = jobs.enumerate().collect();
         while !jobs.is_empty() {
             let mut commands = Vec::with_capacity(3 * jobs.len());
@@ -253,6 +254,14 @@ impl Reader {
                         done[index] = Some(Err(error.clone()));
                     }
                 }
+            }
+        }
+        let denied = |reading: &Option<Result<Reading, ReadError>>| matches!(reading, Some(Err(error)) if error.kind == ReadErrorKind::NoPermission);
+        if no_transactions.is_some() && done.iter().any(denied) {
+            // The right may have been given meanwhile: next time it is known.
+            let transaction = [Command::other("MULTI", [""; 0]), Command::other("EXEC", [""; 0])];
+            if let Ok(replies) = self.round(transaction.into()).await {
+                *self.no_transactions() = replies.into_iter().find_map(Result::err);
             }
         }
         done.into_iter()
@@ -294,6 +303,10 @@ impl Reader {
     pub async fn info(&self, section: &'static str) -> Result<Info, ReadError> {
         let text = self.ask(Command::other("INFO", [section])).await?;
         Ok(Info::from_bytes(&command::bytes(text)?))
+    }
+
+    fn no_transactions(&self) -> MutexGuard<'_, Option<ReadError>> {
+        self.no_transactions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, command: Command) -> Result<fred::types::Value, ReadError> {

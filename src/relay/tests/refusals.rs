@@ -37,6 +37,54 @@ fn a_key_that_cannot_be_read_is_asked_for_again_and_after_a_second_clients_know(
 }
 
 #[test]
+fn fresh_comes_after_every_key_that_could_not_be_read() {
+    const KEYS: usize = 20;
+    let mut world = World::new(&[("k:{id}", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.broken = Some(ReadErrorKind::NoPermission);
+    for key in 0..KEYS {
+        world.set(format!("k:{key}").leak(), "a");
+    }
+    // Told by the first key that fails after a second; the others are not asked for again before it.
+    let told = (0..300).find_map(|_| {
+        live(&mut world, 10);
+        Some(client.news(&world)).filter(|news| !news.is_empty())
+    });
+    assert_eq!(told, Some(vec!["stale no-permission".to_owned()]));
+    world.broken = None;
+    live(&mut world, 2000);
+    let news = client.news(&world);
+    assert_eq!(news.len(), KEYS + 1);
+    assert_eq!(news.last().map(String::as_str), Some("fresh no-permission"));
+}
+
+#[test]
+fn many_keys_that_cannot_be_read_are_asked_for_at_a_steady_pace_and_at_once_when_one_can_be() {
+    const KEYS: usize = 5000;
+    let mut world = World::new(&[("k:{id}", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.broken = Some(ReadErrorKind::NoPermission);
+    for key in 0..KEYS {
+        world.set(format!("k:{key}").leak(), "a");
+    }
+    live(&mut world, 2500);
+    world.asked();
+    live(&mut world, 5000);
+    let tries = world.asked().len();
+    assert!((800..1200).contains(&tries), "{tries}");
+    assert_eq!(client.news(&world), ["stale no-permission"]);
+    world.broken = None;
+    live(&mut world, 100);
+    let news = client.news(&world);
+    assert_eq!(news.len(), KEYS + 1);
+    assert_eq!(news.last().map(String::as_str), Some("fresh no-permission"));
+}
+
+#[test]
 fn a_server_that_refuses_all_is_asked_by_few_and_all_who_wait_know() {
     let mut world = World::new(&[("k:{id}", "k:{id}"), ("job:{id}", "log")]);
     let mut log = world.subscribe("log");

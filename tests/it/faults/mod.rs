@@ -1,7 +1,9 @@
 //! Faults of connections, server and relay: each is noticed, said and repaired, and nothing is sent that did not differ.
 
+mod answers;
 mod feed;
 mod reader;
+mod server;
 
 use std::time::{Duration, Instant};
 
@@ -37,8 +39,15 @@ impl Setup {
     fn with(lines: &str, prepare: impl FnOnce(&Server)) -> Setup {
         let server = Server::start();
         prepare(&server);
+        Setup::of(server, "", lines)
+    }
+
+    /// With a server, and a user of it as it stands in the URL: `name:password@`.
+    #[track_caller]
+    fn of(server: Server, user: &str, lines: &str) -> Setup {
         let proxy = Proxy::start(server.address());
-        let relay = Relay::at(&proxy.url(), "", &mapping(lines));
+        let url = format!("redis://{user}{}/0", proxy.address());
+        let relay = Relay::at(&url, "", &mapping(lines));
         let mut client = Sse::open(&relay, &["v"]);
         client.ready();
         // An events channel is ready before anything can be read.
@@ -151,4 +160,16 @@ fn listen_for(client: &mut Sse, time: Duration) {
     while Instant::now() < end {
         client.poll(end.saturating_duration_since(Instant::now()));
     }
+}
+
+/// How often the server refused a command.
+fn rejected(server: &Server, command: &str) -> u64 {
+    let stats = redis!(server, "INFO", "commandstats").text();
+    let line = stats
+        .lines()
+        .find(|line| line.starts_with(&format!("cmdstat_{command}:")));
+    let count = line.and_then(|line| line.split_once("rejected_calls="));
+    count.map_or(0, |(_, count)| {
+        count.split(',').next().unwrap_or_default().parse().expect("a count")
+    })
 }

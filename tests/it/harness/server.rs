@@ -258,7 +258,9 @@ pub fn free_port() -> u16 {
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = (FIRST + offset.wrapping_add(step) % COUNT) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        // The second one is for the node's cluster bus, should it be one.
+        if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }
