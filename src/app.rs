@@ -22,6 +22,7 @@ use crate::fanout::Stats;
 use crate::hub::Hub;
 use crate::process::signals::{Signal, Signals};
 use crate::upstream::feed::{self, FatalError};
+use crate::upstream::topology::{self, Doubt};
 use crate::upstream::{NodeId, reader};
 use crate::{admin, relay, server};
 
@@ -45,13 +46,15 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     let signals = Signals::catch().context("cannot catch signals")?;
     started();
     let upstream = config.upstream;
-    let endpoint = upstream.endpoint.clone();
+    let (topology, endpoint) = (upstream.topology.clone(), upstream.endpoint.clone());
     let needs = relay::needs(&config.mappings, endpoint.db, upstream.notifications);
     let admin = admin::bind(&config.admin).context("the admin listener (`listen` of [admin])")?;
+    let doubt = Doubt::default();
     let (catalog, intake, relay) = relay::new(relay::Options {
         rules: config.mappings,
         timeout: reader::TIMEOUT,
         verify: upstream.verify,
+        doubt: doubt.clone(),
     })
     .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
     let epoch = getrandom::u64().context("no random numbers to be had")?;
@@ -59,7 +62,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
 
     let relayed = relay.stats();
     relayed.node(NodeId::FIRST, |node| {
-        node.address = upstream.endpoint.address.to_string()
+        node.address = upstream.topology.place(&upstream.endpoint);
     });
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     // Whichever way this returns, the threads end.
@@ -78,10 +81,11 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
         let options = feed::Options {
             endpoint: upstream.endpoint,
             notifications: upstream.notifications,
+            strict: true,
         };
         move || async {
             select! {
-                ended = feed::run(options, subscriptions, intake, stop) => ended,
+                ended = topology::run(upstream.topology, options, subscriptions, intake, doubt, stop) => ended,
                 () = relaying => Ok(()),
             }
         }
@@ -89,7 +93,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     let stats = Arc::new(Stats::default());
     let mut signals = pin!(signals.follow(drain.clone()));
     let checks = async {
-        checks::tell(&endpoint, &needs).await;
+        checks::tell(&topology, &endpoint, &needs).await;
         pending::<Infallible>().await
     };
     let mut checks = pin!(checks);

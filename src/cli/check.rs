@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use crate::config::Config;
 use crate::relay;
 use crate::server::Address;
+use crate::upstream::Topology;
 use crate::upstream::probe::{self, Finding, Proof, Verdict};
 
 /// Tells what is wrong with a config, or sums it up; with `connect`, tries its server too.
@@ -25,11 +26,9 @@ pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsStrin
     }
     let addresses: Vec<String> = config.server.listen.iter().map(address).collect();
     writeln!(out, "  listens on {}", addresses.join(", "))?;
-    writeln!(
-        out,
-        "  reads from {}, database {}",
-        config.upstream.endpoint.address, config.upstream.endpoint.db
-    )?;
+    let endpoint = &config.upstream.endpoint;
+    let place = config.upstream.topology.place(endpoint);
+    writeln!(out, "  reads from {place}, database {}", endpoint.db)?;
     if config.origin.is_empty() {
         out.push_str("  every option is at its default\n");
     } else {
@@ -42,23 +41,39 @@ pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsStrin
     if !connect {
         return Ok(ExitCode::SUCCESS);
     }
-    let findings = try_server(&config, canary.as_ref().map(|key| key.as_bytes()))?;
-    super::print(&list(&findings)?)?;
-    let problem = findings.iter().any(|finding| finding.verdict == Verdict::Problem);
-    Ok(if problem { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sound = runtime.block_on(try_servers(&config, canary.as_ref().map(|key| key.as_bytes())))?;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn try_server(config: &Config, canary: Option<&[u8]>) -> anyhow::Result<Vec<Finding>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// Tries the server, or each of several, and prints what is found; says whether there is no problem.
+async fn try_servers(config: &Config, canary: Option<&[u8]>) -> anyhow::Result<bool> {
     let upstream = &config.upstream;
+    let servers = match upstream.topology.servers(&upstream.endpoint).await {
+        Ok(servers) => servers,
+        Err(why) => {
+            super::print(&format!("  nobody says where the servers are: {why}\n"))?;
+            return Ok(false);
+        }
+    };
     let needs = relay::needs(&config.mappings, upstream.endpoint.db, upstream.notifications);
-    let proof = canary.map_or(Proof::Chance, Proof::Canary);
-    Ok(runtime.block_on(probe::probe(&upstream.endpoint, &needs, proof)))
+    let mut sound = true;
+    for server in servers {
+        let proof = canary.map_or(Proof::Chance, Proof::Canary);
+        let findings = probe::probe(&server, &needs, proof).await;
+        let name = match upstream.topology {
+            Topology::Server => "the server".to_owned(),
+            Topology::Sentinel(_) | Topology::Cluster(_) => format!("the server at {}", server.address),
+        };
+        super::print(&list(&name, &findings)?)?;
+        sound &= findings.iter().all(|finding| finding.verdict != Verdict::Problem);
+    }
+    Ok(sound)
 }
 
 /// A line for each finding, and one for what to do about it.
-fn list(findings: &[Finding]) -> Result<String, std::fmt::Error> {
-    let mut out = "  the server:\n".to_owned();
+fn list(server: &str, findings: &[Finding]) -> Result<String, std::fmt::Error> {
+    let mut out = format!("  {server}:\n");
     for finding in findings {
         let verdict = match finding.verdict {
             Verdict::Ok => "ok",

@@ -47,8 +47,8 @@ pub use words::Section;
 use crate::mapping::MappingId;
 use crate::process::logging;
 use crate::relay::Rule;
-use crate::upstream::Endpoint;
 use crate::upstream::feed::Notifications;
+use crate::upstream::{Endpoint, Topology};
 use crate::{admin as operators, fanout, hub, server as public};
 use compile::Compiler;
 use diagnostics::{Problem, Source};
@@ -79,6 +79,8 @@ pub struct Config {
 pub struct Upstream {
     /// Where it is, which database, and who logs in.
     pub endpoint: Endpoint,
+    /// How it is found, if not by the address.
+    pub topology: Topology,
     /// What is done about the server's setting of keyspace notifications.
     pub notifications: Notifications,
     /// How long a round of second looks at all mirrored keys takes; `None` if there are none.

@@ -7,8 +7,8 @@ use super::diagnostics::Problem;
 use super::file;
 use super::reader::Written;
 use super::url::Url;
-use crate::upstream::Address;
 use crate::upstream::tls::{Identity, Part, Tls, TlsError};
+use crate::upstream::{Address, Topology};
 
 impl Compiler<'_> {
     /// How the connection is encrypted; not at all if the URL does not say so.
@@ -25,9 +25,10 @@ impl Compiler<'_> {
         }
         let mut tls = Tls {
             // By its name in the URL a server is known, whatever address that leads to.
-            server_name: match &url.address {
-                Address::Tcp { host, .. } => Some(host.clone()),
-                Address::Unix(_) => None,
+            server_name: match (&url.topology, &url.address) {
+                (Topology::Server, Address::Tcp { host, .. }) => Some(host.clone()),
+                // Each of several is known by its own.
+                _ => None,
             },
             ..Tls::default()
         };
@@ -51,7 +52,7 @@ impl Compiler<'_> {
             (None, Some(alone)) => self.half(alone, "key_file", "certificate_file"),
             _ => {}
         }
-        // The name is set, so the host does not matter.
+        // A name that is not in the file is not judged here.
         for error in [tls.name("").err(), tls.load().err()].into_iter().flatten() {
             self.useless(file, &error);
         }

@@ -94,6 +94,7 @@ impl Compiler<'_> {
                 password: url.password,
                 client_name: CLIENT_NAME.into(),
             },
+            topology: url.topology,
             notifications,
             verify: self.duration_or_off(name("verify"), file.verify.as_ref(), Some(VERIFY), &VERIFY_BOUNDS),
         }

@@ -1,13 +1,14 @@
-//! The URL of a server: `redis://…`, `rediss://…` and `redis+unix://…`.
+//! The URL of a server, `redis://…`, `rediss://…` or `redis+unix://…`, or of several.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::upstream::Address;
+use crate::upstream::{Address, Topology};
 use parts::{database, decode, tcp, userinfo};
 
 mod parts;
+mod several;
 
 /// The port that servers take when nobody says otherwise.
 const PORT: u16 = 6379;
@@ -27,9 +28,13 @@ enum Form {
     Host,
     /// The path of a Unix socket.
     Socket,
+    /// Sentinels, and the name of the primary.
+    Sentinel,
+    /// Nodes of a cluster.
+    Cluster,
 }
 
-const SCHEMES: [Scheme; 3] = [
+const SCHEMES: [Scheme; 7] = [
     Scheme {
         name: "redis",
         form: Form::Host,
@@ -45,24 +50,37 @@ const SCHEMES: [Scheme; 3] = [
         form: Form::Socket,
         tls: false,
     },
-];
-
-/// Schemes of later releases, and what they will mean.
-const PLANNED: [(&str, &str); 2] = [
-    (
-        "redis-sentinel",
-        "finding the primary through Sentinel is planned for a later release",
-    ),
-    ("redis-cluster", "following a cluster is planned for a later release"),
+    Scheme {
+        name: "redis-sentinel",
+        form: Form::Sentinel,
+        tls: false,
+    },
+    Scheme {
+        name: "rediss-sentinel",
+        form: Form::Sentinel,
+        tls: true,
+    },
+    Scheme {
+        name: "redis-cluster",
+        form: Form::Cluster,
+        tls: false,
+    },
+    Scheme {
+        name: "rediss-cluster",
+        form: Form::Cluster,
+        tls: true,
+    },
 ];
 
 /// Schemes that other programs take for what has another name here.
-const ALIASES: [(&str, &str); 5] = [
+const ALIASES: [(&str, &str); 7] = [
     ("unix", "redis+unix"),
     ("redis+socket", "redis+unix"),
     ("redis-socket", "redis+unix"),
     ("redis+ssl", "rediss"),
     ("redis+tls", "rediss"),
+    ("redis+sentinel", "redis-sentinel"),
+    ("redis+cluster", "redis-cluster"),
 ];
 
 /// What a URL looks like, for messages.
@@ -72,7 +90,9 @@ const EXAMPLES: &str = "write url = \"redis://127.0.0.1:6379/0\", \"rediss://:PA
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Url {
+    /// Where the server is; of several it does not count.
     pub(crate) address: Address,
+    pub(crate) topology: Topology,
     /// Whether the connection is encrypted.
     pub(crate) tls: bool,
     pub(crate) db: u32,
@@ -98,6 +118,7 @@ impl Default for Url {
                 host: "127.0.0.1".into(),
                 port: PORT,
             },
+            topology: Topology::Server,
             tls: false,
             db: 0,
             username: None,
@@ -109,23 +130,38 @@ impl Default for Url {
 impl fmt::Display for Url {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (&self.address, self.tls) {
-            (Address::Unix(_), _) => "redis+unix://",
-            (Address::Tcp { .. }, false) => "redis://",
-            (Address::Tcp { .. }, true) => "rediss://",
-        })?;
+        let form = match (&self.topology, &self.address) {
+            (Topology::Server, Address::Tcp { .. }) => Form::Host,
+            (Topology::Server, Address::Unix(_)) => Form::Socket,
+            (Topology::Sentinel(_), _) => Form::Sentinel,
+            (Topology::Cluster(_), _) => Form::Cluster,
+        };
+        let scheme = SCHEMES
+            .iter()
+            .find(|scheme| scheme.form == form && scheme.tls == self.tls);
+        write!(f, "{}://", scheme.map_or("redis", |scheme| scheme.name))?;
         if self.username.is_some() || self.password.is_some() {
             let password = if self.password.is_some() { ":(secret)" } else { "" };
             write!(f, "{}{password}@", self.username.as_deref().unwrap_or_default())?;
         }
-        match &self.address {
-            Address::Unix(_) => write!(f, "{}?db={}", self.address, self.db),
-            Address::Tcp { .. } => write!(f, "{}/{}", self.address, self.db),
+        match (&self.topology, &self.address) {
+            (Topology::Server, Address::Unix(_)) => write!(f, "{}?db={}", self.address, self.db),
+            (Topology::Server, Address::Tcp { .. }) => write!(f, "{}/{}", self.address, self.db),
+            (Topology::Sentinel(sentinels), _) => {
+                write!(f, "{}/{}?db={}", list(&sentinels.addresses), sentinels.name, self.db)
+            }
+            (Topology::Cluster(seeds), _) => f.write_str(&list(seeds)),
         }
     }
 }
 
-/// Reads `redis[s]://[user[:password]@]host[:port][/db]` or `redis+unix://[user[:password]@]/path[?db=N]`.
+fn list(addresses: &[Address]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
+    addresses.join(",")
+}
+
+/// Reads `redis[s]://[user[:password]@]host[:port][/db]` or `redis+unix://[user[:password]@]/path[?db=N]`, or what is read
+/// in [`several`].
 pub(crate) fn parse(text: &str) -> Result<Url, UrlError> {
     let Some(scheme_end) = text.find("://") else {
         let label = if text.is_empty() { "empty" } else { "no scheme" };
@@ -148,19 +184,30 @@ pub(crate) fn parse(text: &str) -> Result<Url, UrlError> {
         Some(range) => userinfo(text, range)?,
         None => (None, None),
     };
-    let (address, db) = match scheme.form {
-        Form::Socket => socket(text, host)?,
-        Form::Host => (
-            tcp(text, host..authority_end)?,
-            database_of_path(text, authority_end, scheme)?,
-        ),
-    };
-    Ok(Url {
-        address,
+    let url = Url {
         tls: scheme.tls,
-        db,
         username,
         password,
+        ..Url::default()
+    };
+    Ok(match scheme.form {
+        Form::Socket => {
+            let (address, db) = socket(text, host)?;
+            Url { address, db, ..url }
+        }
+        Form::Host => Url {
+            address: tcp(text, host..authority_end, PORT)?,
+            db: database_of_path(text, authority_end, scheme)?,
+            ..url
+        },
+        Form::Sentinel => {
+            let (topology, db) = several::sentinel(text, host..authority_end)?;
+            Url { topology, db, ..url }
+        }
+        Form::Cluster => Url {
+            topology: several::cluster(text, host..authority_end)?,
+            ..url
+        },
     })
 }
 
@@ -177,15 +224,10 @@ fn scheme(text: &str, end: usize) -> Result<&'static Scheme, UrlError> {
             "not what this is called here",
             match find(name).map(|scheme| scheme.form) {
                 Some(Form::Socket) => format!("write \"{name}:///path/to/socket?db=0\""),
+                Some(Form::Sentinel) => format!("write \"{name}://host:26379/NAME\""),
                 _ => format!("write \"{name}://host:6379/0\""),
             },
         ));
-    }
-    if let Some((_, what)) = PLANNED.iter().find(|(name, _)| *name == written) {
-        return Err(UrlError {
-            why: Some(what),
-            ..wrong(0..end, "not in this release", EXAMPLES)
-        });
     }
     let known: Vec<String> = SCHEMES.iter().map(|scheme| format!("{}://", scheme.name)).collect();
     let known = known.join(", ");

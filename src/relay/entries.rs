@@ -59,6 +59,8 @@ pub(super) struct KeyEntry {
     pub reading_event: Option<EventName>,
     /// When the last read began.
     pub last_read: Option<Instant>,
+    /// The node to be asked next instead of the one that has its slot, which is being moved.
+    pub asked: Option<NodeId>,
     /// What keeps it from being read.
     pub trouble: Option<Box<Trouble>>,
     /// When it expires, a little after.

@@ -19,7 +19,7 @@ use crate::hub::{Name, Reason};
 use crate::keyspace::{EventName, Size, Value};
 use crate::mapping::{MappingId, Scratch};
 use crate::upstream::feed::{Cause, KeyEvent, Listener, LostReason};
-use crate::upstream::slots::Slots;
+use crate::upstream::topology::{Ears, Slots};
 use crate::upstream::{Endpoint, NodeId, ServerInfo};
 
 /// Most keys that wait to be taken by the relay's thread. It takes all of them many times a second, so this many wait
@@ -205,19 +205,6 @@ impl Intake {
         }
     }
 
-    /// An ear of the same relay at the feed of another node. All of them must be used on one thread.
-    pub fn of(&self, node: NodeId) -> Intake {
-        Intake {
-            node,
-            ..Intake::new(self.shared.clone(), self.table.clone())
-        }
-    }
-
-    /// Tells which node has which slots from now on. Keys of slots that are another node's now are read there again.
-    pub fn slots(&self, slots: Slots) {
-        self.tell(Item::Slots(slots));
-    }
-
     fn tell(&self, item: Item) {
         let mut taken = self.shared.taken();
         // What is missed later is counted behind this.
@@ -225,6 +212,22 @@ impl Intake {
         taken.items.push((self.node, item));
         drop(taken);
         self.shared.notify.notify_one();
+    }
+}
+
+impl Ears for Intake {
+    type Ear = Intake;
+
+    fn ear(&self, node: NodeId) -> Intake {
+        Intake {
+            node,
+            ..Intake::new(self.shared.clone(), self.table.clone())
+        }
+    }
+
+    /// Keys of slots that are another node's now are read there again.
+    fn slots(&self, slots: Slots) {
+        self.tell(Item::Slots(slots));
     }
 }
 

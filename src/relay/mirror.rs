@@ -217,7 +217,8 @@ impl Mirror {
                     self.timers.set(due, Timer::Read(key.clone()));
                 } else {
                     entry.state = State::Queued { urgent };
-                    self.nodes.owner(key).queue.push(key.clone(), urgent);
+                    let node = entry.asked.unwrap_or_else(|| self.nodes.owners().of(key));
+                    self.nodes[node].queue.push(key.clone(), urgent);
                 }
             }
         }

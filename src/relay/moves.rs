@@ -6,8 +6,10 @@ use super::entries::{LogEntry, Now, Part, Scan};
 use super::mirror::Mirror;
 use super::node::{Owners, slot_of_all};
 use crate::hub::Reason;
+use crate::mapping::{KeySet, Source};
 use crate::upstream::NodeId;
-use crate::upstream::slots::{self, Slots};
+use crate::upstream::reader::ReadError;
+use crate::upstream::topology::slots::{self, Slots};
 
 /// Keys are on another node than before.
 pub(super) const MOVED: Reason = Reason("upstream-moved");
@@ -32,7 +34,9 @@ impl Mirror {
         if moved.gained.is_empty() {
             return;
         }
-        self.requeue();
+        for node in self.nodes.ids() {
+            self.requeue(node);
+        }
         for id in self.ids() {
             let Some(log) = self.logs.get_mut(&id) else { continue };
             let nodes = self.nodes.owners().of_all(&log.sources);
@@ -53,16 +57,28 @@ impl Mirror {
         }
     }
 
-    /// Sorts the keys that wait to be read to where they are now.
-    fn requeue(&mut self) {
-        for node in self.nodes.ids() {
-            let queue = std::mem::take(&mut self.nodes[node].queue);
-            for (keys, urgent) in [(queue.urgent, true), (queue.bulk, false)] {
-                for key in keys {
-                    self.nodes.owner(&key).queue.push(key.clone(), urgent);
+    /// Sorts the keys that wait to be read from a node to where they are now.
+    pub(super) fn requeue(&mut self, node: NodeId) {
+        if matches!(self.nodes.owners(), Owners::One) {
+            return;
+        }
+        let queue = &mut self.nodes[node].queue;
+        let (urgent, bulk) = (std::mem::take(&mut queue.urgent), std::mem::take(&mut queue.bulk));
+        for (keys, urgent) in [(urgent, true), (bulk, false)] {
+            for key in keys {
+                if let Some(entry) = self.keys.get_mut(&key) {
+                    entry.asked = None;
                 }
+                let owner = self.nodes.owners().of(&key);
+                self.nodes[owner].queue.push(key, urgent);
             }
         }
+    }
+
+    /// The node that a key was said to be on while its slot is moved there, if it can be asked.
+    pub(super) fn asked(&self, error: &ReadError) -> Option<NodeId> {
+        let node = self.nodes.at(&error.asks()?)?;
+        self.nodes[node].is_there().then_some(node)
     }
 }
 
@@ -95,11 +111,13 @@ impl Moved {
 
     /// What a log waits for of a node from now on.
     fn part(&self, log: &LogEntry, node: NodeId) -> Part {
-        let mut slots = log.sources.iter().map(|source| slot_of_all(&source.keys));
-        let arrived = slots.any(|slot| match slot {
-            Some(slot) => self.to(node, slot),
-            None => self.gained.contains(&node),
-        });
+        let arrived = |source: &Source| match (&source.keys, slot_of_all(&source.keys)) {
+            // What is published has no slot.
+            (KeySet::Published(_), _) => false,
+            (_, Some(slot)) => self.to(node, slot),
+            (_, None) => self.gained.contains(&node),
+        };
+        let arrived = log.sources.iter().any(arrived);
         let state = log.fifo.is_none();
         let mut part = log.part(node).copied().unwrap_or(Part {
             node,

@@ -9,13 +9,12 @@ use smallvec::{SmallVec, smallvec};
 
 use super::reads::{BATCH_KEYS, Flight};
 use super::refusal::Refusal;
-use super::report::Failing;
+use super::report::{Failing, Report};
 use super::resync::Outage;
 use super::scan::{Scans, literal_prefix};
-use crate::hub::Reason;
 use crate::mapping::{KeySet, Source};
-use crate::upstream::slots::{Slots, slot_of};
-use crate::upstream::{Endpoint, NodeId};
+use crate::upstream::topology::slots::{Slots, slot_of};
+use crate::upstream::{Address, Endpoint, NodeId};
 
 /// What is heard of one node, what is asked of it, and what keeps it from answering.
 #[derive(Debug, Default)]
@@ -41,7 +40,7 @@ pub(super) struct Node {
     pub scans: Scans,
     pub failing: Failing,
     /// Why its keys could not be read, as operators were told last.
-    pub reported: Option<Option<(Reason, SystemTime)>>,
+    pub reported: Option<Report>,
 }
 
 /// The process that a feed hears, and where.
@@ -123,12 +122,11 @@ impl Owners {
         }
     }
 
-    /// Whose feed hears what is published. A cluster tells all its nodes, so one must be enough: more would hear each
-    /// message more than once.
-    pub fn of_topics(&self) -> NodeId {
+    /// Whether the node has any keys.
+    pub fn has_any(&self, node: NodeId) -> bool {
         match self {
-            Owners::One => NodeId::FIRST,
-            Owners::Many(slots) => slots.holders()[0],
+            Owners::One => node == NodeId::FIRST,
+            Owners::Many(slots) => slots.holders().contains(&node),
         }
     }
 
@@ -140,7 +138,8 @@ impl Owners {
         let mut nodes: SmallVec<[NodeId; 1]> = SmallVec::new();
         for source in sources {
             match (&source.keys, slot_of_all(&source.keys)) {
-                (KeySet::Published(_), _) => nodes.push(self.of_topics()),
+                // A cluster passes on to all nodes what is published; the first feed alone hears it.
+                (KeySet::Published(_), _) => nodes.push(NodeId::FIRST),
                 (_, Some(slot)) => nodes.push(slots.node(slot)),
                 (_, None) => nodes.extend_from_slice(slots.holders()),
             }
@@ -153,10 +152,9 @@ impl Owners {
     /// Whether the node may have keys of the set.
     pub fn has(&self, node: NodeId, keys: &KeySet) -> bool {
         match (self, slot_of_all(keys)) {
-            (Owners::One, _) => node == NodeId::FIRST,
             (Owners::Many(slots), Some(slot)) => slots.node(slot) == node,
-            (Owners::Many(_), None) if matches!(keys, KeySet::Published(_)) => self.of_topics() == node,
-            (Owners::Many(slots), None) => slots.holders().contains(&node),
+            (Owners::Many(_), None) if matches!(keys, KeySet::Published(_)) => node == NodeId::FIRST,
+            _ => self.has_any(node),
         }
     }
 }
@@ -217,6 +215,13 @@ impl Nodes {
     pub fn owner(&mut self, key: &[u8]) -> &mut Node {
         let id = self.owners.of(key);
         &mut self[id]
+    }
+
+    /// The node that was reached at an address.
+    pub fn at(&self, address: &Address) -> Option<NodeId> {
+        let is_there = |node: &Node| node.feed.as_ref().is_some_and(|heard| heard.at.address == *address);
+        let at = self.nodes.iter().position(is_there)?;
+        Some(NodeId(at as u16))
     }
 }
 

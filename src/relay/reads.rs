@@ -67,7 +67,7 @@ impl Mirror {
             let Some(key) = first.pop_front().or_else(|| second.pop_front()) else {
                 break;
             };
-            if let Some((request, size)) = self.begin_read(&key, flight, now) {
+            if let Some((request, size)) = self.begin_read(&key, id, flight, now) {
                 requests.push(request);
                 keys.push(key);
                 bytes += size;
@@ -93,7 +93,13 @@ impl Mirror {
         Some(Batch { flight, requests })
     }
 
-    pub(super) fn begin_read(&mut self, key: &Bytes, flight: u64, now: Now) -> Option<(ReadRequest, usize)> {
+    pub(super) fn begin_read(
+        &mut self,
+        key: &Bytes,
+        node: NodeId,
+        flight: u64,
+        now: Now,
+    ) -> Option<(ReadRequest, usize)> {
         let entry = self.keys.get_mut(key)?;
         if !matches!(entry.state, State::Queued { .. }) {
             return None;
@@ -120,6 +126,7 @@ impl Mirror {
             max_value,
             fields: union(rules.map(|rule| rule.payload.fields())),
             likely: entry.kind,
+            asking: entry.asked.take() == Some(node),
         };
         let size = entry.size.unwrap_or(self.typical);
         Some((request, size + key.len()))
@@ -152,7 +159,10 @@ impl Mirror {
                 Some(Ok(reading)) => self.apply(key, flight, Some(reading), now),
                 Some(Err(error)) => match Scope::of(error.kind) {
                     Scope::Value => self.apply(key, flight, None, now),
-                    Scope::Key => self.failed(key, flight, &error, now),
+                    Scope::Key => match self.asked(&error) {
+                        Some(there) => self.ask(key, flight, there, now),
+                        None => self.failed(key, flight, &error, now),
+                    },
                     Scope::Server | Scope::Connection => self.put_back(key, flight, now),
                 },
                 None => self.put_back(key, flight, now),
@@ -188,6 +198,14 @@ impl Mirror {
         }
         let urgent = entry.event.is_some() || !entry.happenings.is_empty();
         self.dirty(key, urgent, now);
+    }
+
+    /// The key is not here any more, and must be asked for where its slot is being moved to.
+    fn ask(&mut self, key: &Bytes, flight: u64, there: NodeId, now: Now) {
+        if let Some(entry) = self.keys.get_mut(key) {
+            entry.asked = Some(there);
+        }
+        self.put_back(key, flight, now);
     }
 
     /// The server could not give the value: it is asked again, less and less often.

@@ -45,6 +45,8 @@ impl Scope {
             ReadErrorKind::Timeout | ReadErrorKind::Connection | ReadErrorKind::OutOfStep => Scope::Connection,
             ReadErrorKind::NoPermission
             | ReadErrorKind::TryAgain
+            | ReadErrorKind::Moved
+            | ReadErrorKind::Ask
             | ReadErrorKind::ClusterDown
             | ReadErrorKind::OutOfMemory
             | ReadErrorKind::Other => Scope::Key,
@@ -225,6 +227,7 @@ pub(super) fn reason(kind: ReadErrorKind) -> Reason {
         ReadErrorKind::Loading => "loading",
         ReadErrorKind::NoPermission => "no-permission",
         ReadErrorKind::TryAgain => "try-again",
+        ReadErrorKind::Moved | ReadErrorKind::Ask => "upstream-moved",
         ReadErrorKind::ClusterDown => "cluster-down",
         ReadErrorKind::MasterDown => "master-down",
         ReadErrorKind::OutOfMemory => "out-of-memory",

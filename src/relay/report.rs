@@ -37,6 +37,15 @@ impl Failing {
     }
 }
 
+/// What is said of a node.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Why its keys cannot be read, and since when.
+    trouble: Option<(Reason, SystemTime)>,
+    /// Whether it has keys at all.
+    serves: bool,
+}
+
 impl Mirror {
     /// Says how things stand now.
     pub fn report(&mut self, now: Now) {
@@ -45,16 +54,23 @@ impl Mirror {
         stats.dirty.store(dirty, Ordering::Relaxed);
         stats.keys.store(self.keys.len(), Ordering::Relaxed);
         for id in self.nodes.ids() {
+            let serves = self.nodes.owners().has_any(id);
             let node = &mut self.nodes[id];
-            let trouble = node.trouble(now);
-            if node.reported.as_ref() == Some(&trouble) {
+            let report = Report {
+                trouble: node.trouble(now),
+                serves,
+            };
+            if node.reported.as_ref() == Some(&report) {
                 continue;
             }
-            stats.node(id, |node| match trouble {
-                Some((reason, since)) => node.readable.fail(reason.0, detail(reason), since),
-                None => node.readable.mend(now.wall),
+            stats.node(id, |node| {
+                node.serves = serves;
+                match report.trouble {
+                    Some((reason, since)) => node.readable.fail(reason.0, detail(reason), since),
+                    None => node.readable.mend(now.wall),
+                }
             });
-            node.reported = Some(trouble);
+            node.reported = Some(report);
         }
     }
 }

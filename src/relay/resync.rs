@@ -294,6 +294,8 @@ impl Mirror {
     pub fn unlinked(&mut self, id: NodeId, now: Now) {
         self.nodes[id].reader = None;
         self.abandon_flights(id, now);
+        // Keys of others that were to be asked for here.
+        self.requeue(id);
         self.abandon_pass(id);
         self.away(id, now);
     }

@@ -20,7 +20,8 @@ use super::scan::Page;
 use super::stats::Stats;
 use crate::hub::Appender;
 use crate::mapping::RuleError;
-use crate::upstream::reader::{self, ConnectError, ReadError, Reader, Reading, ScanPage};
+use crate::upstream::reader::{self, ConnectError, ReadError, ReadErrorKind, Reader, Reading, ScanPage};
+use crate::upstream::topology::Doubt;
 use crate::upstream::{Address, Endpoint, NodeId};
 
 /// Between two attempts to connect: from this, doubling, to [`LONGEST_PAUSE`].
@@ -42,6 +43,8 @@ pub struct Options {
     pub timeout: Duration,
     /// How long a round of second looks at all mirrored keys takes; `None` if there are none.
     pub verify: Option<Duration>,
+    /// Told when a server says that it has not got the keys which it is asked for.
+    pub doubt: Doubt,
 }
 
 /// The relay before it runs.
@@ -51,6 +54,7 @@ pub struct Relay {
     shared: Arc<Shared>,
     timeout: Duration,
     verify: Option<Duration>,
+    doubt: Doubt,
 }
 
 /// The three parts of a relay: what the hub asks for channels, what the feed of the first node talks to, and what reads
@@ -68,6 +72,7 @@ pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>>
         shared,
         timeout: options.timeout,
         verify: options.verify,
+        doubt: options.doubt,
     };
     Ok((catalog, intake, relay))
 }
@@ -145,6 +150,9 @@ impl Relay {
                 () = shared.notify.notified() => {}
                 Some((node, done)) = work.tasks.next(), if !work.tasks.is_empty() => match done {
                     Done::Batch(flight, results) => {
+                        if results.iter().any(is_doubtful) {
+                            self.doubt.cast();
+                        }
                         mirror.replied(node, flight, results, Now::read());
                         // Before anything else is begun: subscribers see nothing of it until then.
                         mirror.commit();
@@ -295,6 +303,12 @@ async fn connected(links: &mut [Link]) -> (NodeId, Result<Reader, ConnectError>)
         Poll::Pending
     })
     .await
+}
+
+/// Whether the server has not got what it was asked for.
+fn is_doubtful(result: &Result<Reading, ReadError>) -> bool {
+    let kind = result.as_ref().err().map(|error| error.kind);
+    matches!(kind, Some(ReadErrorKind::Moved | ReadErrorKind::ClusterDown))
 }
 
 async fn sleep_until(wake: Option<Instant>) {

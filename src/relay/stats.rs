@@ -65,6 +65,8 @@ pub struct Node {
     pub current: Condition,
     /// Links of an active replica to its peers that are down. It is behind nobody, so that is no trouble.
     pub peers_down: usize,
+    /// Whether it has keys; one that has none any more, or none yet, does not count.
+    pub serves: bool,
     /// What it said of itself when it was last heard.
     pub server: Option<ServerInfo>,
 }
@@ -94,10 +96,10 @@ impl Stats {
         change(nodes.entry(id).or_insert_with(Node::new));
     }
 
-    /// All nodes in the order of their numbers.
+    /// All nodes that have keys, in the order of their numbers.
     pub fn nodes(&self) -> Vec<Node> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.values().cloned().collect()
+        nodes.values().filter(|node| node.serves).cloned().collect()
     }
 }
 
@@ -119,6 +121,7 @@ impl Node {
                 since: SystemTime::now(),
             },
             peers_down: 0,
+            serves: true,
             server: None,
         }
     }

@@ -22,7 +22,8 @@ use crate::pattern::{KeyPattern, Subject};
 use crate::payload::{Decode, Format, Options, Renderer};
 use crate::upstream::feed::{Cause, KeyEvent, Listener, LostReason};
 use crate::upstream::reader::{Cursor, ReadError, ReadErrorKind, Reading, ScanPage};
-use crate::upstream::slots::{self, Slots};
+use crate::upstream::topology::Ears;
+use crate::upstream::topology::slots::{self, Slots};
 use crate::upstream::{Address, Endpoint, NodeId, ServerInfo};
 
 mod expiry;
@@ -188,7 +189,7 @@ impl World {
             run_id: self.run_id.into(),
             version: "7".into(),
         };
-        self.intake.of(node).up(&server, &endpoint());
+        self.intake.ear(node).up(&server, &endpoint());
         self.step();
     }
 

@@ -152,7 +152,7 @@ impl Mirror {
             return None;
         }
         entry.state = State::Queued { urgent: false };
-        let (request, _) = self.begin_read(key, flight, now)?;
+        let (request, _) = self.begin_read(key, id, flight, now)?;
         self.keys.get_mut(key)?.verifying = true;
         Some(request)
     }

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Endpoint, Subscriptions, info::ServerInfo, link::Link, tls};
+use super::{Endpoint, Subscriptions, info::ServerInfo, link::Link, tls, topology::Location};
 
 mod backoff;
 mod listen;
@@ -39,6 +39,8 @@ pub struct Options {
     pub endpoint: Endpoint,
     /// What to do about the server's `notify-keyspace-events`.
     pub notifications: Notifications,
+    /// Whether what an operator must change ends the feed if it is found at the start, instead of being waited for.
+    pub strict: bool,
 }
 
 /// How the server comes to send key events.
@@ -161,6 +163,12 @@ pub enum LostReason {
         /// What is wrong and what to do.
         why: String,
     },
+    /// The server's place was taken by another one.
+    #[error("another server is the primary now")]
+    Moved,
+    /// The server is a replica, though it was said to be the primary.
+    #[error("the server is a replica now")]
+    Replica,
     /// The server closed the connection: it stopped, we were too slow for it, or somebody told it to.
     #[error("the server closed the connection")]
     Closed,
@@ -204,12 +212,14 @@ pub enum FatalError {
     Notifications(String),
 }
 
-/// Hears the events of `subscriptions` and tells `listener`, through any number of connections, until `stop`.
+/// Hears the events of `subscriptions` and tells `listener`, through any number of connections, until `stop`. The server
+/// is wherever `location` says; of the endpoint all else counts.
 ///
 /// # Errors
 /// Only before the first `up`, and only what an operator must change: see [`FatalError`].
 pub async fn run(
     options: Options,
+    location: Location,
     subscriptions: Subscriptions,
     mut listener: impl Listener,
     stop: CancellationToken,
@@ -223,7 +233,7 @@ pub async fn run(
     select! {
         biased;
         () = stop.cancelled() => Ok(()),
-        error = feed.run(&mut listener) => Err(error),
+        error = feed.run(location, &mut listener) => Err(error),
     }
 }
 
@@ -233,6 +243,8 @@ impl LostReason {
         match self {
             LostReason::Unreachable { .. } => "unreachable",
             LostReason::Tls { .. } => "tls",
+            LostReason::Moved => "moved",
+            LostReason::Replica => "replica",
             LostReason::Dumb => "mute",
             LostReason::Closed => "closed",
             LostReason::Broken(_) => "broken",
@@ -270,28 +282,41 @@ enum End {
 }
 
 impl Feed {
-    async fn run(&mut self, listener: &mut impl Listener) -> FatalError {
+    async fn run(&mut self, mut location: Location, listener: &mut impl Listener) -> FatalError {
         let mut attempt = 0;
+        let endpoint = self.options.endpoint.clone();
         loop {
+            self.options.endpoint = location.find(&endpoint).await;
             let mut up_since = None;
-            let end = self.connection(listener, &mut up_since).await;
+            let primary = location.is_of_primary();
+            let end = select! {
+                biased;
+                end = self.connection(primary, listener, &mut up_since) => end,
+                () = location.moved() => {
+                    self.lost(listener, LostReason::Moved);
+                    attempt = 0;
+                    continue;
+                }
+            };
             if up_since.is_some_and(|since: Instant| since.elapsed() >= SETTLED) {
                 attempt = 0;
             }
             match end {
-                End::Fatal(error) if !self.was_up => return error,
+                End::Fatal(error) if self.options.strict && !self.was_up => return error,
                 End::Fatal(FatalError::Notifications(why)) => self.lost(listener, LostReason::Notifications(why)),
                 End::Lost(reason) => self.lost(listener, reason),
             }
-            sleep(backoff::delay(attempt, backoff::random())).await;
-            attempt = attempt.saturating_add(1);
+            select! {
+                () = sleep(backoff::delay(attempt, backoff::random())) => attempt = attempt.saturating_add(1),
+                () = location.moved() => attempt = 0,
+            }
         }
     }
 
-    /// One connection, from connecting to its end.
-    async fn connection(&mut self, listener: &mut impl Listener, up_since: &mut Option<Instant>) -> End {
+    /// One connection, from connecting to its end. It must lead to a `primary` if the server was said to be one.
+    async fn connection(&mut self, primary: bool, listener: &mut impl Listener, up_since: &mut Option<Instant>) -> End {
         let (options, subscriptions) = (self.options.clone(), self.subscriptions.clone());
-        let (mut ear, server) = match start::start(&options, &subscriptions).await {
+        let (mut ear, server) = match start::start(&options, &subscriptions, primary).await {
             Ok(started) => started,
             Err(end) => return end,
         };

@@ -2,7 +2,7 @@
 //!
 //! * `feed`: hears key events and the flush signal, in order, and turns every way of losing events into a gap
 //! * `reader`: reads values and scans keys
-//! * `slots`: which node a key is on
+//! * `topology`: where the servers are
 //! * `plan`: what to subscribe to
 //! * `probe`: whether a server and its user let us do all that
 //! * `tls`: what makes a connection trusted
@@ -22,13 +22,14 @@ mod link;
 pub mod plan;
 pub mod probe;
 pub mod reader;
-pub mod slots;
 pub mod tls;
+pub mod topology;
 pub mod wire;
 
 pub use info::{Info, ServerInfo};
 pub use plan::Subscriptions;
 pub use tls::Tls;
+pub use topology::{Sentinels, Topology};
 
 /// One server and one database of it, and who connects.
 #[derive(Clone)]

@@ -27,6 +27,19 @@ impl Subscriptions {
         plan(names(keys), names(topics), db)
     }
 
+    /// The same without topics: every node of a cluster passes on what is published, so that one of them is enough.
+    pub fn of_keys(&self) -> Subscriptions {
+        let own = |names: &[Vec<u8>]| {
+            let own = names.iter().filter(|name| name.starts_with(&self.prefix));
+            own.cloned().collect()
+        };
+        Subscriptions {
+            channels: own(&self.channels),
+            patterns: own(&self.patterns),
+            prefix: self.prefix.clone(),
+        }
+    }
+
     /// Channels to subscribe to by name.
     pub fn channels(&self) -> &[Vec<u8>] {
         &self.channels

@@ -73,6 +73,8 @@ pub struct ReadRequest {
     pub fields: Option<Arc<[Bytes]>>,
     /// The type it had last: a right guess saves a round trip.
     pub likely: Option<Kind>,
+    /// Whether its slot is being moved here, see [`ReadErrorKind::Ask`].
+    pub asking: bool,
 }
 
 /// What a read gave.

@@ -15,6 +15,8 @@ mod burden;
 mod check;
 /// The commands: what they print and how they end.
 mod cli;
+/// Every primary of a cluster, whatever becomes of its slots.
+mod cluster;
 /// What a client gets for each kind of value, payload and mapping.
 mod delivery;
 /// A cursor that is brought to another process.
@@ -45,6 +47,8 @@ mod reach;
 mod readme;
 /// Coming back with a cursor.
 mod resume;
+/// The primary that sentinels name.
+mod sentinel;
 /// The orderly end of the process.
 mod shutdown;
 /// A client that does not read.

@@ -13,6 +13,7 @@ use keyrelay::pattern::{ChannelTemplate, KeyPattern, Subject};
 use keyrelay::payload::{self, Decode, Format, Renderer};
 use keyrelay::relay::{self, Rule};
 use keyrelay::upstream::feed::{self, Notifications};
+use keyrelay::upstream::topology::{Doubt, Location};
 use keyrelay::upstream::{Address, Endpoint, Subscriptions, reader};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -100,16 +101,22 @@ impl Mirror {
             rules,
             timeout: reader::TIMEOUT,
             verify: None,
+            doubt: Doubt::default(),
         })
         .unwrap();
         let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 1, catalog);
         let options = feed::Options {
             endpoint,
             notifications: Notifications::Ensure,
+            strict: true,
         };
         let stop = CancellationToken::new();
         let (feed_stop, relay_stop) = (stop.clone(), stop.clone());
-        let feed = on_a_thread(async move { feed::run(options, plan, intake, feed_stop).await.unwrap() });
+        let feed = on_a_thread(async move {
+            feed::run(options, Location::Fixed, plan, intake, feed_stop)
+                .await
+                .unwrap()
+        });
         let relay = on_a_thread(relay.run(appender, relay_stop));
         let threads = vec![feed, relay];
         Mirror { hub, stop, threads }

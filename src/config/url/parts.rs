@@ -5,18 +5,18 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
-use super::{EXAMPLES, PORT, UrlError, wrong};
+use super::{EXAMPLES, UrlError, wrong};
 use crate::upstream::Address;
 
-/// `host[:port]`, an IPv6 address in brackets.
-pub(super) fn tcp(text: &str, range: Range<usize>) -> Result<Address, UrlError> {
+/// `host[:port]`, an IPv6 address in brackets; `default` is the port that is not written.
+pub(super) fn tcp(text: &str, range: Range<usize>, default: u16) -> Result<Address, UrlError> {
     let written = &text[range.clone()];
     let (host, port) = match written.rsplit_once(':') {
         Some((host, port)) if !written.ends_with(']') => (host, Some(port)),
         _ => (written, None),
     };
     let port = match port {
-        None => PORT,
+        None => default,
         Some(port) => match port.parse::<u16>() {
             Ok(port) if port > 0 => port,
             _ => {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::upstream::Sentinels;
 
 fn tcp(host: &str, port: u16) -> Address {
     Address::Tcp {
@@ -14,6 +15,7 @@ fn urls_are_understood() {
         url,
         Url {
             address: tcp("127.0.0.1", 6379),
+            topology: Topology::Server,
             tls: false,
             db: 0,
             username: None,
@@ -45,11 +47,47 @@ fn urls_are_understood() {
 }
 
 #[test]
+fn several_servers_are_understood() {
+    let url =
+        parse("redis-sentinel://app:p@a,b:7,[::1]/my%20keys?db=3&sentinelUsername=w&sentinelPassword=h%26h").unwrap();
+    assert_eq!(
+        (url.username.as_deref(), url.password.as_deref(), url.db),
+        (Some("app"), Some("p"), 3)
+    );
+    let sentinels = Sentinels {
+        name: "my keys".into(),
+        addresses: vec![tcp("a", 26379), tcp("b", 7), tcp("::1", 26379)],
+        username: Some("w".into()),
+        password: Some("h&h".into()),
+    };
+    assert_eq!(url.topology, Topology::Sentinel(sentinels));
+    assert_eq!(
+        url.to_string(),
+        "redis-sentinel://app:(secret)@a:26379,b:7,[::1]:26379/my keys?db=3"
+    );
+    let url = parse("rediss-cluster://a,b:7/0").unwrap();
+    assert_eq!(
+        (&url.topology, url.tls),
+        (&Topology::Cluster(vec![tcp("a", 6379), tcp("b", 7)]), true)
+    );
+    assert_eq!(url.to_string(), "rediss-cluster://a:6379,b:7");
+}
+
+#[test]
 fn mistakes_are_pointed_at() {
     for (text, at) in [
         ("127.0.0.1:6379", "127.0.0.1:6379"),
         ("http://host", "http"),
-        ("redis-sentinel://host", "redis-sentinel"),
+        ("redis-sentinel://host", ""),
+        ("redis-sentinel://a,b:0/keys", "0"),
+        ("redis-sentinel://a,b/keys/1", "/keys/1"),
+        ("redis-sentinel://a/keys?db=x", "x"),
+        ("redis-sentinel://a/keys?db=1&name=keys", "name"),
+        ("redis-sentinel://a/keys?sentinelUsername=me", "?sentinelUsername=me"),
+        ("redis-cluster://a,,b", ""),
+        ("redis-cluster://a,b/1", "1"),
+        ("redis-cluster://a,b?node=c", "?node=c"),
+        ("redis+sentinel://a/keys", "redis+sentinel"),
         ("redis+tls://host", "redis+tls"),
         ("redis://", ""),
         ("redis://host:99999", "99999"),

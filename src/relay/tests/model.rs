@@ -129,7 +129,7 @@ impl Model {
     fn hear(&mut self, node: usize) {
         match self.said[node].as_mut().and_then(VecDeque::pop_front) {
             Some(Said::Event(key, event)) => self.world.event(key, event),
-            Some(Said::Flush) => self.world.intake.of(NodeId(node as u16)).flushed(Cause::Signal),
+            Some(Said::Flush) => self.world.intake.ear(NodeId(node as u16)).flushed(Cause::Signal),
             None => {}
         }
     }
@@ -233,7 +233,7 @@ impl Model {
             35 => {
                 let node = self.node();
                 if self.said[node].take().is_some() {
-                    self.world.intake.of(NodeId(node as u16)).lost(&LostReason::Closed);
+                    self.world.intake.ear(NodeId(node as u16)).lost(&LostReason::Closed);
                     self.world.step();
                 }
                 self.change_unheard(node);
@@ -255,7 +255,7 @@ impl Model {
             38 => {
                 let node = self.node();
                 let late = self.below(2) == 0 && self.said[node].is_some();
-                self.world.intake.of(NodeId(node as u16)).late(late);
+                self.world.intake.ear(NodeId(node as u16)).late(late);
             }
             28 if self.said.len() > 1 && self.below(4) == 0 => self.move_slots(),
             33 => self.tell_slots(),
@@ -306,7 +306,7 @@ impl Model {
             while self.said[node].as_ref().is_some_and(|said| !said.is_empty()) {
                 self.hear(node);
             }
-            self.world.intake.of(NodeId(node as u16)).late(false);
+            self.world.intake.ear(NodeId(node as u16)).late(false);
         }
         for _ in 0..100 {
             self.expire();

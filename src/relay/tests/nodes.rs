@@ -40,7 +40,7 @@ fn a_flush_of_one_node_reads_again_what_is_there() {
     let (_, scanned) = (world.asked(), world.scanned);
     world.keys.remove("b");
     world.keys.remove("a");
-    world.intake.of(B).flushed(Cause::Signal);
+    world.intake.ear(B).flushed(Cause::Signal);
     world.run();
     let [all, one, two] = &mut clients;
     assert_eq!(
@@ -62,13 +62,13 @@ fn a_channel_is_stale_while_any_node_of_its_keys_is() {
     for client in [&mut all, &mut one, &mut two] {
         client.news(&world);
     }
-    world.intake.of(A).lost(&LostReason::Closed);
+    world.intake.ear(A).lost(&LostReason::Closed);
     world.set("b", "2");
     world.run();
     assert_eq!(all.news(&world), ["stale upstream-lost", "b=2!set"]);
     assert_eq!(one.news(&world), ["stale upstream-lost"]);
     assert_eq!(two.news(&world), ["b=2!set"]);
-    world.intake.of(B).lost(&LostReason::Closed);
+    world.intake.ear(B).lost(&LostReason::Closed);
     world.step();
     world.hold("c", "2");
     world.node_up(A);
@@ -111,7 +111,7 @@ fn keys_that_move_are_read_again_where_they_are() {
     );
     assert_eq!(still.news(&world), [""; 0]);
     assert!(!world.asked().contains(&"c".into()), "it is where it was");
-    world.intake.of(A).lost(&LostReason::Closed);
+    world.intake.ear(A).lost(&LostReason::Closed);
     world.step();
     assert_eq!(one.news(&world), [""; 0], "it is on the other node now");
     assert_eq!(still.news(&world), ["stale upstream-lost"]);
@@ -124,7 +124,7 @@ fn keys_that_move_to_a_node_that_is_not_heard_are_stale_until_it_is() {
     let [mut one, mut log] = ["one", "log"].map(|name| world.subscribe(name));
     world.run();
     one.news(&world);
-    world.intake.of(B).lost(&LostReason::Closed);
+    world.intake.ear(B).lost(&LostReason::Closed);
     world.step();
     world.pass(1000);
     let all_on_b: Slots = (0..slots::COUNT).map(|_| B).collect();
@@ -143,7 +143,7 @@ fn keys_that_move_to_a_node_that_is_not_heard_are_stale_until_it_is() {
 fn a_node_that_is_away_delays_no_other() {
     let mut world = two(&[("?", "all"), ("b", "two")]);
     hold_all(&mut world);
-    world.intake.of(A).lost(&LostReason::Closed);
+    world.intake.ear(A).lost(&LostReason::Closed);
     world.step();
     let (mut all, mut two) = (world.subscribe("all"), world.subscribe("two"));
     world.run();

@@ -18,12 +18,20 @@ const NAMES_PER_COMMAND: usize = 1000;
 
 /// Connects, logs in, sees to the notifications, subscribes and awaits every confirmation.
 ///
-/// The order matters: the flush signal is on before the subscriptions are, and both before anything is read.
-pub(super) async fn start<'a>(options: &'a Options, wanted: &'a Subscriptions) -> Result<(Ear<'a>, ServerInfo), End> {
+/// The order matters: the flush signal is on before the subscriptions are, and both before anything is read. A server
+/// that was said to be a `primary` must be one.
+pub(super) async fn start<'a>(
+    options: &'a Options,
+    wanted: &'a Subscriptions,
+    primary: bool,
+) -> Result<(Ear<'a>, ServerInfo), End> {
     let endpoint = &options.endpoint;
     let lost = |error| End::Lost(reason(&endpoint.address, error));
     let mut link = Link::connect(endpoint).await.map_err(lost)?;
     let id = log_in(&mut link, endpoint).await.map_err(lost)?;
+    if primary && !is_primary(&mut link).await.map_err(lost)? {
+        return Err(End::Lost(LostReason::Replica));
+    }
     notifications(&mut link, options).await?;
     let signalled = track_flushes(&mut link, endpoint).await.map_err(lost)?;
     subscribe(&mut link, wanted).await.map_err(lost)?;
@@ -43,6 +51,12 @@ pub(super) async fn start<'a>(options: &'a Options, wanted: &'a Subscriptions) -
 pub(super) async fn is_loading(link: &mut Link, address: &Address) -> Result<bool, End> {
     let info = info(link, b"persistence").await;
     Ok(info.map_err(|error| End::Lost(reason(address, error)))?.is_loading())
+}
+
+/// Whether the server takes writes of its own.
+async fn is_primary(link: &mut Link) -> Result<bool, LinkError> {
+    let info = info(link, b"replication").await?;
+    Ok(matches!(info.get("role"), Some("master" | "active-replica")))
 }
 
 /// What to say of an error.

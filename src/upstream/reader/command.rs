@@ -56,6 +56,11 @@ impl Command {
         Command::Other(name, words.into_iter().map(|word| Value::Bytes(word.into())).collect())
     }
 
+    /// Whether it is one of [`Command::other`] with this name.
+    pub fn is(&self, name: &str) -> bool {
+        matches!(self, Command::Other(own, _) if *own == name)
+    }
+
     /// Puts it into `pipeline`, which sends nothing yet.
     async fn queue(self, pipeline: &Pipeline<Client>) -> Result<Value, Error> {
         let (verb, key) = match self {

@@ -27,6 +27,10 @@ pub enum ReadErrorKind {
     NoPermission,
     /// A cluster is moving the key.
     TryAgain,
+    /// The key is on another node of the cluster.
+    Moved,
+    /// Its slot is being moved to another node, and the key is there already, or nowhere: that node must be asked for it.
+    Ask,
     /// A cluster does not serve the key.
     ClusterDown,
     /// A replica without its primary is told not to answer.
@@ -125,6 +129,8 @@ impl ReadError {
             (_, "BUSY") => ReadErrorKind::Busy,
             (_, "LOADING") => ReadErrorKind::Loading,
             (_, "NOPERM") => ReadErrorKind::NoPermission,
+            (_, "MOVED") => ReadErrorKind::Moved,
+            (_, "ASK") => ReadErrorKind::Ask,
             (_, "TRYAGAIN") => ReadErrorKind::TryAgain,
             (_, "CLUSTERDOWN") => ReadErrorKind::ClusterDown,
             (_, "MASTERDOWN") => ReadErrorKind::MasterDown,
@@ -132,6 +138,16 @@ impl ReadError {
             _ => ReadErrorKind::Other,
         };
         ReadError { kind, message }
+    }
+
+    /// Which node must be asked for the key, where that is what the server says.
+    pub fn asks(&self) -> Option<Address> {
+        let place = self.message.strip_prefix("ASK ")?.split(' ').nth(1)?;
+        let (host, port) = place.rsplit_once(':')?;
+        Some(Address::Tcp {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        })
     }
 
     /// Whether the key has another type than the command is for.

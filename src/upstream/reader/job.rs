@@ -49,6 +49,12 @@ enum Taken {
     Again(Kind),
 }
 
+/// Lets a node of a cluster answer the next command, or transaction, for a slot that is being moved to it.
+const ASKING: &str = "ASKING";
+
+/// Lets a server answer several commands at once.
+const MULTI: &str = "MULTI";
+
 type Replies = std::vec::IntoIter<Result<Reply, ReadError>>;
 
 impl<'a> Job<'a> {
@@ -67,6 +73,21 @@ impl<'a> Job<'a> {
 
     /// What to send next; [`Job::take`] takes the replies.
     pub fn commands(&self) -> Vec<Command> {
+        let commands = self.plain();
+        if !self.request.asking {
+            return commands;
+        }
+        let mut within = false;
+        let asking = commands.into_iter().flat_map(|command| {
+            let first = (!within).then(asking);
+            within |= command.is(MULTI);
+            first.into_iter().chain([command])
+        });
+        asking.collect()
+    }
+
+    /// The same without what tells a node of a cluster to answer for a slot that it has not got yet.
+    fn plain(&self) -> Vec<Command> {
         let key = || self.request.key.clone();
         let of = |verb| Command::Of(verb, key());
         // One byte more than allowed tells whether there are more.
@@ -97,7 +118,7 @@ impl<'a> Job<'a> {
                 }
                 (Kind::List, _) => {
                     let plain = |name| Command::other(name, [""; 0]);
-                    vec![plain("MULTI"), of(Verb::LRange), plain("EXEC")]
+                    vec![plain(MULTI), of(Verb::LRange), plain("EXEC")]
                 }
                 (Kind::Set, _) => vec![of(Verb::SMembers)],
                 (Kind::SortedSet, _) => vec![of(Verb::ZRange)],
@@ -108,6 +129,11 @@ impl<'a> Job<'a> {
 
     /// Takes the replies to the last [`Job::commands`]; the reading when there is one, else there is more to send.
     pub fn take(&mut self, replies: Vec<Result<Reply, ReadError>>) -> Option<Result<Reading, ReadError>> {
+        let mut replies = replies;
+        if self.request.asking {
+            let mut commands = self.commands().into_iter();
+            replies.retain(|_| !commands.next().is_some_and(|command| command.is(ASKING)));
+        }
         let replies = replies.into_iter();
         let taken = match self.step {
             Step::Text => self.text(replies),
@@ -265,6 +291,10 @@ impl<'a> Job<'a> {
             }
         })
     }
+}
+
+fn asking() -> Command {
+    Command::other(ASKING, [""; 0])
 }
 
 /// Fewest bytes that an element takes: less than the server holds for it, and not 0 for the empty text.

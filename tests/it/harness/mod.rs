@@ -4,21 +4,25 @@
 #![allow(unused_imports, reason = "each test program uses its part of it")]
 
 mod client;
+mod cluster;
 mod eventually;
 pub mod http;
 mod proxy;
 mod relay;
 mod resp;
+mod sentinel;
 mod server;
 mod sse;
 mod tls;
 mod ws;
 
 pub use client::{Client, End, Event, Memory, Message, names};
+pub use cluster::Cluster;
 pub use eventually::{PATIENCE, eventually};
 pub use proxy::{BOTH, Cut, Drip, FEED, Place, Proxy, READER, Side};
 pub use relay::{PROGRAM, Relay, mapping};
 pub use resp::{Reply, Resp};
+pub use sentinel::{Sentinel, info};
 pub use server::{Data, Server, debug_allowed};
 pub use sse::{Sse, target};
 pub use tls::{Authority, TlsServer};

@@ -27,6 +27,8 @@ pub struct Server {
     dir: TempDir,
     /// Lines of its config beside those that every server here has.
     config: String,
+    /// Whether it watches other servers instead of holding keys.
+    sentinel: bool,
     connection: Mutex<Option<Resp>>,
 }
 
@@ -57,6 +59,16 @@ impl Server {
         server
     }
 
+    /// Starts a sentinel with these lines of config.
+    #[track_caller]
+    pub(super) fn sentinel(lines: &str) -> Server {
+        let mut server = Server::away();
+        server.config = lines.to_owned();
+        server.sentinel = true;
+        server.restart(Data::Lost);
+        server
+    }
+
     /// Reserves an address at which no server runs yet; [`restart`](Server::restart) starts it.
     pub fn away() -> Server {
         let dir = tempfile::Builder::new()
@@ -68,8 +80,19 @@ impl Server {
             port: free_port(),
             dir,
             config: String::new(),
+            sentinel: false,
             connection: Mutex::new(None),
         }
+    }
+
+    /// Adds lines to its config, for the next start.
+    pub fn add_config(&mut self, lines: &str) {
+        self.config = format!("{}\n{lines}", self.config);
+    }
+
+    /// Whether it was started and not killed.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -106,6 +129,11 @@ impl Server {
             panic!("{}: {error}", command.join(" "));
         }
         reply
+    }
+
+    /// Lets the next command go over a new connection.
+    pub fn forget(&self) {
+        *self.connection.lock().unwrap() = None;
     }
 
     /// Writes the keys to disk, for [`Data::Kept`].
@@ -153,6 +181,7 @@ impl Server {
         std::fs::write(dir.join("server.conf"), config).expect("the directory can be written to");
         let process = Command::new(program())
             .arg(dir.join("server.conf"))
+            .args(self.sentinel.then_some("--sentinel"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

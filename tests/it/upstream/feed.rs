@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keyrelay::pattern::KeyPattern;
 use keyrelay::upstream::feed::{self, Cause, FatalError, KeyEvent, Listener, LostReason, Notifications};
+use keyrelay::upstream::topology::Location;
 use keyrelay::upstream::{Address, Endpoint, ServerInfo, Subscriptions};
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +98,7 @@ impl Feed {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(feed::run(options, plan, Teller(tell), stopped))
+            runtime.block_on(feed::run(options, Location::Fixed, plan, Teller(tell), stopped))
         });
         Feed {
             told,
@@ -186,6 +187,7 @@ fn options(server: &Server) -> feed::Options {
     feed::Options {
         endpoint: endpoint(server),
         notifications: Notifications::Ensure,
+        strict: true,
     }
 }
 

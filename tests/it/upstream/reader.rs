@@ -30,6 +30,7 @@ fn request(key: &[u8], likely: Option<Kind>) -> ReadRequest {
         max_value: MAX,
         fields: None,
         likely,
+        asking: false,
     }
 }
 
@@ -384,6 +385,7 @@ fn a_key_that_changes_its_type_all_the_time_is_always_one_of_them() {
             let mut batch: Vec<_> = guesses.map(|likely| request(b"k", likely)).into();
             batch.push(ReadRequest {
                 likely: None,
+                asking: false,
                 ..fields("k", &["f", "g", "h"])
             });
             for reading in reader.read(batch).await {

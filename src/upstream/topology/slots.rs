@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redis_protocol::redis_keyslot;
 
-use super::NodeId;
+use crate::upstream::NodeId;
 
 /// How many slots the keys of a cluster are spread over.
 pub const COUNT: u16 = 16_384;
