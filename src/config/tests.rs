@@ -93,6 +93,24 @@ fn the_environment_counts_only_where_the_file_is_silent() {
     assert_eq!(config.upstream.endpoint.password, None);
 }
 
+/// An app's variable says all there is to say; what the system's trust store lacks stands in the file.
+#[test]
+fn the_environment_may_ask_for_tls() {
+    let environment = |name: &str| (name == "REDIS_URL").then(|| "rediss://:hush@db:7000".to_owned());
+    let text = "[upstream]\ntls = { server_name = \"redis.internal\" }";
+    let config = compile(Path::new("a"), text.into(), &environment).unwrap();
+    let tls = config.upstream.endpoint.tls.unwrap();
+    assert_eq!(tls.server_name.as_deref(), Some("redis.internal"));
+    let config = compile(Path::new("a"), String::new(), &environment).unwrap();
+    assert_eq!(config.upstream.endpoint.tls.unwrap().server_name.as_deref(), Some("db"));
+    let problems = compile(Path::new("a"), text.into(), &|_| None).unwrap_err();
+    assert!(
+        problems
+            .render(Path::new("a"), false)
+            .contains("begin the URL with rediss://")
+    );
+}
+
 #[test]
 fn a_bad_environment_is_told_without_its_secret() {
     let environment = |name: &str| (name == "REDIS_URL").then(|| "redis://:hush@:1".to_owned());

@@ -123,7 +123,11 @@ impl fmt::Display for Address {
 impl Endpoint {
     /// The `redis-cli` command that talks to this server, for messages that say what to run. It logs nobody in.
     pub(crate) fn command_line(&self) -> String {
-        let mut line = self.address.command_line();
+        let mut line = match &self.address {
+            Address::Tcp { host, port } if host == "127.0.0.1" || host == "localhost" => format!("redis-cli -p {port}"),
+            Address::Tcp { host, port } => format!("redis-cli -h {host} -p {port}"),
+            Address::Unix(path) => format!("redis-cli -s {}", path.display()),
+        };
         let Some(tls) = &self.tls else { return line };
         line.push_str(" --tls");
         let mut add = |option: &str, file: &Path| line.push_str(&format!(" {option} {}", file.display()));
@@ -140,16 +144,5 @@ impl Endpoint {
     /// The command that gives whoever logs in here some more rights, for messages that say what to run.
     pub(crate) fn grant(&self, rights: &str) -> String {
         format!("ACL SETUSER {} {rights}", self.username.as_deref().unwrap_or("default"))
-    }
-}
-
-impl Address {
-    /// As [`Endpoint::command_line`], for a connection that is not encrypted.
-    pub(crate) fn command_line(&self) -> String {
-        match self {
-            Address::Tcp { host, port } if host == "127.0.0.1" || host == "localhost" => format!("redis-cli -p {port}"),
-            Address::Tcp { host, port } => format!("redis-cli -h {host} -p {port}"),
-            Address::Unix(path) => format!("redis-cli -s {}", path.display()),
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Relay, Reply, Server, Sse, eventually, mapping};
+use crate::harness::{Client, Data, Relay, Reply, Server, Sse, eventually, mapping};
 use crate::redis;
 
 const MAPPING: &str = "key = \"cart:{id}\"\nchannel = \"carts\"";
@@ -138,6 +138,19 @@ fn the_documented_rights_are_enough_for_every_type() {
 fn checked(relay: &Relay) {
     let line = relay.checked();
     assert!(line.contains("\"problems\":0,\"warnings\":0"), "{}", relay.log());
+}
+
+/// A server that is away at the start is checked when it comes.
+#[test]
+fn who_comes_late_is_checked_then() {
+    let mut server = Server::away();
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    eventually("the log says that the server is away", || {
+        relay.log().contains("upstream lost").then_some(())
+    });
+    assert!(!relay.log().contains("upstream check"), "{}", relay.log());
+    server.restart(Data::Lost);
+    checked(&relay);
 }
 
 #[test]

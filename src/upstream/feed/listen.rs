@@ -248,7 +248,7 @@ impl<'a> Ear<'a> {
             }
             Finding::Setting(current) => match (flags::missing(&current), self.options.notifications) {
                 (Some(value), Notifications::Ensure) => self.to_set = Some((current, value)),
-                (Some(value), _) => return Err(start::missing(address, &current, &value)),
+                (Some(value), _) => return Err(start::missing(&self.options.endpoint, &current, &value)),
                 (None, _) => {}
             },
             Finding::Refused(questions, error) => {
@@ -283,7 +283,7 @@ impl<'a> Ear<'a> {
                 listener.flushed(Cause::Unheard);
                 Ok(())
             }
-            Err(message) => Err(start::unchangeable(address, before, &message, value)),
+            Err(message) => Err(start::unchangeable(&self.options.endpoint, before, &message, value)),
         }
     }
 

@@ -105,65 +105,67 @@ pub(in crate::upstream) async fn log_in(link: &mut Link, endpoint: &Endpoint) ->
 
 /// Sees to it that the server sends key events, as far as `options` lets us.
 async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
-    let address = &options.endpoint.address;
+    let endpoint = &options.endpoint;
+    let address = &endpoint.address;
     let current = match options.notifications {
         Notifications::Assume => return Ok(()),
-        Notifications::Ensure | Notifications::Require => read_setting(link, address).await?,
+        Notifications::Ensure | Notifications::Require => read_setting(link, endpoint).await?,
     };
     let Some(united) = flags::missing(&current) else {
         return Ok(());
     };
     if options.notifications == Notifications::Require {
-        return Err(missing(address, &current, &united));
+        return Err(missing(endpoint, &current, &united));
     }
     match link
         .command(&[b"CONFIG", b"SET", SETTING.as_bytes(), united.as_bytes()])
         .await
     {
         Ok(_) => {}
-        Err(LinkError::Refused { message, .. }) => return Err(unchangeable(address, &current, &message, &united)),
+        Err(LinkError::Refused { message, .. }) => return Err(unchangeable(endpoint, &current, &message, &united)),
         Err(error) => return Err(End::Lost(reason(address, error))),
     }
-    let now = read_setting(link, address).await?;
+    let now = read_setting(link, endpoint).await?;
     if flags::missing(&now).is_some() {
         let why = format!("its {SETTING} is still \"{now}\" after it was set to \"{united}\"");
-        return Err(fatal(address, &why, &united));
+        return Err(fatal(endpoint, &why, &united));
     }
     tracing::info!(%address, before = current, now, "key events switched on");
     Ok(())
 }
 
-async fn read_setting(link: &mut Link, address: &Address) -> Result<String, End> {
+async fn read_setting(link: &mut Link, endpoint: &Endpoint) -> Result<String, End> {
     // Not knowing what others set, nothing less than all usual letters may be advised.
     const ALL: &str = "KEA";
     match link.command(&[b"CONFIG", b"GET", SETTING.as_bytes()]).await {
         Ok(reply) => {
-            look::setting(reply).ok_or_else(|| fatal(address, &format!("it does not tell its {SETTING}"), ALL))
+            look::setting(reply).ok_or_else(|| fatal(endpoint, &format!("it does not tell its {SETTING}"), ALL))
         }
         Err(LinkError::Refused { message, .. }) => Err(fatal(
-            address,
+            endpoint,
             &format!("it does not tell its {SETTING} ({message})"),
             ALL,
         )),
-        Err(error) => Err(End::Lost(reason(address, error))),
+        Err(error) => Err(End::Lost(reason(&endpoint.address, error))),
     }
 }
 
 /// The server does not send all that `value` asks for.
-pub(super) fn missing(address: &Address, current: &str, value: &str) -> End {
-    fatal(address, &format!("its {SETTING} is \"{current}\""), value)
+pub(super) fn missing(endpoint: &Endpoint, current: &str, value: &str) -> End {
+    fatal(endpoint, &format!("its {SETTING} is \"{current}\""), value)
 }
 
 /// The server does not let itself be told to.
-pub(super) fn unchangeable(address: &Address, current: &str, message: &str, value: &str) -> End {
+pub(super) fn unchangeable(endpoint: &Endpoint, current: &str, message: &str, value: &str) -> End {
     let why = format!("its {SETTING} is \"{current}\", and it refuses to change that ({message})");
-    fatal(address, &why, value)
+    fatal(endpoint, &why, value)
 }
 
 /// Everything an operator needs to help.
-fn fatal(address: &Address, why: &str, value: &str) -> End {
+fn fatal(endpoint: &Endpoint, why: &str, value: &str) -> End {
+    let address = &endpoint.address;
     // The value is quoted, for `$l` would be a variable to the shell.
-    let command = format!("{} CONFIG SET {SETTING} '{value}'", address.command_line());
+    let command = format!("{} CONFIG SET {SETTING} '{value}'", endpoint.command_line());
     End::Fatal(FatalError::Notifications(format!(
         "the server at {address} does not send all key events: {why}. Run\n\n    {command}\n\nas a user who may, and \
          put it into the server's configuration, for a restart forgets it. Where CONFIG is not available, set \
