@@ -56,7 +56,12 @@ async fn try_servers(config: &Config, canary: Option<&[u8]>) -> anyhow::Result<b
             return Ok(false);
         }
     };
-    let needs = relay::needs(&config.mappings, upstream.endpoint.db, upstream.notifications);
+    let needs = relay::needs(
+        &config.mappings,
+        upstream.source,
+        upstream.endpoint.db,
+        upstream.notifications,
+    );
     let mut sound = true;
     for server in servers {
         let proof = canary.map_or(Proof::Chance, Proof::Canary);

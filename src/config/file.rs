@@ -58,6 +58,7 @@ pub(crate) struct Upstream {
     pub(crate) password: Option<Written<String>>,
     pub(crate) password_file: Option<Written<String>>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) source: Option<Written<String>>,
     pub(crate) notifications: Option<Written<String>>,
     pub(crate) verify: Option<Written<String>>,
 }
@@ -234,6 +235,7 @@ fn upstream(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Upstream {
             key_file: tls.text(reader, "key_file"),
             server_name: tls.text(reader, "server_name"),
         }),
+        source: table.text(reader, "source"),
         notifications: table.text(reader, "notifications"),
         verify: table.duration(reader, "verify"),
     }

@@ -81,6 +81,8 @@ pub struct Upstream {
     pub endpoint: Endpoint,
     /// How it is found, if not by the address.
     pub topology: Topology,
+    /// Where it tells that keys changed.
+    pub source: crate::upstream::Source,
     /// What is done about the server's setting of keyspace notifications.
     pub notifications: Notifications,
     /// How long a round of second looks at all mirrored keys takes; `None` if there are none.
@@ -138,6 +140,9 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         .filter_map(|(id, mapping)| compiler.mapping(id, mapping, &defaults, &mut files))
         .collect();
     compiler.agreement(&compiled);
+    if upstream.source == crate::upstream::Source::Tracking {
+        compiler.without_events(file.upstream.source.as_ref(), &compiled);
+    }
     let mut origin = compiler.origin;
     origin.sort_by(|a, b| a.from.cmp(&b.from));
     if !problems.is_empty() {

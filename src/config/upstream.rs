@@ -8,11 +8,14 @@ use super::Upstream;
 use super::compile::{Bounds, Compiler, Name};
 use super::diagnostics::{At, Problem, unreadable};
 use super::file;
+use super::mapping::Compiled;
 use super::origin::{From, Origin};
 use super::reader::Written;
 use super::url::{self, Url, UrlError};
-use crate::upstream::Endpoint;
+use crate::hub::Mode;
+use crate::pattern::Subject;
 use crate::upstream::feed::Notifications;
+use crate::upstream::{Endpoint, Source};
 
 /// Under this name the connections stand in the server's CLIENT LIST.
 const CLIENT_NAME: &str = "keyrelay";
@@ -75,7 +78,13 @@ impl Compiler<'_> {
                     .instead("add password = \"${…}\" or password_file = \"…\""),
             );
         }
-        let notifications = self.word(
+        let source = self.word(
+            name("source"),
+            file.source.as_ref(),
+            Source::Notifications,
+            &[("notifications", Source::Notifications), ("tracking", Source::Tracking)],
+        );
+        let mut notifications = self.word(
             name("notifications"),
             file.notifications.as_ref(),
             Notifications::Ensure,
@@ -85,6 +94,21 @@ impl Compiler<'_> {
                 ("assume", Notifications::Assume),
             ],
         );
+        if source == Source::Tracking {
+            if let Some(written) = &file.notifications {
+                let problem = Problem::new(
+                    written.at,
+                    "`notifications` and source = \"tracking\" do not go together",
+                    "has no effect here",
+                );
+                self.problems.add(
+                    problem
+                        .why("client tracking needs no setting of the server, and none is asked for")
+                        .instead("leave `notifications` out, or `source`"),
+                );
+            }
+            notifications = Notifications::Assume;
+        }
         Upstream {
             endpoint: Endpoint {
                 address: url.address,
@@ -95,8 +119,34 @@ impl Compiler<'_> {
                 client_name: CLIENT_NAME.into(),
             },
             topology: url.topology,
+            source,
             notifications,
             verify: self.duration_or_off(name("verify"), file.verify.as_ref(), Some(VERIFY), &VERIFY_BOUNDS),
+        }
+    }
+
+    /// Client tracking tells that keys changed, not what happened to them: mappings of happenings would miss most.
+    pub(crate) fn without_events(&mut self, source: Option<&Written<String>>, mappings: &[Compiled]) {
+        let of_events =
+            |mapping: &&Compiled| mapping.rule.subject == Subject::Keys && mapping.rule.mode == Mode::Events;
+        for mapping in mappings.iter().filter(of_events) {
+            let problem = Problem::new(
+                mapping.mode,
+                "events of keys are not told by client tracking",
+                "here the mode is \"events\"",
+            );
+            let problem = match source {
+                Some(source) => problem.and(source.at, "tracking is asked for here"),
+                None => problem,
+            };
+            self.problems.add(
+                problem
+                    .why("it tells that a key changed, but not what happened, and of several changes perhaps one")
+                    .instead(
+                        "write mode = \"state\"; or `subscribe` to what the app publishes; or leave `source` out, so that \
+                         keyspace notifications are heard",
+                    ),
+            );
         }
     }
 

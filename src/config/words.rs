@@ -74,6 +74,7 @@ impl Section {
                 "password",
                 "password_file",
                 "tls",
+                "source",
                 "notifications",
                 "verify",
             ],
@@ -96,13 +97,13 @@ impl Section {
                 ),
                 ("max_connections", "a limit of connections"),
             ],
-            Section::Upstream => &[(
-                "source",
-                "the choice between notifications and client tracking; notifications are used",
-            )],
-            Section::Defaults | Section::Mapping | Section::Admin | Section::Log | Section::Retain | Section::Tls => {
-                &[]
-            }
+            Section::Upstream
+            | Section::Defaults
+            | Section::Mapping
+            | Section::Admin
+            | Section::Log
+            | Section::Retain
+            | Section::Tls => &[],
         }
     }
 
@@ -159,6 +160,7 @@ pub(crate) fn example(option: &str) -> &'static str {
         "tls" => "{ ca_file = \"/etc/keyrelay/ca.pem\" }",
         "ca_file" | "certificate_file" | "key_file" => "\"/etc/keyrelay/tls.pem\"",
         "server_name" => "\"redis.internal\"",
+        "source" => "\"notifications\"",
         "notifications" => "\"ensure\"",
         "poll" => "\"1s\"",
         "verify" => "\"60s\"",

@@ -54,9 +54,9 @@ pub(super) struct KeyEntry {
     /// The mirror's count of activations when `uses` was last known to name every log that shows the key; 0 is never.
     pub as_of: u64,
     /// The last event since the last read began.
-    pub event: Option<EventName>,
+    pub event: Option<Event>,
     /// The last event before the read in flight began.
-    pub reading_event: Option<EventName>,
+    pub reading_event: Option<Event>,
     /// When the last read began.
     pub last_read: Option<Instant>,
     /// The node to be asked next instead of the one that has its slot, which is being moved.
@@ -78,6 +78,10 @@ pub(super) struct KeyEntry {
     /// Bytes of its value when last read.
     pub size: Option<usize>,
 }
+
+/// That a key may have changed was heard; with the server's name for what happened, which client tracking does not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Event(pub Option<EventName>);
 
 /// Where a key stands between "may have changed" and "was read".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

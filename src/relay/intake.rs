@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::backlog::Backlog;
 use super::channels::Table;
+use super::entries::Event;
 use super::node::Heard;
 use super::resync::{self, BEHIND, LATE};
 use super::stats::Stats;
@@ -77,7 +78,7 @@ pub(super) enum Item {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     /// Keys of state channels that may have changed, with the last event of each.
-    pub keys: HashMap<Bytes, EventName>,
+    pub keys: HashMap<Bytes, Event>,
     /// The rest, in order, and of which node.
     pub items: Vec<(NodeId, Item)>,
     /// There were more keys than may wait: all must be read again.
@@ -97,7 +98,7 @@ impl Taken {
         self.overflowed = false;
     }
 
-    fn key(&mut self, key: &[u8], event: &EventName) {
+    fn key(&mut self, key: &[u8], event: &Event) {
         if let Some(last) = self.keys.get_mut(key) {
             *last = event.clone();
         } else if self.keys.len() < MAX_DIRTY {
@@ -185,11 +186,17 @@ pub struct Intake {
 
 /// An event of a batch that somebody is interested in.
 #[derive(Debug)]
-struct Hit {
-    at: usize,
-    event: EventName,
-    /// The happening it is; of a state channel nothing more needs to be known.
-    happening: Option<(u64, MappingId, Arc<Backlog>)>,
+enum Hit {
+    /// In a state channel.
+    Change { at: usize, event: Event },
+    /// In an events channel.
+    Happening {
+        at: usize,
+        event: EventName,
+        log: u64,
+        mapping: MappingId,
+        backlog: Arc<Backlog>,
+    },
 }
 
 impl Intake {
@@ -272,21 +279,23 @@ impl Listener for Intake {
                 let Some(interest) = interests.get(channel) else {
                     return;
                 };
-                let event = event.get_or_insert_with(|| EventName::from_bytes(name));
-                match &interest.backlog {
-                    None => state = true,
-                    Some(backlog) if table.takes(mapping, event) => hits.push(Hit {
+                let event = event.get_or_insert_with(|| Event(name.map(EventName::from_bytes)));
+                match (&interest.backlog, &event.0) {
+                    (None, _) => state = true,
+                    (Some(backlog), Some(name)) if table.takes(mapping, name) => hits.push(Hit::Happening {
                         at,
-                        event: event.clone(),
-                        happening: Some((interest.log, mapping, backlog.clone())),
+                        event: name.clone(),
+                        log: interest.log,
+                        mapping,
+                        backlog: backlog.clone(),
                     }),
-                    Some(_) => {}
+                    // What has no name is no happening: of several, client tracking tells one.
+                    (Some(_), _) => {}
                 }
             });
             mapped += u64::from(event.is_some());
             if let Some(event) = event.filter(|_| state) {
-                let happening = None;
-                hits.push(Hit { at, event, happening });
+                hits.push(Hit::Change { at, event });
             }
         }
         drop(interests);
@@ -295,14 +304,19 @@ impl Listener for Intake {
             return;
         }
         let mut taken = shared.taken();
-        for Hit { at, event, happening } in hits.drain(..) {
-            let key = batch[at].key;
-            match happening {
-                None => taken.key(key, &event),
-                Some((log, mapping, backlog)) => taken.happening(*node, log, &backlog, 0, || Item::Happening {
+        for hit in hits.drain(..) {
+            match hit {
+                Hit::Change { at, event } => taken.key(batch[at].key, &event),
+                Hit::Happening {
+                    at,
+                    event,
                     log,
                     mapping,
-                    key: Bytes::copy_from_slice(key),
+                    backlog,
+                } => taken.happening(*node, log, &backlog, 0, || Item::Happening {
+                    log,
+                    mapping,
+                    key: Bytes::copy_from_slice(batch[at].key),
                     event,
                 }),
             }

@@ -3,16 +3,16 @@
 use super::rule::Rule;
 use crate::hub::Mode;
 use crate::pattern::{Filled, KeyPattern, Subject};
-use crate::upstream::Subscriptions;
 use crate::upstream::feed::Notifications;
 use crate::upstream::probe::Needs;
+use crate::upstream::{Source, Subscriptions};
 
 /// What the relay of these rules is going to ask of a server.
-pub fn needs(rules: &[Rule], db: u32, notifications: Notifications) -> Needs {
+pub fn needs(rules: &[Rule], source: Source, db: u32, notifications: Notifications) -> Needs {
     let keys = || of(rules, Subject::Keys);
     let patterns = |subject| -> Vec<&KeyPattern> { of(rules, subject).map(|rule| &rule.pattern).collect() };
     Needs {
-        subscriptions: Subscriptions::plan(&patterns(Subject::Keys), &patterns(Subject::Topics), db),
+        subscriptions: Subscriptions::plan(source, &patterns(Subject::Keys), &patterns(Subject::Topics), db),
         notifications,
         scans: keys().any(scans),
         fields: keys().any(|rule| rule.payload.fields().is_some()),

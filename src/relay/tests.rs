@@ -220,7 +220,7 @@ impl World {
     fn event(&mut self, key: &str, event: &str) {
         self.intake.events(&[KeyEvent {
             key: key.as_bytes(),
-            event: event.as_bytes(),
+            event: Some(event.as_bytes()),
         }]);
     }
 

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::channels::Table;
-use super::entries::{Awaits, Last, MIN_INTERVAL, Now, State, Use};
+use super::entries::{Awaits, Event, Last, MIN_INTERVAL, Now, State, Use};
 use super::mirror::Mirror;
 use super::stats::Stats;
 use super::timers::Timer;
 use crate::hub::{Payload, SlotKey};
-use crate::keyspace::{EventName, Value};
+use crate::keyspace::Value;
 use crate::mapping::MappingId;
 use crate::payload::{Change, Projected, Unsendable};
 use crate::upstream::reader::Reading;
@@ -120,7 +120,7 @@ impl Mirror {
         slot: &mut Use,
         key: &Bytes,
         value: Option<&Value>,
-        event: Option<&EventName>,
+        event: Option<&Event>,
         expires_at: Option<u64>,
         now: Now,
     ) -> bool {
@@ -156,7 +156,7 @@ impl Mirror {
                 key,
                 captures: &slot.captures,
                 value,
-                event,
+                event: event.and_then(|event| event.0.as_ref()),
                 expires_at,
             };
             render(&self.table, &self.shared.stats, &mut self.said, slot.mapping, &change)

@@ -50,7 +50,7 @@ pub enum Notifications {
     Ensure,
     /// Refuse to start when something is missing.
     Require,
-    /// Do not ask; for servers that refuse CONFIG.
+    /// Do not ask; for servers that refuse CONFIG, and where keys are tracked instead.
     Assume,
 }
 
@@ -59,8 +59,8 @@ pub enum Notifications {
 pub struct KeyEvent<'a> {
     /// The key that may have changed.
     pub key: &'a [u8],
-    /// What is said to have happened to it.
-    pub event: &'a [u8],
+    /// What is said to have happened to it; client tracking does not say.
+    pub event: Option<&'a [u8]>,
 }
 
 /// Hears what a feed has to say, in the order in which the server said it.

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     Address, Endpoint, tls,
-    wire::{self, Frame, WireError},
+    wire::{Frame, Frames, WireError},
 };
 
 /// How long one address may take to accept a connection.
@@ -44,6 +44,7 @@ pub(super) struct Link {
     address: Address,
     /// What was read and not yet parsed; begins with a frame.
     buffer: BytesMut,
+    frames: Frames,
     /// Whether a whole frame ever came.
     answered: bool,
     /// Whether a server that wants TLS would be spoken to in vain.
@@ -133,6 +134,7 @@ impl Link {
             socket,
             address,
             buffer: BytesMut::with_capacity(READ_SIZE),
+            frames: Frames::default(),
             answered: false,
             plain_tcp: endpoint.tls.is_none() && matches!(endpoint.address, Address::Tcp { .. }),
         })
@@ -236,7 +238,7 @@ impl Link {
                     tls::TLS_PORT
                 )));
             }
-            if let Some((frame, length)) = wire::parse(&self.buffer)? {
+            if let Some((frame, length)) = self.frames.next(&self.buffer)? {
                 self.answered = true;
                 let answer = match frame {
                     Frame::Reply(reply) => Some(Answer::Reply(answer(reply))),
@@ -244,7 +246,7 @@ impl Link {
                     Frame::Message { channel, .. } => Some(Answer::Message(channel.to_vec())),
                     Frame::Invalidated(_) | Frame::Flushed => None,
                 };
-                self.consume(length);
+                self.drop_front(length);
                 return Ok(answer);
             }
             match timeout(ANSWER_TIMEOUT, self.read()).await {
@@ -270,13 +272,18 @@ impl Link {
         self.plain_tcp && !self.answered && self.buffer.first() == Some(&ALERT)
     }
 
-    /// What was read and not consumed.
-    pub fn unparsed(&self) -> &[u8] {
-        &self.buffer
+    /// What was read and not consumed, and what takes frames off it.
+    pub fn unparsed(&self) -> (&[u8], Frames) {
+        (&self.buffer, self.frames)
     }
 
-    /// Drops so many bytes from the front of what was read.
-    pub fn consume(&mut self, length: usize) {
+    /// Drops so many bytes from the front of what was read, which `frames` took off it.
+    pub fn consume(&mut self, length: usize, frames: Frames) {
+        self.frames = frames;
+        self.drop_front(length);
+    }
+
+    fn drop_front(&mut self, length: usize) {
         self.buffer.advance(length);
         if self.buffer.is_empty() && self.buffer.capacity() > KEPT_CAPACITY {
             self.buffer = BytesMut::new();

@@ -27,7 +27,7 @@ pub mod topology;
 pub mod wire;
 
 pub use info::{Info, ServerInfo};
-pub use plan::Subscriptions;
+pub use plan::{Source, Subscriptions};
 pub use tls::Tls;
 pub use topology::{Sentinels, Topology};
 

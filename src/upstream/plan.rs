@@ -1,10 +1,10 @@
-//! Which channels to subscribe to, at the least cost to the server.
+//! What to subscribe to and which keys to track, at the least cost to the server.
 
 use std::collections::BTreeSet;
 
 use crate::pattern::KeyPattern;
 
-/// Most patterns that are subscribed to for keys, and as many for topics. The server compares each write with each
+/// Most patterns that are subscribed to for keys, and as many for topics, or prefixes that are tracked. The server compares each write with each
 /// pattern: ten cost it 0.1 µs a write, a thousand 50 µs, whereas one broad pattern costs 0.3 µs for every event that is
 /// sent in vain.
 pub const MAX_PATTERNS: usize = 8;
@@ -12,30 +12,49 @@ pub const MAX_PATTERNS: usize = 8;
 /// With this begins the name of every channel that a server announces key events on.
 const OF_THE_SERVER: &[u8] = b"__key";
 
-/// What to subscribe to: channels and patterns that never deliver an event or a message twice.
+/// Subscribed to where nothing else is: only of subscribers does a server bound the memory that it holds for them
+/// (`client-output-buffer-limit pubsub`), and of one that tracks keys and does not read it would hold ever more.
+pub const IDLE: &[u8] = b"keyrelay:idle";
+
+/// Where a server tells that keys changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// On channels of its own, by keyspace notifications.
+    #[default]
+    Notifications,
+    /// By client tracking, which no setting must be changed for. It tells of the same changes, but neither what happened,
+    /// nor in which database, nor how often.
+    Tracking,
+}
+
+/// What to subscribe to and to track, so that no event or message is delivered twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscriptions {
     channels: Vec<Vec<u8>>,
     patterns: Vec<Vec<u8>>,
+    tracked: Vec<Vec<u8>>,
+    /// What the channels of key events begin with.
     prefix: Vec<u8>,
 }
 
 impl Subscriptions {
-    /// What to subscribe to so that every event of a key of database `db` that one of `keys` takes is heard, and every
-    /// message on a topic that one of `topics` takes.
-    pub fn plan(keys: &[&KeyPattern], topics: &[&KeyPattern], db: u32) -> Subscriptions {
-        plan(names(keys), names(topics), db)
+    /// What it takes to hear of every change of a key of database `db` that one of `keys` takes, and every message on a
+    /// topic that one of `topics` takes.
+    pub fn plan(source: Source, keys: &[&KeyPattern], topics: &[&KeyPattern], db: u32) -> Subscriptions {
+        plan(source, names(keys), names(topics), db)
     }
 
     /// The same without topics: every node of a cluster passes on what is published, so that one of them is enough.
     pub fn of_keys(&self) -> Subscriptions {
-        let own = |names: &[Vec<u8>]| {
+        let own = |names: &[Vec<u8>]| -> Vec<Vec<u8>> {
             let own = names.iter().filter(|name| name.starts_with(&self.prefix));
             own.cloned().collect()
         };
+        let idle = (!self.tracked.is_empty()).then(|| IDLE.to_vec());
         Subscriptions {
-            channels: own(&self.channels),
+            channels: own(&self.channels).into_iter().chain(idle).collect(),
             patterns: own(&self.patterns),
+            tracked: self.tracked.clone(),
             prefix: self.prefix.clone(),
         }
     }
@@ -48,6 +67,11 @@ impl Subscriptions {
     /// Patterns to subscribe to.
     pub fn patterns(&self) -> &[Vec<u8>] {
         &self.patterns
+    }
+
+    /// Prefixes of the keys to track, none of them a prefix of another, as servers demand it.
+    pub fn tracked(&self) -> &[Vec<u8>] {
+        &self.tracked
     }
 
     /// Whose event a message on `channel` is; None if it is no key event of this database.
@@ -88,15 +112,24 @@ fn names(patterns: &[&KeyPattern]) -> Names {
     names
 }
 
-fn plan(mut keys: Names, mut topics: Names, db: u32) -> Subscriptions {
+fn plan(source: Source, mut keys: Names, mut topics: Names, db: u32) -> Subscriptions {
+    let mut tracked = Vec::new();
+    if source == Source::Tracking {
+        let Names { literals, prefixes } = std::mem::take(&mut keys);
+        tracked = disjoint(&prefixes.into_iter().chain(literals).collect());
+        while tracked.len() > MAX_PATTERNS && unite(&mut tracked, |_| true) {}
+    }
     let mut of_keys = disjoint(&keys.prefixes);
     if of_keys.len() > MAX_PATTERNS {
         of_keys = vec![Vec::new()];
     }
     keys.literals.retain(|key| !covered(key, &of_keys));
     let mut of_topics = disjoint(&topics.prefixes);
-    while of_topics.len() > MAX_PATTERNS && unite(&mut of_topics) {}
+    while of_topics.len() > MAX_PATTERNS && unite(&mut of_topics, |prefix| !leads_to_key_events(prefix)) {}
     topics.literals.retain(|topic| !covered(topic, &of_topics));
+    if !tracked.is_empty() && of_topics.is_empty() && topics.literals.is_empty() {
+        topics.literals.insert(IDLE.to_vec());
+    }
 
     let start = format!("__keyspace@{db}__:").into_bytes();
     let of_key = |key: Vec<u8>| [start.as_slice(), &key].concat();
@@ -104,6 +137,7 @@ fn plan(mut keys: Names, mut topics: Names, db: u32) -> Subscriptions {
     Subscriptions {
         channels: keys.literals.into_iter().map(of_key).chain(topics.literals).collect(),
         patterns: of_keys.into_iter().map(of_key).chain(of_topics).map(pattern).collect(),
+        tracked,
         prefix: start,
     }
 }
@@ -125,15 +159,15 @@ fn covered(name: &[u8], prefixes: &[Vec<u8>]) -> bool {
 }
 
 /// Puts what the two most similar of some sorted prefixes have in common in the place of all that it covers; false if
-/// that would bring key events, too.
-fn unite(prefixes: &mut Vec<Vec<u8>>) -> bool {
+/// that is not allowed.
+fn unite(prefixes: &mut Vec<Vec<u8>>, allowed: impl Fn(&[u8]) -> bool) -> bool {
     let common = |pair: &[Vec<u8>]| pair[0].iter().zip(&pair[1]).take_while(|(a, b)| a == b).count();
     let pairs = prefixes.windows(2).map(common).enumerate();
     let Some((at, length)) = pairs.max_by_key(|(_, length)| *length) else {
         return false;
     };
     let united = prefixes[at][..length].to_vec();
-    if leads_to_key_events(&united) {
+    if !allowed(&united) {
         return false;
     }
     prefixes.retain(|prefix| !prefix.starts_with(&united));

@@ -11,7 +11,7 @@ use redis_protocol::resp3::{decode::complete, types::OwnedFrame};
 pub const MAX_FRAME: usize = 16 * 1024 * 1024;
 
 /// Most elements of one frame that is not a key event; `HELLO` with its list of modules stays far below. Lists of
-/// invalidated keys are not counted, [`MAX_FRAME`] bounds them.
+/// invalidated keys are not counted: they are taken key by key.
 const MAX_ELEMENTS: u64 = 4096;
 
 /// Deepest nesting of one frame; the replies to the commands sent here reach 4.
@@ -19,6 +19,14 @@ const MAX_DEPTH: usize = 8;
 
 /// Most bytes of a line: an error text, a number, a length.
 const MAX_LINE: usize = 64 * 1024;
+
+/// Takes frames off a stream, one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Frames {
+    /// Keys of an `invalidate` push that are still to come. A script may change a million of them, which no bound of a
+    /// frame would fit.
+    owed: usize,
+}
 
 /// One whole frame at the start of the buffer.
 #[derive(Debug, PartialEq)]
@@ -30,21 +38,14 @@ pub enum Frame<'a> {
         /// What was published.
         payload: &'a [u8],
     },
-    /// Keys of the tracked prefixes were changed.
-    Invalidated(Keys<'a>),
+    /// This key of a tracked prefix was changed. A push of several is that many frames.
+    Invalidated(&'a [u8]),
     /// All keys may have changed: the database was flushed or loaded anew.
     Flushed,
     /// Any other push, for instance the confirmation of a subscription.
     Push(OwnedFrame),
     /// The reply to a command.
     Reply(OwnedFrame),
-}
-
-/// The keys of an `invalidate` push.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Keys<'a> {
-    /// Whole bulk strings, checked when the frame was parsed.
-    rest: &'a [u8],
 }
 
 /// Bytes that are no RESP3, or more of it than is taken.
@@ -70,23 +71,46 @@ use Stop::Incomplete;
 const MALFORMED: Stop = Stop::Error(WireError::Malformed);
 const TOO_LARGE: Stop = Stop::Error(WireError::TooLarge);
 
-/// Takes the first frame of `buffer`: the frame and its length in bytes, or None while it is not all there.
-///
-/// # Errors
-/// What is wrong with the bytes; nothing after them can be understood, so the connection must be closed.
-pub fn parse(buffer: &[u8]) -> Result<Option<(Frame<'_>, usize)>, WireError> {
-    let mut at = Reader { bytes: buffer, at: 0 };
-    let found = match frame(&mut at) {
-        Ok(frame) => Ok(Some((frame, at.at))),
-        Err(Incomplete) if buffer.len() > MAX_FRAME => Err(WireError::TooLarge),
-        Err(Incomplete) => Ok(None),
-        Err(Stop::Error(error)) => Err(error),
-    };
-    debug_assert!(!matches!(found, Ok(Some((_, length))) if length > buffer.len()));
-    found
+impl Frames {
+    /// Takes the first frame of `buffer`: the frame and its length in bytes, or None while it is not all there. The next
+    /// call must be given what follows it.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes; nothing after them can be understood, so the connection must be closed.
+    pub fn next<'a>(&mut self, buffer: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, WireError> {
+        let mut at = Reader { bytes: buffer, at: 0 };
+        let found = match self.frame(&mut at) {
+            Ok(frame) => Ok(Some((frame, at.at))),
+            Err(Incomplete) if buffer.len() > MAX_FRAME => Err(WireError::TooLarge),
+            Err(Incomplete) => Ok(None),
+            Err(Stop::Error(error)) => Err(error),
+        };
+        debug_assert!(!matches!(found, Ok(Some((_, length))) if length > buffer.len()));
+        found
+    }
+
+    fn frame<'a>(&mut self, at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
+        let owed = match self.owed {
+            0 => match begin(at)? {
+                Begun::Frame(frame) => return Ok(frame),
+                Begun::Keys(count) => count,
+            },
+            owed => owed,
+        };
+        let key = at.bulk()?;
+        self.owed = owed - 1;
+        Ok(Frame::Invalidated(key))
+    }
 }
 
-fn frame<'a>(at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
+/// What stands at the start of a buffer.
+enum Begun<'a> {
+    Frame(Frame<'a>),
+    /// The start of a push with so many keys, at least one.
+    Keys(usize),
+}
+
+fn begin<'a>(at: &mut Reader<'a>) -> Result<Begun<'a>, Stop> {
     const MESSAGE: &[u8] = b">3\r\n$7\r\nmessage\r\n";
     const PMESSAGE: &[u8] = b">4\r\n$8\r\npmessage\r\n";
     const INVALIDATE: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
@@ -95,11 +119,11 @@ fn frame<'a>(at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
     if bytes.starts_with(PMESSAGE) {
         at.at = PMESSAGE.len();
         at.bulk()?;
-        return message(at);
+        return message(at).map(Begun::Frame);
     }
     if bytes.starts_with(MESSAGE) {
         at.at = MESSAGE.len();
-        return message(at);
+        return message(at).map(Begun::Frame);
     }
     if bytes.starts_with(INVALIDATE) {
         at.at = INVALIDATE.len();
@@ -112,7 +136,7 @@ fn frame<'a>(at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
             return Err(Incomplete);
         }
     }
-    other(at)
+    other(at).map(Begun::Frame)
 }
 
 fn message<'a>(at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
@@ -121,19 +145,13 @@ fn message<'a>(at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
     Ok(Frame::Message { channel, payload })
 }
 
-fn invalidation<'a>(at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
+fn invalidation<'a>(at: &mut Reader<'a>) -> Result<Begun<'a>, Stop> {
     match at.line()? {
-        [b'_'] => Ok(Frame::Flushed),
-        [b'*', count @ ..] => {
-            let count = length(count)?;
-            let start = at.at;
-            for _ in 0..count {
-                at.bulk()?;
-            }
-            Ok(Frame::Invalidated(Keys {
-                rest: &at.bytes[start..at.at],
-            }))
-        }
+        [b'_'] => Ok(Begun::Frame(Frame::Flushed)),
+        [b'*', count @ ..] => match length(count)? {
+            0 => Err(MALFORMED),
+            count => Ok(Begun::Keys(count)),
+        },
         _ => Err(MALFORMED),
     }
 }
@@ -258,20 +276,6 @@ impl<'a> Reader<'a> {
         }
         self.at += length + 2;
         Ok(&rest[..length])
-    }
-}
-
-impl<'a> Iterator for Keys<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let mut at = Reader {
-            bytes: self.rest,
-            at: 0,
-        };
-        let key = at.bulk().ok()?;
-        self.rest = &self.rest[at.at..];
-        Some(key)
     }
 }
 

@@ -14,7 +14,7 @@ use keyrelay::payload::{self, Decode, Format, Renderer};
 use keyrelay::relay::{self, Rule};
 use keyrelay::upstream::feed::{self, Notifications};
 use keyrelay::upstream::topology::{Doubt, Location};
-use keyrelay::upstream::{Address, Endpoint, Subscriptions, reader};
+use keyrelay::upstream::{Address, Endpoint, Source, Subscriptions, reader};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +85,7 @@ impl Mirror {
             .map(|(id, (key, channel))| rule(id, key, channel))
             .collect();
         let patterns: Vec<KeyPattern> = rules.iter().map(|rule| rule.pattern.clone()).collect();
-        let plan = Subscriptions::plan(&patterns.iter().collect::<Vec<_>>(), &[], 0);
+        let plan = Subscriptions::plan(Source::Notifications, &patterns.iter().collect::<Vec<_>>(), &[], 0);
         let endpoint = Endpoint {
             address: Address::Tcp {
                 host: server.address().ip().to_string(),

@@ -22,7 +22,7 @@ use crate::{
     upstream::{
         Subscriptions,
         link::{Link, LinkError, answer},
-        wire::{self, Frame},
+        wire::Frame,
     },
 };
 
@@ -179,9 +179,9 @@ impl<'a> Ear<'a> {
         let mut reply = None;
         let mut done = 0;
         let mut batch: SmallVec<[KeyEvent<'_>; 32]> = SmallVec::new();
-        let bytes = self.link.unparsed();
+        let (bytes, mut frames) = self.link.unparsed();
         let malformed = loop {
-            let (frame, length) = match wire::parse(&bytes[done..]) {
+            let (frame, length) = match frames.next(&bytes[done..]) {
                 Ok(Some(found)) => found,
                 Ok(None) => break None,
                 Err(error) => break Some(error),
@@ -189,7 +189,10 @@ impl<'a> Ear<'a> {
             done += length;
             match frame {
                 Frame::Message { channel, payload } => match self.subscriptions.key_of(channel) {
-                    Some(key) => batch.push(KeyEvent { key, event: payload }),
+                    Some(key) => batch.push(KeyEvent {
+                        key,
+                        event: Some(payload),
+                    }),
                     None => {
                         tell(listener, &mut batch);
                         listener.published(channel, payload);
@@ -204,13 +207,14 @@ impl<'a> Ear<'a> {
                     reply = Some(frame);
                     break None;
                 }
-                // The tracked prefix has no keys, and confirmations were awaited before.
-                Frame::Invalidated(_) | Frame::Push(_) => {}
+                Frame::Invalidated(key) => batch.push(KeyEvent { key, event: None }),
+                // Confirmations were awaited before.
+                Frame::Push(_) => {}
             }
         };
         tell(listener, &mut batch);
         drop(batch);
-        self.link.consume(done);
+        self.link.consume(done, frames);
         match malformed {
             Some(error) => Err(End::Lost(LostReason::Protocol(error.to_string()))),
             None => Ok(reply),

@@ -33,7 +33,7 @@ pub(super) async fn start<'a>(
         return Err(End::Lost(LostReason::Replica));
     }
     notifications(&mut link, options).await?;
-    let signalled = track_flushes(&mut link, endpoint).await.map_err(lost)?;
+    let signalled = track(&mut link, wanted.tracked(), endpoint).await.map_err(lost)?;
     subscribe(&mut link, wanted).await.map_err(lost)?;
     let server = info(&mut link, b"server").await.map_err(lost)?.server();
     let server = server.ok_or_else(|| lost(LinkError::Unexpected("INFO server".into())))?;
@@ -173,22 +173,31 @@ fn fatal(endpoint: &Endpoint, why: &str, value: &str) -> End {
     )))
 }
 
-/// Asks for the one signal that servers send when all keys go without an event each: tracking a prefix that no key
-/// has costs nothing, and an emptied or newly loaded database is told to everyone who tracks anything. Whoever may not
-/// ask for it learns of a flush by the server's counters, up to a second later.
-async fn track_flushes(link: &mut Link, endpoint: &Endpoint) -> Result<bool, LinkError> {
+/// Asks to be told of changed keys with these prefixes, and with them for the one signal that servers send when all keys
+/// go without an event each: an emptied or newly loaded database is told to everyone who tracks anything. Where no keys
+/// are to be tracked, a prefix that no key has is enough for that and costs nothing; whoever may not ask for it learns of
+/// a flush by the server's counters, up to a second later.
+async fn track(link: &mut Link, prefixes: &[Vec<u8>], endpoint: &Endpoint) -> Result<bool, LinkError> {
     let random = [super::backoff::random(), super::backoff::random()];
-    let prefix = format!("keyrelay:no-such-key:{:016x}{:016x}", random[0], random[1]);
-    let words: [&[u8]; 6] = [b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", prefix.as_bytes()];
-    match link.command(&words).await {
+    let nobody = [format!("keyrelay:no-such-key:{:016x}{:016x}", random[0], random[1]).into_bytes()];
+    let only_flushes = prefixes.is_empty();
+    let prefixes = if only_flushes { &nobody } else { prefixes };
+    match link.command(&tracking(prefixes)).await {
         Ok(_) => Ok(true),
-        Err(error @ LinkError::Refused { .. }) => {
+        Err(error @ LinkError::Refused { .. }) if only_flushes => {
             let mend = endpoint.grant("+client|tracking");
             tracing::warn!(address = %endpoint.address, %error, mend, "flushes are noticed late: the server does not signal them");
             Ok(false)
         }
         Err(error) => Err(error),
     }
+}
+
+/// The command that tracks keys with these prefixes.
+pub(in crate::upstream) fn tracking(prefixes: &[Vec<u8>]) -> Vec<&[u8]> {
+    let mut words: Vec<&[u8]> = vec![b"CLIENT", b"TRACKING", b"ON", b"BCAST"];
+    words.extend(prefixes.iter().flat_map(|prefix| [b"PREFIX", prefix.as_slice()]));
+    words
 }
 
 async fn subscribe(link: &mut Link, wanted: &Subscriptions) -> Result<(), LinkError> {

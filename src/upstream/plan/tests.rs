@@ -13,7 +13,8 @@ fn planned_with(keys: &[&str], topics: &[&str], db: u32) -> (Vec<String>, Vec<St
         patterns.iter().map(|text| KeyPattern::parse(text).unwrap()).collect()
     };
     let (keys, topics) = (parse(keys), parse(topics));
-    let plan = Subscriptions::plan(&keys.iter().collect::<Vec<_>>(), &topics.iter().collect::<Vec<_>>(), db);
+    let (keys, topics) = (keys.iter().collect::<Vec<_>>(), topics.iter().collect::<Vec<_>>());
+    let plan = Subscriptions::plan(Source::Notifications, &keys, &topics, db);
     let text = |names: &[Vec<u8>]| {
         names
             .iter()
@@ -98,6 +99,44 @@ fn many_prefixes_of_topics_become_fewer_that_bring_no_key_events() {
     assert_eq!(planned_with(&[], &apart, 0).1.len(), 10);
 }
 
+fn tracked(keys: &[&str], topics: &[&str]) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let parse = |patterns: &[&str]| -> Vec<KeyPattern> {
+        patterns.iter().map(|text| KeyPattern::parse(text).unwrap()).collect()
+    };
+    let (keys, topics) = (parse(keys), parse(topics));
+    let (keys, topics) = (keys.iter().collect::<Vec<_>>(), topics.iter().collect::<Vec<_>>());
+    let plan = Subscriptions::plan(Source::Tracking, &keys, &topics, 3);
+    let text = |names: &[Vec<u8>]| {
+        names
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    };
+    (text(plan.tracked()), text(plan.channels()), text(plan.patterns()))
+}
+
+#[test]
+fn keys_are_tracked_by_prefixes_that_do_not_overlap() {
+    let (prefixes, channels, patterns) = tracked(&["a:{x}", "a:b:{x}", "a:b", "one", "once", "[x]y*"], &[]);
+    assert_eq!(prefixes, ["a:", "once", "one", "xy"]);
+    assert_eq!((channels, patterns), (strings(&["keyrelay:idle"]), strings(&[])));
+    let all = tracked(&["a:{x}", "{any}:b"], &["news", "chat:*"]);
+    assert_eq!(all, (strings(&[""]), strings(&["news"]), strings(&["chat:*"])));
+    assert_eq!(tracked(&[], &["news"]).0, strings(&[]));
+    let many: Vec<String> = (0..100).map(|n| format!("{}:key-{n:02}", n / 25)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let prefixes = tracked(&many, &[]).0;
+    assert!(prefixes.len() <= MAX_PATTERNS, "{prefixes:?}");
+    for key in &many {
+        assert_eq!(
+            prefixes.iter().filter(|prefix| key.starts_with(*prefix)).count(),
+            1,
+            "{key} {prefixes:?}"
+        );
+    }
+    assert!(!prefixes.contains(&String::new()), "{prefixes:?}");
+}
+
 #[test]
 fn topics_that_may_be_key_events_are_known() {
     let may = |topics: &str| may_be_a_key_event(&KeyPattern::parse(topics).unwrap());
@@ -129,7 +168,7 @@ fn topics_that_may_be_key_events_are_known() {
 
 #[test]
 fn a_channel_tells_its_key() {
-    let plan = Subscriptions::plan(&[&KeyPattern::parse("a:*").unwrap()], &[], 7);
+    let plan = Subscriptions::plan(Source::Notifications, &[&KeyPattern::parse("a:*").unwrap()], &[], 7);
     assert_eq!(plan.key_of(b"__keyspace@7__:a:\xff"), Some(b"a:\xff".as_slice()));
     assert_eq!(plan.key_of(b"__keyspace@7__:"), Some(b"".as_slice()));
     assert_eq!(plan.key_of(b"__keyspace@70__:a"), None);
@@ -150,7 +189,7 @@ proptest! {
             let set = if *one { &mut names.literals } else { &mut names.prefixes };
             set.insert(name(*is_topic, text).into_bytes());
         }
-        let plan = plan(keys, topics, 0);
+        let plan = plan(Source::Notifications, keys, topics, 0);
         prop_assert!(plan.patterns().len() <= 2 * MAX_PATTERNS);
         for (is_topic, one, text) in &wanted {
             let text = name(*is_topic, text);

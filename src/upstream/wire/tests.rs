@@ -9,7 +9,7 @@ use super::*;
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
     Message(Vec<u8>, Vec<u8>),
-    Invalidated(Vec<Vec<u8>>),
+    Invalidated(Vec<u8>),
     Flushed,
     Push(FrameKind, Vec<u8>),
     Reply(FrameKind),
@@ -18,7 +18,7 @@ enum Seen {
 fn seen(frame: Frame<'_>) -> Seen {
     match frame {
         Frame::Message { channel, payload } => Seen::Message(channel.to_vec(), payload.to_vec()),
-        Frame::Invalidated(keys) => Seen::Invalidated(keys.map(<[u8]>::to_vec).collect()),
+        Frame::Invalidated(key) => Seen::Invalidated(key.to_vec()),
         Frame::Flushed => Seen::Flushed,
         Frame::Push(OwnedFrame::Push { data, .. }) => match data.into_iter().next() {
             Some(OwnedFrame::BlobString { data, .. }) => Seen::Push(FrameKind::BlobString, data),
@@ -30,11 +30,11 @@ fn seen(frame: Frame<'_>) -> Seen {
 
 /// Feeds `bytes` in parts of the given lengths, the last part being the rest.
 fn fed(bytes: &[u8], parts: impl IntoIterator<Item = usize>) -> Result<Vec<Seen>, WireError> {
-    let mut frames = Vec::new();
+    let (mut stream, mut frames) = (Frames::default(), Vec::new());
     let (mut done, mut read) = (0, 0);
     for part in parts.into_iter().chain([bytes.len()]) {
         read = (read + part).min(bytes.len());
-        while let Some((frame, length)) = parse(&bytes[done..read])? {
+        while let Some((frame, length)) = stream.next(&bytes[done..read])? {
             frames.push(seen(frame));
             done += length;
         }
@@ -45,6 +45,15 @@ fn fed(bytes: &[u8], parts: impl IntoIterator<Item = usize>) -> Result<Vec<Seen>
 
 fn bulk(bytes: &[u8]) -> Vec<u8> {
     [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+fn parse(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, WireError> {
+    Frames::default().next(bytes)
+}
+
+fn invalidated(keys: &[&[u8]]) -> Vec<u8> {
+    let start = format!(">2\r\n$10\r\ninvalidate\r\n*{}\r\n", keys.len()).into_bytes();
+    [start, keys.iter().flat_map(|key| bulk(key)).collect()].concat()
 }
 
 fn written(frame: &Seen) -> Vec<u8> {
@@ -62,10 +71,7 @@ fn written(frame: &Seen) -> Vec<u8> {
             ]
             .concat()
         }
-        Seen::Invalidated(keys) => {
-            let start = format!(">2\r\n$10\r\ninvalidate\r\n*{}\r\n", keys.len()).into_bytes();
-            [start, keys.iter().flat_map(|key| bulk(key)).collect()].concat()
-        }
+        Seen::Invalidated(key) => invalidated(&[key]),
         Seen::Flushed => b">2\r\n$10\r\ninvalidate\r\n_\r\n".to_vec(),
         Seen::Push(_, name) => [b">3\r\n", &bulk(name)[..], &bulk(b"channel"), b":1\r\n"].concat(),
         Seen::Reply(FrameKind::SimpleString) => b"+PONG\r\n".to_vec(),
@@ -95,7 +101,7 @@ fn any_frame() -> impl Strategy<Value = Seen> {
     ];
     prop_oneof![
         4 => (bytes(), bytes()).prop_map(|(channel, payload)| Seen::Message(channel, payload)),
-        1 => vec(bytes(), 0..5).prop_map(Seen::Invalidated),
+        1 => bytes().prop_map(Seen::Invalidated),
         1 => Just(Seen::Flushed),
         1 => name.prop_map(|name| Seen::Push(FrameKind::BlobString, name.as_bytes().to_vec())),
         1 => kind.prop_map(Seen::Reply),
@@ -108,6 +114,17 @@ proptest! {
         let bytes: Vec<u8> = frames.iter().flat_map(written).collect();
         prop_assert_eq!(fed(&bytes, parts), Ok(frames.clone()));
         prop_assert_eq!(fed(&bytes, std::iter::repeat_n(1, bytes.len())), Ok(frames));
+    }
+
+    #[test]
+    fn a_push_of_many_keys_is_as_many_frames(
+        keys in vec(vec(any::<u8>(), 0..20), 1..40),
+        parts in vec(0usize..40, 0..60),
+    ) {
+        let push = invalidated(&keys.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let bytes = [&push[..], b"+PONG\r\n"].concat();
+        let expected: Vec<Seen> = keys.into_iter().map(Seen::Invalidated).chain([Seen::Reply(FrameKind::SimpleString)]).collect();
+        prop_assert_eq!(fed(&bytes, parts), Ok(expected));
     }
 
     #[test]
@@ -140,6 +157,8 @@ fn whatever_begins_no_frame_is_malformed() {
         ">3\r\n$7\r\nmessage\r\n$-1\r\n$1\r\nb\r\n",
         ">3\r\n$7\r\nmessage\r\n$1\r\nabc$1\r\nb\r\n",
         ">2\r\n$10\r\ninvalidate\r\n$1\r\na\r\n",
+        ">2\r\n$10\r\ninvalidate\r\n*0\r\n",
+        ">2\r\n$10\r\ninvalidate\r\n*1\r\n+a\r\n",
         "*?\r\n",
         "$?\r\n",
         "|1\r\n+a\r\n+b\r\n+c\r\n",
@@ -166,7 +185,7 @@ fn what_is_promised_beyond_the_bounds_is_refused_before_it_comes() {
         parse(&[b"+".to_vec(), vec![b'a'; MAX_LINE + 1]].concat()),
         Err(WireError::TooLarge)
     );
-    let unfinished = [b">2\r\n$10\r\ninvalidate\r\n*2\r\n".to_vec(), bulk(&vec![0; MAX_FRAME])].concat();
+    let unfinished = [b">3\r\n$7\r\nmessage\r\n".to_vec(), bulk(&vec![0; MAX_FRAME])].concat();
     assert_eq!(parse(&unfinished), Err(WireError::TooLarge));
 }
 

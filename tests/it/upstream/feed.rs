@@ -7,7 +7,7 @@ use std::time::Duration;
 use keyrelay::pattern::KeyPattern;
 use keyrelay::upstream::feed::{self, Cause, FatalError, KeyEvent, Listener, LostReason, Notifications};
 use keyrelay::upstream::topology::Location;
-use keyrelay::upstream::{Address, Endpoint, ServerInfo, Subscriptions};
+use keyrelay::upstream::{Address, Endpoint, ServerInfo, Source, Subscriptions};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint;
@@ -18,6 +18,7 @@ use crate::redis;
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
     Up(ServerInfo),
+    /// With its name; empty where there is none.
     Event(Vec<u8>, String),
     Published(Vec<u8>, Vec<u8>),
     Flushed(Cause),
@@ -45,7 +46,7 @@ impl Listener for Teller {
     fn events(&mut self, batch: &[KeyEvent<'_>]) {
         assert!(!batch.is_empty());
         for event in batch {
-            let name = String::from_utf8(event.event.to_vec()).expect("names are text");
+            let name = String::from_utf8(event.event.unwrap_or_default().to_vec()).expect("names are text");
             self.tell(Told::Event(event.key.to_vec(), name));
         }
     }
@@ -89,7 +90,12 @@ struct Feed {
 impl Feed {
     fn start(options: feed::Options, patterns: &[&str]) -> Feed {
         let patterns: Vec<_> = patterns.iter().map(|text| KeyPattern::parse(text).unwrap()).collect();
-        let plan = Subscriptions::plan(&patterns.iter().collect::<Vec<_>>(), &[], options.endpoint.db);
+        let plan = Subscriptions::plan(
+            Source::Notifications,
+            &patterns.iter().collect::<Vec<_>>(),
+            &[],
+            options.endpoint.db,
+        );
         let (tell, told) = channel();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
