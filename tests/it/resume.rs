@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Event, Memory, Message, Relay, Server, Sse, Ws, mapping, names, target};
-use crate::{both, redis};
+use crate::{every_way, redis};
 
 /// Three channels, each of a pattern.
 fn mappings() -> String {
@@ -85,7 +85,7 @@ fn sequence(id: &str) -> u64 {
         .unwrap_or_else(|| panic!("not an id: {id}"))
 }
 
-both! {
+every_way! {
     fn a_known_cursor_gets_what_changed<C>() {
         let server = Server::start();
         redis!(server, "MSET", "a:1", "1", "a:2", "1", "b:1", "1");

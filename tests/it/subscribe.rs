@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use crate::harness::{Relay, Server, mapping};
-use crate::{both, redis};
+use crate::{every_way, redis};
 
-both! {
+every_way! {
     fn a_channel_of_one_key<C>() {
         let server = Server::start();
         redis!(server, "SET", "a", "1");

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::harness::{Client, Data, Relay, Server, eventually, mapping, names};
-use crate::{both, redis};
+use crate::{every_way, redis};
 
-both! {
+every_way! {
     /// Clients are accepted and told `stale`; their snapshot waits.
     fn away_at_the_start<C>() {
         let mut server = Server::away();

@@ -324,7 +324,7 @@ macro_rules! both {
             #[allow(unused_imports, reason = "one list of imports for all bodies")]
             use super::*;
 
-            fn body<$client: $crate::harness::Client>() $body
+            pub fn body<$client: $crate::harness::Client>() $body
 
             #[test]
             fn sse() {
@@ -337,4 +337,20 @@ macro_rules! both {
             }
         }
     )+};
+}
+
+/// Like [`both!`](crate::both), and once more in front of a relay that hears by client tracking.
+#[macro_export]
+macro_rules! every_way {
+    ($($(#[$meta:meta])* fn $name:ident<$client:ident>() $body:block)+) => {
+        $crate::both! { $($(#[$meta])* fn $name<$client>() $body)+ }
+
+        mod tracking {
+            $(#[test]
+            fn $name() {
+                $crate::harness::track();
+                super::$name::body::<$crate::harness::Sse>();
+            })+
+        }
+    };
 }

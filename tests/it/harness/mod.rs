@@ -20,7 +20,7 @@ pub use client::{Client, End, Event, Memory, Message, names};
 pub use cluster::Cluster;
 pub use eventually::{PATIENCE, eventually};
 pub use proxy::{BOTH, Cut, Drip, FEED, Place, Proxy, READER, Side};
-pub use relay::{PROGRAM, Relay, mapping};
+pub use relay::{PROGRAM, Relay, is_tracking, mapping, track};
 pub use resp::{Reply, Resp};
 pub use sentinel::{Sentinel, info};
 pub use server::{Data, Server, debug_allowed};

@@ -1,5 +1,6 @@
 //! The relay under test: the real executable with a config file of its own, on a free port.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +20,20 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keyrelay");
 /// A mapping that anyone may read, of the lines given.
 pub fn mapping(lines: &str) -> String {
     format!("[[mapping]]\naccess = \"public\"\n{lines}\n")
+}
+
+thread_local! {
+    static TRACKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets the relays of this thread's test hear by `source = "tracking"`.
+pub fn track() {
+    TRACKING.set(true);
+}
+
+/// Whether they do: then no message has an event's name.
+pub fn is_tracking() -> bool {
+    TRACKING.get()
 }
 
 /// A relay that is killed when dropped.
@@ -77,7 +92,10 @@ impl Relay {
             .expect("a temporary directory");
         let config = Config {
             server: options.to_owned(),
-            upstream: upstream.to_owned(),
+            upstream: format!(
+                "{upstream}\n{}",
+                if is_tracking() { "source = \"tracking\"" } else { "" }
+            ),
             mappings: mappings.to_owned(),
             off: mechanisms.to_owned(),
         };
