@@ -45,12 +45,18 @@ mod published;
 mod reach;
 /// The README, typed as it says.
 mod readme;
+/// Replicas that are behind, and nodes that all take writes.
+mod replicas;
 /// Coming back with a cursor.
 mod resume;
+/// Rights that are taken away while the relay runs, and given back.
+mod rights;
 /// The primary that sentinels name.
 mod sentinel;
 /// The orderly end of the process.
 mod shutdown;
+/// Changes of which no event tells.
+mod silent_changes;
 /// A client that does not read.
 mod slow_client;
 /// What clients are told of a state that may be behind.

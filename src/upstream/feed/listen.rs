@@ -257,6 +257,7 @@ impl<'a> Ear<'a> {
             },
             Finding::Refused(questions, error) => {
                 let mut rights: Vec<&str> = questions.iter().map(|question| question.right()).collect();
+                rights.sort_unstable();
                 rights.dedup();
                 let unnoticed: Vec<&str> = questions.iter().map(|question| question.shows()).collect();
                 warn!(
