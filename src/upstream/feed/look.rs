@@ -13,6 +13,8 @@ const JUMP: i64 = 20_000;
 /// How the server stands to its primaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Links {
+    /// It is a plain replica.
+    pub replica: bool,
     /// A plain replica's link is down, for so long; zero if the server does not say.
     pub behind: Option<Duration>,
     /// So many links of an active replica are down. It takes writes of its own, so it is not behind anybody.
@@ -52,10 +54,12 @@ impl Links {
             .collect();
         match info.get("role") {
             Some("slave" | "replica") => Links {
+                replica: true,
                 behind: down.into_iter().max(),
                 peers_down: 0,
             },
             _ => Links {
+                replica: false,
                 behind: None,
                 peers_down: down.len(),
             },
@@ -181,6 +185,7 @@ mod tests {
             b"role:slave\r\nmaster_link_status:up\r\nmaster_1_link_status:down\r\nmaster_1_link_down_since_seconds:-1\r\n",
         ));
         let expected = Links {
+            replica: true,
             behind: Some(Duration::ZERO),
             peers_down: 0,
         };

@@ -94,6 +94,8 @@ pub(super) struct Watch {
     counters: Option<Counters>,
     clock: Option<Offset>,
     behind: bool,
+    /// Whether the last look found it behind no more for the first time.
+    rejoined: bool,
     peers_down: usize,
     /// Where this process's clock is taken to begin.
     origin: Instant,
@@ -179,6 +181,7 @@ impl Watch {
             counters: None,
             clock: None,
             behind: false,
+            rejoined: false,
             peers_down: 0,
             origin: now,
         }
@@ -291,7 +294,10 @@ impl Watch {
         }
         if let Some(links) = seen.links {
             let behind = links.behind.is_some();
-            if behind != std::mem::replace(&mut self.behind, behind) {
+            // What was missed comes over a link only after it is up.
+            let catches_up = !behind && links.replica && self.behind && !self.rejoined;
+            self.rejoined = catches_up;
+            if !catches_up && behind != std::mem::replace(&mut self.behind, behind) {
                 found.push(Finding::Behind(links.behind));
             }
             if links.peers_down != std::mem::replace(&mut self.peers_down, links.peers_down) {
