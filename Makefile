@@ -1,11 +1,12 @@
 # What one types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench
+.PHONY: help demo test chaos bench
 
 help:
 	@echo 'make demo    a throwaway server, the relay in front, and a page to watch'
 	@echo 'make test    install what the tests need and run them all'
+	@echo 'make chaos   random schedules of writes, faults and subscribers, until Ctrl-C'
 	@echo 'make bench   mapping index, payload rendering, fan-out beside its floor'
 
 demo:
@@ -15,9 +16,16 @@ demo:
 
 test:
 	scripts/need.sh cargo server node chromium
-	cargo test
+	KEYRELAY_MODEL_SECONDS=300 cargo test
 	cargo build
 	cd tests/browser && npm ci --no-audit --no-fund && npm test
+	@cat target/model.txt
+
+# KEYRELAY_TEST_SERVER names the server, KEYRELAY_MODEL_SCHEDULES a number after which to stop. Seeds and outcomes are
+# added to target/chaos.
+chaos:
+	scripts/need.sh cargo server
+	cargo test --profile chaos --test model -- --ignored --exact chaos --nocapture
 
 bench:
 	scripts/need.sh cargo server

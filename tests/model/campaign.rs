@@ -12,8 +12,8 @@ use super::run::{Outcome, run};
 use super::schedule::Schedule;
 use super::stand::Stand;
 
-/// Schedules under way at once on each of [`THREADS`]: most of a schedule is waiting.
-const STANDS: usize = 8;
+/// How many schedules are usually under way at once on each of [`THREADS`]: most of a schedule is waiting.
+pub const STANDS: usize = 6;
 
 /// Threads that write and subscribe.
 const THREADS: usize = 2;
@@ -34,6 +34,8 @@ pub struct Order {
     pub until: Option<Instant>,
     pub count: Option<u64>,
     pub stop_at_failure: bool,
+    /// Schedules under way at once on each of [`THREADS`].
+    pub stands: usize,
 }
 
 /// What came of it.
@@ -47,6 +49,7 @@ pub struct Tally {
     pub heard: u64,
     pub slowest_rest: Duration,
     pub rests: Duration,
+    pub untimed: u64,
     pub failures: Vec<(Schedule, Outcome)>,
     pub took: Duration,
 }
@@ -55,7 +58,7 @@ impl Tally {
     pub fn line(&self) -> String {
         let schedules = self.schedules.max(1);
         format!(
-            "{} schedules in {:.0} s ({:.1}/s), {} failed; {} writes, {} faults, {} subscribers, {} resumes, {} messages; at rest after {:.0} ms on average, {:.1} s at most",
+            "{} schedules in {:.0} s ({:.1}/s), {} failed; {} writes, {} faults, {} subscribers, {} resumes, {} messages; at rest after {:.0} ms on average, {:.1} s at most; {} untimed",
             self.schedules,
             self.took.as_secs_f64(),
             self.schedules as f64 / self.took.as_secs_f64().max(0.001),
@@ -67,6 +70,7 @@ impl Tally {
             self.heard,
             self.rests.as_secs_f64() * 1000.0 / schedules as f64,
             self.slowest_rest.as_secs_f64(),
+            self.untimed,
         )
     }
 
@@ -79,6 +83,7 @@ impl Tally {
         self.heard += outcome.heard as u64;
         self.slowest_rest = self.slowest_rest.max(outcome.rest);
         self.rests += outcome.rest;
+        self.untimed += u64::from(outcome.untimed);
         if !outcome.wrong.is_empty() {
             self.failures.push((schedule, outcome));
         }
@@ -138,7 +143,7 @@ pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(
                     .enable_all()
                     .build()
                     .expect("a runtime");
-                runtime.block_on(join_all((0..STANDS).map(|_| lane())));
+                runtime.block_on(join_all((0..order.stands).map(|_| lane())));
             });
         }
     });

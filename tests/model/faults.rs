@@ -56,6 +56,8 @@ pub enum Fault {
     /// Another database takes the place of this one.
     Swap,
     Reload,
+    /// Nobody is told of key events any more, until a relay says that they are wanted.
+    Unset,
     /// A right is taken from the user, and given back.
     Revoke {
         right: &'static str,
@@ -105,6 +107,8 @@ pub struct Span {
     pub relays: [bool; 2],
     /// Events were certainly lost to these relays, from this moment on.
     pub loss: Option<([bool; 2], Instant)>,
+    /// What is shown of a state did not go back by it: only who hears of happenings must be told.
+    pub events_only: bool,
 }
 
 /// At least three faults within `length`. `long`: one that takes more than ten seconds to be noticed.
@@ -180,9 +184,11 @@ fn any(rng: &mut Rng) -> Fault {
         },
         61..=64 => Fault::OutputBuffer,
         65..=73 => Fault::Flush(rng.pick(&["FLUSHALL", "FLUSHDB", "FLUSHDB ASYNC", "other"])),
-        74..=76 => Fault::Reload,
-        77..=80 => revoke(rng),
-        81..=86 => Fault::Busy(if rng.percent(10) {
+        74..=75 => Fault::Reload,
+        76..=77 => Fault::Swap,
+        78 => Fault::Unset,
+        79..=81 => revoke(rng),
+        82..=86 => Fault::Busy(if rng.percent(10) {
             rng.ms(1100..1500)
         } else {
             rng.ms(30..300)
@@ -214,7 +220,10 @@ fn focused(rng: &mut Rng, switch: Switch) -> Fault {
             },
         },
         Switch::FlushSignal => Fault::Flush(rng.pick(&["FLUSHALL", "FLUSHDB"])),
-        Switch::SilentWatch => Fault::Swap,
+        Switch::SilentWatch => match rng.percent(70) {
+            true => Fault::Swap,
+            false => Fault::Unset,
+        },
         Switch::PutBack => match rng.between(0..3) {
             0 => Fault::Busy(rng.ms(50..200)),
             1 => Fault::Slow {
@@ -346,7 +355,13 @@ impl Fault {
             // It ends when it can be known: lost after ten seconds without a word, two more for the PING.
             to += Duration::from_secs(12);
         }
-        run.spans.borrow_mut().push(Span { from, to, relays, loss });
+        run.spans.borrow_mut().push(Span {
+            from,
+            to,
+            relays,
+            loss,
+            events_only: matches!(self, Fault::Unset),
+        });
     }
 
     /// Gives the relays that have certainly lost events, and from when on.
@@ -468,6 +483,7 @@ impl Fault {
             }
             Fault::Flush(command) => {
                 stand.admin(command).await;
+                run.flushes.borrow_mut().push(Instant::now());
                 None
             }
             Fault::Swap => {
@@ -480,6 +496,7 @@ impl Fault {
                     }
                     swap.push(["SWAPDB", "0", "1"].map(|word| word.as_bytes().to_vec()).to_vec());
                     let _ = redis.pipeline(&swap).await;
+                    run.swaps.set(run.swaps.get() + 1);
                 }
                 None
             }
@@ -487,12 +504,23 @@ impl Fault {
                 stand.admin("DEBUG RELOAD").await;
                 None
             }
+            Fault::Unset => {
+                // It would set what the other one is to find missing.
+                stand.kill_relay(1).await;
+                stand.admin("CONFIG SET notify-keyspace-events ").await;
+                let from = Instant::now();
+                stand.wait_for_setting().await;
+                stand.restart_relay(1).await;
+                Some(([true; 2], from))
+            }
             Fault::Revoke { right, back, lasts } => {
-                let lost = if *right == "resetchannels" { feeds() } else { [false; 2] };
+                let before = feeds();
                 stand.admin(&format!("ACL SETUSER default {right}")).await;
                 sleep(*lasts).await;
+                // Redis ends subscriptions that are no longer allowed, KeyDB lets them be.
+                let after = feeds();
                 stand.admin(&format!("ACL SETUSER default {back}")).await;
-                Some((lost, now))
+                Some(([0, 1].map(|relay| before[relay] && !after[relay]), now))
             }
             Fault::Busy(time) => {
                 stand.admin("CONFIG SET lua-time-limit 5").await;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::content::{Content, same};
+use super::faults::Span;
 use super::keys::{KEYS, is_events};
 use super::picture::{Picture, Seen};
-use super::run::Run;
+use super::run::{Run, Written};
 
 /// While nothing is wrong, a key that changed is seen again within this: reading takes milliseconds, the rest is for a machine that
 /// runs dozens of servers at once.
@@ -16,6 +17,12 @@ const CALM: Duration = Duration::from_secs(2);
 /// answer is noticed after 2 s at most 2 s late.
 const ALWAYS: Duration = Duration::from_secs(5);
 
+/// That the database was emptied is told at once, by a signal; without it, it would be found within a second.
+const PROMPT: Duration = Duration::from_millis(500);
+
+/// What is made to expire may do so within this.
+const SOON: Duration = Duration::from_millis(500);
+
 /// A fault is over for this long before it counts as calm: the time to connect again and to read everything.
 const AFTERMATH: Duration = Duration::from_millis(1500);
 
@@ -23,7 +30,7 @@ const AFTERMATH: Duration = Duration::from_millis(1500);
 const SAME_EXPIRY: u64 = 250;
 
 /// What differs between a picture and what the server holds.
-pub fn differences(picture: &Picture, content: &BTreeMap<usize, Content>) -> Vec<String> {
+pub fn differences(picture: &Picture, content: &BTreeMap<usize, Content>, lag: Duration) -> Vec<String> {
     let mut wrong = Vec::new();
     for (channel, status) in &picture.channels {
         if !status.ready || status.stale {
@@ -51,7 +58,7 @@ pub fn differences(picture: &Picture, content: &BTreeMap<usize, Content>) -> Vec
                     }
                     let (is, told) = (held.expires_at, shown["expires_at"].as_u64());
                     let right = match (is, told) {
-                        (Some(is), Some(told)) => is.abs_diff(told) < SAME_EXPIRY,
+                        (Some(is), Some(told)) => is.abs_diff(told) < SAME_EXPIRY + 8 * lag.as_millis() as u64,
                         (None, None) => true,
                         _ => false,
                     };
@@ -104,6 +111,9 @@ pub fn silences(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, en
         }
         for (channel, status) in &picture.channels {
             // What was complete just before the loss may be so by what was read after it.
+            if span.events_only && !is_events(channel) {
+                continue;
+            }
             let shown = status
                 .announced
                 .is_some_and(|since| since + Duration::from_millis(50) < at);
@@ -117,9 +127,50 @@ pub fn silences(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, en
     wrong
 }
 
+/// Emptied databases that were noticed too late.
+pub fn late_flushes(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture) -> Vec<String> {
+    let prompt = PROMPT + run.lag.get() * 4;
+    let mut wrong = Vec::new();
+    for &flushed in run.flushes.borrow().iter() {
+        let relay = moves
+            .iter()
+            .rfind(|(since, _)| *since <= flushed)
+            .map_or(0, |(_, relay)| *relay);
+        let near = |span: &&Span| span.relays[relay] && span.from < flushed + prompt && flushed < span.to + AFTERMATH;
+        // The flush is one itself.
+        if run.spans.borrow().iter().filter(near).count() > 1 {
+            continue;
+        }
+        for (channel, status) in &picture.channels {
+            let whole = |(since, until): &(Instant, Instant)| *since < flushed && flushed + prompt < *until;
+            if !status.truths(flushed + prompt * 2).iter().any(whole) {
+                continue;
+            }
+            for key in KEYS.iter().filter(|key| key.state.contains(channel)) {
+                let (before, after): (Vec<&Seen>, Vec<&Seen>) = status
+                    .seen
+                    .iter()
+                    .filter(|seen| seen.key == key.name)
+                    .partition(|seen| seen.at < flushed);
+                let was_there = before.last().is_some_and(|seen| seen.stamp.is_some());
+                let gone = after.first().filter(|seen| seen.stamp.is_none() && !seen.by_event);
+                if let (true, Some(gone)) = (was_there, gone.filter(|gone| gone.at > flushed + prompt)) {
+                    let ms = (gone.at - flushed).as_millis();
+                    wrong.push(format!(
+                        "{channel}: {:?} was emptied away and told {ms} ms later",
+                        key.name
+                    ));
+                }
+            }
+        }
+    }
+    wrong.truncate(5);
+    wrong
+}
+
 /// Changes that were seen too late.
 pub fn delays(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, end: Instant) -> Vec<String> {
-    let spans = run.spans.borrow();
+    let (spans, writes) = (run.spans.borrow(), run.writes.borrow());
     let lag = run.lag.get() * 4;
     let calm = CALM + lag;
     let mut wrong = Vec::new();
@@ -132,29 +183,34 @@ pub fn delays(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, end:
                 .iter()
                 .rfind(|(moved, _)| *moved <= since)
                 .map_or(0, |(_, relay)| *relay);
-            for written in run.writes.borrow().iter().filter(|written| written.at >= since) {
+            for written in writes.iter().filter(|written| written.at >= since) {
                 let key = &KEYS[written.key];
+                let Some(stamp) = written.stamp else { continue };
                 if written.at + calm > until || !key.state.contains(channel) {
                     continue;
                 }
-                let disturbed = spans.iter().any(|span| {
-                    span.relays[relay] && span.from < written.at + calm && written.at < span.to + AFTERMATH
-                });
+                let near = |span: &Span| span.from < written.at + calm && written.at < span.to + AFTERMATH;
+                let disturbed = spans.iter().any(|span| span.relays[relay] && near(span));
                 let bound = if disturbed { ALWAYS + lag } else { calm };
-                if written.at + bound > until {
+                let removed = |other: &Written| {
+                    let near = other.at + SOON > written.at && other.at < written.at + bound;
+                    other.key == written.key && other.stamp.is_none() && near
+                };
+                let emptied = spans.iter().any(|span| span.relays == [true; 2] && near(span));
+                // What is gone before it was read is never seen.
+                if written.at + bound > until || emptied || writes.iter().any(removed) {
                     continue;
                 }
-                let newer = |seen: &&Seen| {
-                    seen.key == key.name && seen.stamp.is_none_or(|stamp| stamp >= written.stamp || stamp == 0)
-                };
+                let newer =
+                    |seen: &&Seen| seen.key == key.name && seen.stamp.is_none_or(|newer| newer >= stamp || newer == 0);
                 let seen = status.seen.iter().filter(newer).any(|seen| {
                     let gone = seen.stamp.is_none();
                     seen.at <= written.at + bound && (!gone || seen.at >= written.at)
                 });
                 if !seen {
                     wrong.push(format!(
-                        "{channel}: #{} of {:?} was not seen within {bound:?}",
-                        written.stamp, key.name
+                        "{channel}: #{stamp} of {:?} was not seen within {bound:?}",
+                        key.name
                     ));
                 }
             }

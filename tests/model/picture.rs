@@ -46,6 +46,8 @@ pub struct Seen {
     pub key: String,
     /// None: it is gone.
     pub stamp: Option<u64>,
+    /// An event told it, not a comparison.
+    pub by_event: bool,
 }
 
 /// What a key may not fall behind.
@@ -256,6 +258,7 @@ impl Picture {
             at: now,
             key: key.clone(),
             stamp,
+            by_event: data.get("event").is_some(),
         });
         match value.is_null() {
             true => drop(status.values.remove(&key)),
@@ -288,8 +291,10 @@ impl Picture {
                     status.no_longer_stale(now);
                     status.announced.get_or_insert(now);
                     status.true_since.get_or_insert(now);
-                    let channel = channel.clone();
-                    self.items.push(Item::Ready { channel, at: now });
+                    if is_events(channel) {
+                        let channel = channel.clone();
+                        self.items.push(Item::Ready { channel, at: now });
+                    }
                 }
                 "stale" => {
                     status.cease(now);

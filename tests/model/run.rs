@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -33,6 +34,12 @@ const BEGIN: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(20);
 const REREAD: Duration = Duration::from_millis(250);
 
+/// What happened so shortly before the end, as a late expiry, may still be under way.
+const UNDER_WAY: Duration = Duration::from_millis(250);
+
+/// With this program itself so late, everything else is, too.
+const TOO_BUSY: Duration = Duration::from_millis(250);
+
 /// Fewer writes than this make no schedule.
 const WRITES: u64 = 200;
 
@@ -42,9 +49,12 @@ pub struct Run<'a> {
     pub spans: RefCell<Vec<Span>>,
     /// Taken for writing by whoever needs the writers to stop for a moment.
     pub writing: RwLock<()>,
-    stamps: Cell<u64>,
     pub writes: RefCell<Vec<Written>>,
     wrong: RefCell<BTreeSet<String>>,
+    /// How often databases were swapped: KeyDB leaves connections at the database that they had.
+    pub swaps: Cell<u32>,
+    /// When the database was emptied.
+    pub flushes: RefCell<Vec<Instant>>,
     /// How late this very program was at most: on a machine that is too busy, nothing else can be in time either.
     pub lag: Cell<Duration>,
 }
@@ -54,7 +64,8 @@ pub struct Run<'a> {
 pub struct Written {
     pub at: Instant,
     pub key: usize,
-    pub stamp: u64,
+    /// None: the key is gone, or not sure to stay.
+    pub stamp: Option<u64>,
 }
 
 /// What came of it.
@@ -68,14 +79,22 @@ pub struct Outcome {
     pub heard: usize,
     /// From the end of everything until all pictures were right.
     pub rest: Duration,
+    /// The machine was too busy to say of anything that it was late.
+    pub untimed: bool,
     /// What a reader of a failure needs.
     pub report: String,
 }
 
 impl Run<'_> {
+    /// A number that no write has had, in no schedule: values of the one before may still be shown when this one begins.
     pub fn stamp(&self) -> u64 {
-        self.stamps.set(self.stamps.get() + 1);
-        self.stamps.get()
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        LAST.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether the machine was so busy that nothing can be said of delays.
+    pub fn is_untimed(&self) -> bool {
+        self.lag.get() > TOO_BUSY
     }
 
     pub fn fail(&self, what: String) {
@@ -90,14 +109,24 @@ impl Run<'_> {
         }
     }
 
+    /// Perhaps the write was done, perhaps a part of it.
+    fn unsure(&self, write: &Write) {
+        let (at, keys) = (Instant::now(), write.stamped.iter().chain(&write.touched));
+        let mut all = self.writes.borrow_mut();
+        all.extend(keys.map(|&key| Written { at, key, stamp: None }));
+    }
+
     /// Writes what one writer has to write, each again until the server has taken it.
     async fn write(&self, start: Instant, writes: &[(Duration, Write)], taken: &Cell<u64>) {
         let mut connection = None;
-        let mut before = 0;
+        let (mut before, mut swaps) = (0, 0);
         for (at, write) in writes {
             sleep_until((start + *at).into()).await;
             loop {
                 let _writing = self.writing.read().await;
+                if std::mem::replace(&mut swaps, self.swaps.get()) != swaps {
+                    connection = None;
+                }
                 let redis = match &mut connection {
                     Some(redis) => redis,
                     none => match Redis::connect(self.stand.address).await {
@@ -111,6 +140,7 @@ impl Run<'_> {
                 let stamp = self.stamp();
                 let Ok(replies) = redis.pipeline(&write.commands(stamp, before)).await else {
                     connection = None;
+                    self.unsure(write);
                     continue;
                 };
                 before = stamp;
@@ -119,10 +149,18 @@ impl Run<'_> {
                     None => {
                         taken.set(taken.get() + 1);
                         let (at, mut all) = (Instant::now(), self.writes.borrow_mut());
-                        all.extend(write.stamped.iter().map(|&key| Written { at, key, stamp }));
+                        let stamped = |&key: &usize| Written {
+                            at,
+                            key,
+                            stamp: Some(stamp),
+                        };
+                        all.extend(write.stamped.iter().map(stamped));
+                        all.extend(write.touched.iter().map(|&key| Written { at, key, stamp: None }));
                     }
                     // The key is of another type than the schedule thought, or gone: nothing was changed.
-                    Some(error) if error.starts_with("WRONGTYPE") || error.contains("no such key") => {}
+                    Some(error) if error.starts_with("WRONGTYPE") || error.contains("no such key") => {
+                        self.unsure(write);
+                    }
                     Some(error) if passes(error) => {
                         if error.contains("max number of clients") {
                             connection = None;
@@ -165,9 +203,10 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         stand,
         spans: RefCell::default(),
         writing: RwLock::new(()),
-        stamps: Cell::new(0),
         writes: RefCell::default(),
         wrong: RefCell::default(),
+        swaps: Cell::default(),
+        flushes: RefCell::default(),
         lag: Cell::default(),
     };
     let witness = Witness::new(stand.address);
@@ -199,9 +238,12 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
     for (n, subscriber) in subscribers.iter().enumerate() {
         let picture = subscriber.picture.borrow();
         let mut own: BTreeSet<String> = picture.wrong.clone();
-        own.extend(witness.judge(&picture.items));
+        own.extend(witness.judge(&picture.items, rest.at - UNDER_WAY - run.lag.get() * 4));
         own.extend(oracle::silences(&run, &subscriber.moves.borrow(), &picture, rest.at));
-        own.extend(oracle::delays(&run, &subscriber.moves.borrow(), &picture, rest.at));
+        if !run.is_untimed() {
+            own.extend(oracle::late_flushes(&run, &subscriber.moves.borrow(), &picture));
+            own.extend(oracle::delays(&run, &subscriber.moves.borrow(), &picture, rest.at));
+        }
         own.extend(rest.wrong.get(&n).into_iter().flatten().cloned());
         if !own.is_empty() {
             let _ = write!(
@@ -235,6 +277,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         resumes: subscribers.iter().map(|each| each.resumes.get()).sum(),
         heard: subscribers.iter().map(|each| each.picture.borrow().heard).sum(),
         rest: rest.took,
+        untimed: run.is_untimed(),
         report,
     }
 }
@@ -303,7 +346,7 @@ async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Re
             };
         }
         let wrong = match &content {
-            Ok(content) => differences(subscribers, content),
+            Ok(content) => differences(subscribers, content, run.lag.get()),
             Err(error) => BTreeMap::from([(0, vec![format!("the server cannot be read: {error}")])]),
         };
         right = wrong.is_empty();
@@ -316,9 +359,13 @@ async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Re
     }
 }
 
-fn differences(subscribers: &[Subscriber<'_>], content: &BTreeMap<usize, Content>) -> BTreeMap<usize, Vec<String>> {
+fn differences(
+    subscribers: &[Subscriber<'_>],
+    content: &BTreeMap<usize, Content>,
+    lag: Duration,
+) -> BTreeMap<usize, Vec<String>> {
     let each = subscribers.iter().enumerate().filter_map(|(n, subscriber)| {
-        let mut wrong = oracle::differences(&subscriber.picture.borrow(), content);
+        let mut wrong = oracle::differences(&subscriber.picture.borrow(), content, lag);
         if !subscriber.settled.get() {
             wrong.push("is not connected, or not through with its script".into());
         }

@@ -109,6 +109,25 @@ impl Stand {
         restarted.expect("the server starts again");
     }
 
+    pub async fn kill_relay(&self, relay: usize) {
+        let relay = self.relays[relay].clone();
+        let _ = spawn_blocking(move || lock(&relay).kill()).await;
+    }
+
+    /// Waits until the server tells of key events, for as long as that may take.
+    pub async fn wait_for_setting(&self) {
+        for _ in 0..300 {
+            let setting = match Redis::connect(self.address).await {
+                Ok(mut redis) => redis.words("CONFIG GET notify-keyspace-events").await,
+                Err(error) => Err(error),
+            };
+            if matches!(setting, Ok(Reply::Array(pair)) if pair.get(1).is_some_and(|value| !value.text().is_empty())) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub async fn restart_relay(&self, relay: usize) {
         let relay = self.relays[relay].clone();
         let restarted = spawn_blocking(move || lock(&relay).restart()).await;

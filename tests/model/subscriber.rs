@@ -10,7 +10,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::picture::Picture;
 use super::schedule::{Act, Script};
-use super::wire::{Ask, Connection, Transport};
+use super::wire::{Ask, Connection, Heard, Transport};
 
 /// Between two attempts to connect, as an impatient page would.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -24,7 +24,7 @@ pub struct Subscriber<'a> {
     pub picture: RefCell<Picture>,
     /// The script is over, and the connection stands.
     pub settled: Cell<bool>,
-    /// When it went to which relay.
+    /// From when on it held what which relay had told it.
     pub moves: RefCell<Vec<(Instant, usize)>>,
     /// Times it came back.
     pub resumes: Cell<u64>,
@@ -96,7 +96,7 @@ impl<'a> Subscriber<'a> {
                     act = due => act,
                     heard = connection.next() => match heard {
                         Ok(heard) => {
-                            self.picture.borrow_mut().hear(heard, Instant::now());
+                            self.hear(heard, page.relay);
                             continue;
                         }
                         Err(error) => {
@@ -116,6 +116,16 @@ impl<'a> Subscriber<'a> {
         }
     }
 
+    fn hear(&self, heard: Heard, relay: usize) {
+        let now = Instant::now();
+        let mut moves = self.moves.borrow_mut();
+        // Until it hears something there, what it shows is still the other one's.
+        if moves.last().is_none_or(|(_, last)| *last != relay) {
+            moves.push((now, relay));
+        }
+        self.picture.borrow_mut().hear(heard, now);
+    }
+
     /// Does what the script says; whether the connection is to be given up.
     async fn act(&self, act: &Act, page: &mut Page, connection: &mut Connection) -> bool {
         self.picture.borrow_mut().note(Instant::now(), format!("- {act:?}"));
@@ -128,7 +138,6 @@ impl<'a> Subscriber<'a> {
                 away.await;
                 if *other {
                     page.relay = 1 - page.relay;
-                    self.moves.borrow_mut().push((Instant::now(), page.relay));
                 }
                 page.opened &= !forget;
                 true
@@ -156,7 +165,7 @@ impl<'a> Subscriber<'a> {
                     sleep(CRAWL).await;
                     tokio::select! {
                         heard = connection.next() => match heard {
-                            Ok(heard) => self.picture.borrow_mut().hear(heard, Instant::now()),
+                            Ok(heard) => self.hear(heard, page.relay),
                             Err(_) => return true,
                         },
                         () = sleep_until(end.into()) => {}

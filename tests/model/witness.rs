@@ -43,10 +43,13 @@ impl Witness {
             let channel = key.events.clone()?;
             Some((key.bytes.clone(), (channel, name_of(&text(&key.bytes)))))
         });
+        let channel_of: HashMap<Vec<u8>, (String, String)> = events.collect();
+        // What happened before is not known, and may still be retained.
+        let before = |(channel, _): &(String, String)| (channel.clone(), vec![(Instant::now(), Happened::Break)]);
         Witness {
             server,
-            heard: RefCell::default(),
-            channel_of: events.collect(),
+            heard: RefCell::new(channel_of.values().map(before).collect()),
+            channel_of,
             up: RefCell::new(false),
         }
     }
@@ -106,8 +109,8 @@ impl Witness {
         }
     }
 
-    /// What is wrong with what a subscriber heard, until the end, where nothing is under way any more.
-    pub fn judge(&self, items: &[Item]) -> Vec<String> {
+    /// What is wrong with what a subscriber heard. What happened after `end` need not have come.
+    pub fn judge(&self, items: &[Item], end: Instant) -> Vec<String> {
         let heard = self.heard.borrow();
         let mut judges: BTreeMap<&str, Judge<'_>> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -130,7 +133,7 @@ impl Witness {
             }
         }
         for (channel, judge) in judges {
-            if let Err(why) = judge.end() {
+            if let Err(why) = judge.end(end) {
                 wrong.push(format!("{channel}: {why}"));
             }
         }
@@ -152,7 +155,7 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(all: &'a [(Instant, Happened)]) -> Judge<'a> {
-        let next: Vec<usize> = (0..=all.len()).collect();
+        let next: Vec<usize> = (1..=all.len()).collect();
         Judge {
             all,
             kept: (next.clone(), false),
@@ -238,11 +241,9 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn end(&self) -> Result<(), String> {
-        let last = self.all.iter().rposition(|(_, happened)| *happened == Happened::Break);
-        let whole = |next: &usize| {
-            *next == self.all.len() || last.is_some_and(|last| last + 1 == self.all.len() && *next == last)
-        };
+    fn end(&self, end: Instant) -> Result<(), String> {
+        let due = |(heard, happened): &&(Instant, Happened)| *heard < end && *happened != Happened::Break;
+        let whole = |next: &usize| self.all.iter().skip(*next).find(due).is_none();
         if self.gap || self.next.iter().any(whole) {
             return Ok(());
         }

@@ -10,6 +10,8 @@ pub struct Write {
     pub commands: Vec<Vec<Vec<u8>>>,
     /// The keys (places in [`KEYS`]) whose values bear the stamp afterwards.
     pub stamped: Vec<usize>,
+    /// The keys that are gone afterwards, or soon, or no longer sure to stay.
+    pub touched: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ impl Writer {
         Write {
             commands: vec![command![b"SET", key, b"#@"]],
             stamped: vec![self.keys[at]],
+            touched: vec![],
         }
     }
 
@@ -74,7 +77,11 @@ impl Writer {
             stamped.push(self.keys[at]);
         }
         commands.push(command![b"EXEC"]);
-        Write { commands, stamped }
+        Write {
+            commands,
+            stamped,
+            touched: vec![],
+        }
     }
 
     /// Any write.
@@ -101,6 +108,7 @@ impl Writer {
         Write {
             commands: vec![command],
             stamped: vec![self.keys[at]],
+            touched: vec![],
         }
     }
 
@@ -120,6 +128,7 @@ impl Writer {
         Write {
             commands: vec![command![b"MULTI"], command![b"DEL", key], fill, command![b"EXEC"]],
             stamped: vec![self.keys[at]],
+            touched: vec![],
         }
     }
 
@@ -132,6 +141,7 @@ impl Writer {
         let both = |first: Vec<Vec<u8>>, second: Vec<Vec<u8>>| Write {
             commands: vec![command![b"MULTI"], first, second, command![b"EXEC"]],
             stamped: vec![self.keys[at]],
+            touched: vec![],
         };
         let variant = rng.between(0..3);
         match (kind, variant) {
@@ -181,6 +191,7 @@ impl Writer {
         Write {
             commands: vec![command![command, self.key(at)]],
             stamped: vec![],
+            touched: vec![self.keys[at]],
         }
     }
 
@@ -204,6 +215,7 @@ impl Writer {
             commands: vec![command],
             // What expires soon may never be seen.
             stamped: vec![],
+            touched: vec![self.keys[at]],
         }
     }
 
@@ -228,6 +240,7 @@ impl Writer {
         Write {
             commands,
             stamped: vec![self.keys[to]],
+            touched: vec![self.keys[at]],
         }
     }
 
@@ -248,6 +261,7 @@ impl Writer {
         Write {
             commands,
             stamped: vec![self.keys[at]],
+            touched: vec![],
         }
     }
 
@@ -265,6 +279,7 @@ impl Writer {
                 b"#@ by a script"
             ]],
             stamped: vec![self.keys[at], self.keys[to]],
+            touched: vec![],
         }
     }
 
@@ -281,6 +296,7 @@ impl Writer {
         Write {
             commands: vec![command],
             stamped,
+            touched: vec![],
         }
     }
 }

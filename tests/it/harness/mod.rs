@@ -25,7 +25,7 @@ pub use relay::{PROGRAM, Relay, is_tracking, mapping, track};
 pub use replication::{follow, join, linked, mesh, prompt_server, replicate, split};
 pub use resp::{Reply, Resp};
 pub use sentinel::{Sentinel, info};
-pub use server::{Data, Server, debug_allowed};
+pub use server::{Data, Server, debug_allowed, server_version};
 pub use sse::{Sse, target};
 pub use tls::{Authority, TlsServer};
 pub use ws::{PROTOCOL, Ws};

@@ -256,24 +256,31 @@ pub fn program() -> &'static PathBuf {
     })
 }
 
-/// The line of config that lets a server take DEBUG, where it has to be told: Redis from 7 on, and Valkey.
-pub fn debug_allowed() -> &'static str {
-    static LINE: OnceLock<&str> = OnceLock::new();
-    LINE.get_or_init(|| {
-        let version = Command::new(program())
+/// The server's name and version, as `KeyDB-6.3.4`.
+pub fn server_version() -> &'static str {
+    static VERSION: OnceLock<String> = OnceLock::new();
+    VERSION.get_or_init(|| {
+        let said = Command::new(program())
             .arg("--version")
             .output()
             .expect("the server tells its version");
-        let version = String::from_utf8_lossy(&version.stdout).into_owned();
-        let major = version
-            .split("v=")
-            .nth(1)
-            .and_then(|rest| rest.split('.').next()?.parse().ok());
-        match major {
-            Some(7..) => "enable-debug-command yes",
-            _ => "",
-        }
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let name = said.split(' ').next().unwrap_or_default();
+        let version = said.split("v=").nth(1).and_then(|rest| rest.split(' ').next());
+        format!("{name}-{}", version.unwrap_or_default())
     })
+}
+
+/// The line of config that lets a server take DEBUG, where it has to be told: Redis from 7 on, and Valkey.
+pub fn debug_allowed() -> &'static str {
+    let version = server_version()
+        .rsplit('-')
+        .next()
+        .and_then(|version| version.split('.').next());
+    match version.and_then(|major| major.parse().ok()) {
+        Some(7..) => "enable-debug-command yes",
+        _ => "",
+    }
 }
 
 /// A port that nobody listens at: below the range from which the kernel takes the ports of outgoing connections, so
