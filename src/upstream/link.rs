@@ -91,13 +91,21 @@ pub(super) enum LinkError {
     Unexpected(String),
 }
 
+/// What was subscribed to or tracked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A message on this channel.
+    Message(Vec<u8>),
+    /// This tracked key was changed.
+    Change(Vec<u8>),
+}
+
 /// What can come while a command waits for its reply.
 enum Answer {
     /// The reply, or the error's text.
     Reply(Result<OwnedFrame, String>),
     Push(OwnedFrame),
-    /// A message on this channel.
-    Message(Vec<u8>),
+    Heard(Heard),
 }
 
 impl From<io::Error> for LinkError {
@@ -201,7 +209,7 @@ impl Link {
         loop {
             match self.next().await? {
                 Some(Answer::Reply(reply)) => return Ok(reply),
-                Some(Answer::Push(_) | Answer::Message(_)) | None => {}
+                Some(Answer::Push(_) | Answer::Heard(_)) | None => {}
             }
         }
     }
@@ -211,18 +219,18 @@ impl Link {
         loop {
             match self.next().await? {
                 Some(Answer::Push(push)) if push_name(&push) == Some(name) => return Ok(()),
-                Some(Answer::Push(_) | Answer::Message(_)) | None => {}
+                Some(Answer::Push(_) | Answer::Heard(_)) | None => {}
                 Some(Answer::Reply(Err(message))) => return Err(refused(&[command.as_bytes()], message)),
                 Some(Answer::Reply(Ok(_))) => return Err(LinkError::Unexpected(command.to_owned())),
             }
         }
     }
 
-    /// Waits for the next message, however long that takes, and gives its channel.
-    pub async fn message(&mut self) -> Result<Vec<u8>, LinkError> {
+    /// Waits for the next thing that was subscribed to or tracked, however long that takes.
+    pub async fn heard(&mut self) -> Result<Heard, LinkError> {
         loop {
             match self.next().await {
-                Ok(Some(Answer::Message(channel))) => return Ok(channel),
+                Ok(Some(Answer::Heard(heard))) => return Ok(heard),
                 Ok(_) | Err(LinkError::Silent(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -243,8 +251,9 @@ impl Link {
                 let answer = match frame {
                     Frame::Reply(reply) => Some(Answer::Reply(answer(reply))),
                     Frame::Push(push) => Some(Answer::Push(push)),
-                    Frame::Message { channel, .. } => Some(Answer::Message(channel.to_vec())),
-                    Frame::Invalidated(_) | Frame::Flushed => None,
+                    Frame::Message { channel, .. } => Some(Answer::Heard(Heard::Message(channel.to_vec()))),
+                    Frame::Invalidated(key) => Some(Answer::Heard(Heard::Change(key.to_vec()))),
+                    Frame::Flushed => None,
                 };
                 self.drop_front(length);
                 return Ok(answer);

@@ -214,11 +214,18 @@ impl Probe<'_> {
             ),
         }
         let mut missing = rights::missing(&mut self).await?;
-        let flags = self.flags(&mut missing).await?;
+        // Where keys are tracked no setting is asked for: it is for servers that show none.
+        let asks = self.needs.subscriptions.tracked().is_empty();
+        let flags = match asks {
+            true => Some(self.flags(&mut missing).await?),
+            false => None,
+        };
         self.rights(&missing);
         self.source();
-        self.findings.push(flags);
-        self.buffer().await?;
+        self.findings.extend(flags);
+        if asks {
+            self.buffer().await?;
+        }
         self.events(proof).await
     }
 
@@ -255,6 +262,12 @@ impl Probe<'_> {
     /// How key events are going to be heard.
     fn source(&mut self) {
         let subscriptions = &self.needs.subscriptions;
+        let prefixes = subscriptions.tracked().len();
+        if prefixes > 0 {
+            let plural = if prefixes == 1 { "prefix" } else { "prefixes" };
+            let says = format!("client tracking of keys by {prefixes} {plural}, for which nothing need be set");
+            return self.find("source", Verdict::Ok, says);
+        }
         let kinds = [
             (subscriptions.channels(), "channel"),
             (subscriptions.patterns(), "pattern"),

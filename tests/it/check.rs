@@ -330,3 +330,22 @@ fn tls_and_sockets_are_checked_too() {
     assert_eq!(checked.code, Some(0), "{}", checked.text);
     checked.says("reachable", "ok", &["at the socket"]);
 }
+
+/// With client tracking nothing is asked of the server's settings, and a user who may not see them will do.
+#[test]
+fn tracking_needs_no_setting() {
+    let server = Server::start();
+    let rule = "reset resetchannels on >secret ~cart:* &keyrelay:idle -@all +ping +info +client|id +client|setname \
+                +client|list +client|tracking +select +subscribe +psubscribe +@read +set +del +multi +exec +scan +time";
+    let words: Vec<&str> = ["ACL", "SETUSER", "relay"].into_iter().chain(rule.split(' ')).collect();
+    let words: Vec<&dyn AsRef<[u8]>> = words.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
+    server.run(&words);
+    let upstream = format!(
+        "url = \"redis://relay:secret@{}/0\"\nsource = \"tracking\"",
+        server.address()
+    );
+    let checked = check(&upstream, &["--canary", "cart:canary"]);
+    checked.says("source", "ok", &["client tracking of keys by 1 prefix"]);
+    checked.says("events", "ok", &["cart:canary was written, and heard of"]);
+    assert!(!checked.text.contains("notify-keyspace-events"), "{}", checked.text);
+}

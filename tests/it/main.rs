@@ -65,6 +65,8 @@ mod stale;
 mod subscribe;
 /// TLS to the server: who is trusted, and what is said when nobody is.
 mod tls;
+/// What only client tracking does.
+mod tracking;
 /// The feed of key events and the reader of values, by themselves.
 mod upstream;
 /// The server goes away and comes back.

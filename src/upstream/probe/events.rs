@@ -6,7 +6,7 @@ use redis_protocol::resp3::types::OwnedFrame;
 use tokio::time::timeout;
 
 use super::{Finding, Probe, Proof, Verdict, start};
-use crate::upstream::link::{Link, LinkError};
+use crate::upstream::link::{Heard, Link, LinkError};
 
 /// How long to listen for an event that somebody else causes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,12 +25,7 @@ impl Probe<'_> {
             Proof::Canary(key) => return self.canary(key).await,
             Proof::Chance => {}
         }
-        let subscriptions = &self.needs.subscriptions;
-        let heard = timeout(PATIENCE, async {
-            while subscriptions.key_of(&self.link.message().await?).is_none() {}
-            Ok::<_, LinkError>(())
-        });
-        match heard.await {
+        match timeout(PATIENCE, self.changed_key()).await {
             Ok(heard) => {
                 heard?;
                 self.find("events", Verdict::Ok, "they come: somebody changed a key meanwhile");
@@ -46,6 +41,20 @@ impl Probe<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Waits for the news that a key was changed, whichever way they come.
+    async fn changed_key(&mut self) -> Result<Vec<u8>, LinkError> {
+        loop {
+            match self.link.heard().await? {
+                Heard::Change(key) => return Ok(key),
+                Heard::Message(channel) => {
+                    if let Some(key) = self.needs.subscriptions.key_of(&channel) {
+                        return Ok(key.to_vec());
+                    }
+                }
+            }
+        }
     }
 
     async fn canary(&mut self, key: &[u8]) -> Result<(), LinkError> {
@@ -78,9 +87,8 @@ impl Probe<'_> {
             written => written?,
         };
         let begun = Instant::now();
-        let channel = [format!("__keyspace@{}__:", self.endpoint.db).as_bytes(), key].concat();
         let heard = timeout(CANARY_PATIENCE, async {
-            while self.link.message().await? != channel {}
+            while self.changed_key().await? != key {}
             Ok::<_, LinkError>(())
         })
         .await;

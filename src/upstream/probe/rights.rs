@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Answer, Needs, Probe};
 use crate::{
     pattern::KeyPattern,
-    upstream::{link::LinkError, plan::escaped},
+    upstream::{feed::start, link::LinkError, plan::escaped},
 };
 
 /// Stands for a key that nobody has: whether a command is allowed does not depend on the key.
@@ -21,7 +21,7 @@ const MOST_CHANNELS: usize = 16;
 type Command = (&'static str, &'static [&'static [u8]]);
 
 /// What every connection sends. `hello` and `auth` need no permission.
-const ALWAYS: [Command; 6] = [
+const ALWAYS: [Command; 5] = [
     ("ping", &[b"PING"]),
     ("info", &[b"INFO", b"server"]),
     ("client|id", &[b"CLIENT", b"ID"]),
@@ -30,10 +30,6 @@ const ALWAYS: [Command; 6] = [
         &[b"CLIENT", b"SETNAME", super::CLIENT_NAME.as_bytes()],
     ),
     ("client|list", &[b"CLIENT", b"LIST", b"TYPE", b"master"]),
-    (
-        "client|tracking",
-        &[b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", NO_PREFIX],
-    ),
 ];
 
 /// How values are read, whatever type they have.
@@ -152,6 +148,11 @@ pub(super) async fn missing(probe: &mut Probe<'_>) -> Result<Missing, LinkError>
     for (name, words) in commands(needs) {
         attempt(probe, &mut missing, name, &about(words, &key)).await?;
     }
+    let prefixes = match needs.subscriptions.tracked() {
+        [] => &[NO_PREFIX.to_vec()],
+        prefixes => prefixes,
+    };
+    attempt(probe, &mut missing, "client|tracking", &start::tracking(prefixes)).await?;
     keys(probe, &mut missing).await?;
     subscribe(probe, &mut missing).await?;
     // Last, for a MULTI that cannot be ended makes the connection useless.
