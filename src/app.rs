@@ -47,7 +47,13 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
     started();
     let upstream = config.upstream;
     let (topology, endpoint) = (upstream.topology.clone(), upstream.endpoint.clone());
-    let needs = relay::needs(&config.mappings, upstream.source, endpoint.db, upstream.notifications);
+    let needs = relay::needs(
+        &config.mappings,
+        upstream.source,
+        &topology,
+        endpoint.db,
+        upstream.notifications,
+    );
     let admin = admin::bind(&config.admin).context("the admin listener (`listen` of [admin])")?;
     let doubt = Doubt::default();
     let (catalog, intake, relay) = relay::new(relay::Options {

@@ -59,6 +59,7 @@ async fn try_servers(config: &Config, canary: Option<&[u8]>) -> anyhow::Result<b
     let needs = relay::needs(
         &config.mappings,
         upstream.source,
+        &upstream.topology,
         upstream.endpoint.db,
         upstream.notifications,
     );

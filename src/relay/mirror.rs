@@ -217,7 +217,8 @@ impl Mirror {
                     self.timers.set(due, Timer::Read(key.clone()));
                 } else {
                     entry.state = State::Queued { urgent };
-                    let node = entry.asked.unwrap_or_else(|| self.nodes.owners().of(key));
+                    let asked = entry.asked.filter(|there| self.nodes[*there].is_there());
+                    let node = asked.unwrap_or_else(|| self.nodes.owners().of(key));
                     self.nodes[node].queue.push(key.clone(), urgent);
                 }
             }

@@ -5,15 +5,16 @@ use crate::hub::Mode;
 use crate::pattern::{Filled, KeyPattern, Subject};
 use crate::upstream::feed::Notifications;
 use crate::upstream::probe::Needs;
-use crate::upstream::{Source, Subscriptions};
+use crate::upstream::{Source, Subscriptions, Topology};
 
-/// What the relay of these rules is going to ask of a server.
-pub fn needs(rules: &[Rule], source: Source, db: u32, notifications: Notifications) -> Needs {
+/// What the relay of these rules is going to ask of each server of the topology.
+pub fn needs(rules: &[Rule], source: Source, topology: &Topology, db: u32, notifications: Notifications) -> Needs {
     let keys = || of(rules, Subject::Keys);
     let patterns = |subject| -> Vec<&KeyPattern> { of(rules, subject).map(|rule| &rule.pattern).collect() };
     Needs {
         subscriptions: Subscriptions::plan(source, &patterns(Subject::Keys), &patterns(Subject::Topics), db),
         notifications,
+        cluster: matches!(topology, Topology::Cluster(_)),
         scans: keys().any(scans),
         fields: keys().any(|rule| rule.payload.fields().is_some()),
         patterns: keys().map(|rule| rule.pattern.clone()).collect(),

@@ -89,9 +89,13 @@ pub(super) fn rule(id: u32, key: &str, channel: &str) -> Rule {
     }
 }
 
-fn endpoint() -> Endpoint {
+/// Where a node is; its host is its number.
+fn endpoint(node: NodeId) -> Endpoint {
     Endpoint {
-        address: Address::Unix("server.sock".into()),
+        address: Address::Tcp {
+            host: node.0.to_string(),
+            port: 6379,
+        },
         tls: None,
         db: 0,
         username: None,
@@ -189,7 +193,7 @@ impl World {
             run_id: self.run_id.into(),
             version: "7".into(),
         };
-        self.intake.ear(node).up(&server, &endpoint());
+        self.intake.ear(node).up(&server, &endpoint(node));
         self.step();
     }
 

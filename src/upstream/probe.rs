@@ -34,6 +34,8 @@ pub struct Needs {
     pub scans: bool,
     /// Whether single fields of hashes are read.
     pub fields: bool,
+    /// Whether all primaries of a cluster are heard and read, of which this server is one.
+    pub cluster: bool,
 }
 
 /// How it stands with one thing.
@@ -206,7 +208,7 @@ impl Probe<'_> {
         let info = self.ask(&[b"INFO"]).await?.text();
         let info = info.map(|text| Info::from_bytes(text.as_bytes()));
         match &info {
-            Some(info) => self.findings.extend(server::account(info)),
+            Some(info) => self.findings.extend(server::account(info, self.needs.cluster)),
             None => self.find(
                 "server",
                 Verdict::Unknown,

@@ -1,8 +1,10 @@
 //! A cluster: a feed for each primary, whichever servers these are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Cluster, Data, Relay, Server, Sse, eventually, mapping};
+use crate::harness::{Client, Cluster, Data, PROGRAM, Relay, Reply, Server, Sse, eventually, mapping};
 use crate::redis;
 
 /// A channel of keys on all nodes, and one for each key.
@@ -224,5 +226,125 @@ fn move_slot(cluster: &Cluster, keys: &[String; 4], from: usize, to: usize, late
             values,
             expected.into_iter().map(|value| json!(value)).collect::<Vec<_>>()
         );
+    }
+}
+
+/// The cluster tells every node what is published on one; subscribers hear it once, also after the node that is listened
+/// to has gone.
+#[test]
+fn what_is_published_is_heard_once() {
+    let mut cluster = Cluster::start(1);
+    let relay = Relay::at(
+        &cluster.url(),
+        "",
+        &mapping("subscribe = \"news:{topic}\"\nchannel = \"{topic}\""),
+    );
+    let mut client = Sse::open(&relay, &["one"]);
+    client.ready();
+    for (at, node) in cluster.nodes.iter().enumerate() {
+        redis!(node, "PUBLISH", "news:one", at.to_string());
+    }
+    client.until("all messages", |memory| memory.messages.len() >= 4);
+    let listened = |node: &Server| {
+        let Reply::Integer(patterns) = redis!(node, "PUBSUB", "NUMPAT") else {
+            panic!("PUBSUB NUMPAT gives a number");
+        };
+        patterns > 0
+    };
+    // At the start it is tried on each whether it may be listened to.
+    let heard = eventually("one node is listened to", || {
+        let heard: Vec<usize> = (0..4).filter(|at| listened(&cluster.nodes[*at])).collect();
+        (heard.len() == 1).then_some(heard)
+    });
+    // Only the first has a replica; another one cannot be missed.
+    if heard[0] == 0 {
+        cluster.nodes[0].kill();
+        client.control("stale");
+        client.control("fresh");
+        assert_eq!(client.memory().count("gap"), 1);
+        assert!(listened(&cluster.nodes[3]));
+    }
+    redis!(cluster.nodes[1], "PUBLISH", "news:one", "end");
+    client.until("the last message", |memory| {
+        memory.messages.last().is_some_and(|message| message.value() == "end")
+    });
+    let mut values: Vec<String> = client
+        .memory()
+        .messages
+        .iter()
+        .map(|message| message.value().to_string())
+        .collect();
+    values.sort();
+    assert_eq!(values, ["\"0\"", "\"1\"", "\"2\"", "\"3\"", "\"end\""]);
+}
+
+/// A writer does not wait for the slot to have moved: what comes last is what is seen.
+#[test]
+fn a_slot_is_moved_there_and_back_while_it_is_written_to() {
+    let cluster = Cluster::start(0);
+    let keys: Vec<String> = (0..20).map(|number| format!("v:{number}{{busy}}")).collect();
+    let slot = cluster.slot(&keys[0]);
+    let home = usize::from(slot) * 3 / 16_384;
+    let away = (home + 1) % 3;
+    let relay = relay(&cluster);
+    let mut client = Sse::open(&relay, &["v"]);
+    client.ready();
+    let done = AtomicBool::new(false);
+    let last = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut value = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                value += 1;
+                for key in &keys {
+                    // A slot on its way may be nobody's for a moment.
+                    let _ = cluster.try_run(&["SET", key, &value.to_string()]);
+                }
+            }
+            value
+        });
+        for (from, to) in [(home, away), (away, home), (home, away)] {
+            cluster.begin_to_move(slot, from, to);
+            for key in &keys[..10] {
+                cluster.move_key(key, from, to);
+            }
+            cluster.end_move(slot, from, to);
+        }
+        done.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer ends")
+    });
+    cluster.run(&["DEL", &keys[0]]);
+    for key in &keys[1..] {
+        cluster.run(&["SET", key, &(last + 1).to_string()]);
+    }
+    for key in &keys[1..] {
+        client.sees("v", key, (last + 1).to_string());
+    }
+    client.misses("v", &keys[0]);
+    client.until("fresh", |memory| memory.count("stale") == memory.count("fresh"));
+    for key in &keys {
+        let values = client.memory().values_of(key);
+        let numbers: Vec<u64> = values.iter().filter_map(|value| value.as_str()?.parse().ok()).collect();
+        assert!(numbers.is_sorted(), "{key} went back: {numbers:?}");
+    }
+}
+
+/// Every server that is found is tried.
+#[test]
+fn the_check_tries_all_primaries() {
+    let cluster = Cluster::start(0);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("keyrelay.toml");
+    let url = format!("redis-cluster://{}", cluster.nodes[0].address());
+    std::fs::write(&file, format!("[upstream]\nurl = \"{url}\"\n{}", mapping(MAPPINGS[0]))).unwrap();
+    let output = std::process::Command::new(PROGRAM)
+        .args(["check", "--connect"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(!text.contains("only its own keys"), "{text}");
+    for node in &cluster.nodes {
+        assert!(text.contains(&format!("the server at {}:", node.address())), "{text}");
     }
 }

@@ -168,3 +168,38 @@ fn keys_of_one_slot_are_looked_for_on_its_node_only() {
     world.run();
     assert!(all.is_filled(&world));
 }
+
+#[test]
+fn a_key_that_has_left_is_asked_for_where_it_went() {
+    let mut world = two(&[("a", "one")]);
+    world.hold("a", "1");
+    let mut one = world.subscribe("one");
+    world.run();
+    one.news(&world);
+    world.set("a", "2");
+    let (node, flight, _) = world.reads.pop_front().unwrap();
+    let gone = ReadError {
+        kind: ReadErrorKind::Ask,
+        message: "ASK 15495 1:6379".into(),
+    };
+    world.mirror.replied(node, flight, vec![Err(gone.clone())], world.now);
+    world.pass(2);
+    assert_eq!((node, world.reads[0].0), (A, B));
+    let reading = Reading {
+        value: text("2"),
+        ttl: None,
+    };
+    let (node, flight, _) = world.reads.pop_front().unwrap();
+    world.mirror.replied(node, flight, vec![Ok(reading)], world.now);
+    world.step();
+    assert_eq!(one.news(&world), ["a=2!set"]);
+    // Once more, and the other node goes before it has answered: it is not forgotten.
+    world.set("a", "3");
+    world.pass(2);
+    let (node, flight, _) = world.reads.pop_front().unwrap();
+    world.mirror.replied(node, flight, vec![Err(gone)], world.now);
+    world.intake.ear(B).lost(&LostReason::Closed);
+    world.step();
+    world.run();
+    assert_eq!(one.news(&world), ["a=3!set"]);
+}

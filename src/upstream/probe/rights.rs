@@ -177,6 +177,10 @@ fn commands(needs: &Needs) -> Vec<Command> {
     if needs.scans {
         commands.push(("scan", &[b"SCAN", b"0", b"COUNT", b"1"]));
     }
+    if needs.cluster {
+        commands.push(("cluster|nodes", &[b"CLUSTER", b"NODES"]));
+        commands.push(("asking", &[b"ASKING"]));
+    }
     commands
 }
 

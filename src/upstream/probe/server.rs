@@ -8,9 +8,9 @@ use crate::upstream::Info;
 const HARD_LIMIT: u64 = 32 * 1024 * 1024;
 const SOFT_LIMIT: u64 = 8 * 1024 * 1024;
 
-/// What it is, what part it plays, and whether it has its data.
-pub(super) fn account(info: &Info) -> Vec<Finding> {
-    let mut findings = vec![product(info), role(info)];
+/// What it is, what part it plays, and whether it has its data; `cluster` if its whole cluster is followed.
+pub(super) fn account(info: &Info, cluster: bool) -> Vec<Finding> {
+    let mut findings = vec![product(info, cluster), role(info)];
     if info.is_loading() {
         let says = "the server is loading its data and answers nothing yet";
         findings.push(Finding::new("data", Verdict::Warning, says).remedy("wait, and check again"));
@@ -18,7 +18,7 @@ pub(super) fn account(info: &Info) -> Vec<Finding> {
     findings
 }
 
-fn product(info: &Info) -> Finding {
+fn product(info: &Info, cluster: bool) -> Finding {
     let name = [("valkey_version", "Valkey"), ("mvcc_depth", "KeyDB")]
         .into_iter()
         .find(|(line, _)| info.get(line).is_some())
@@ -32,12 +32,12 @@ fn product(info: &Info) -> Finding {
             format!("{says}, and a Sentinel: it has no keys"),
         )
         .remedy("name the server that it watches in the upstream url"),
-        Some("cluster") => Finding::new(
+        Some("cluster") if !cluster => Finding::new(
             "server",
             Verdict::Warning,
             format!("{says}, a node of a cluster: only its own keys are heard"),
         )
-        .remedy("write the upstream url for the cluster, not for one node"),
+        .remedy("write redis-cluster:// in the upstream url, for all nodes"),
         _ => Finding::new("server", Verdict::Ok, says),
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Vec<(Verdict, String)> {
-        let findings = account(&Info::from_bytes(text.as_bytes()));
+        let findings = account(&Info::from_bytes(text.as_bytes()), false);
         findings
             .into_iter()
             .map(|finding| (finding.verdict, finding.says))
