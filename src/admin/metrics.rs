@@ -174,6 +174,7 @@ impl Sources {
         )?;
         out.gauge("keys", "Keys mirrored", &stats.keys)?;
         out.gauge("dirty_keys", "Keys that wait to be read", &stats.dirty)?;
+        out.gauge("deadlines", "Keys whose expiry is awaited", &stats.deadlines)?;
         out.gauge("stale_channels", "Channels that may be behind", &stats.stale)
     }
 

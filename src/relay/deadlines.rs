@@ -90,7 +90,7 @@ impl Deadlines {
             .map(|due| self.start + Duration::from_micros(due.at.0.get()))
     }
 
-    #[cfg(test)]
+    /// How many there are, void ones included.
     pub fn len(&self) -> usize {
         self.heap.len()
     }

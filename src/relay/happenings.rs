@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -18,6 +18,9 @@ use crate::mapping::MappingId;
 use crate::payload::{Change, Projected};
 use crate::upstream::NodeId;
 
+/// A channel that goes on overflowing is told of this often.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// One log's happenings from the first that waits for its value on.
 #[derive(Debug)]
 pub(super) struct Fifo {
@@ -27,6 +30,8 @@ pub(super) struct Fifo {
     backlog: Arc<Backlog>,
     /// The log is not fresh before the entry with this ticket is the first.
     until: u64,
+    /// When the log was last told that it overflows.
+    overflowed: Option<Instant>,
 }
 
 /// What will be appended when all before it was.
@@ -51,6 +56,7 @@ impl Fifo {
             entries: VecDeque::new(),
             backlog,
             until: 0,
+            overflowed: None,
         }
     }
 
@@ -130,7 +136,11 @@ impl Mirror {
         let stats = &self.shared.stats;
         stats.gaps.add(OVERFLOW.0);
         stats.missed.fetch_add(count, Ordering::Relaxed);
-        tracing::warn!(count, "an events channel overflowed: its subscribers are told");
+        let until = fifo.overflowed.map(|last| last + QUIET);
+        if until.is_none_or(|until| until <= now.mono) {
+            fifo.overflowed = Some(now.mono);
+            tracing::warn!(count, "an events channel overflows: its subscribers are told");
+        }
         self.drain(id, now.mono);
     }
 

@@ -142,6 +142,7 @@ impl Mirror {
             }
         }
         if taken.overflowed {
+            tracing::warn!("more keys changed at once than can be kept: all are read again");
             for node in self.nodes.ids() {
                 self.flushed(node, super::resync::OVERFLOW, now);
             }
@@ -209,6 +210,7 @@ impl Mirror {
                 }
                 if entry.is_cold(&self.logs) {
                     entry.state = State::Deferred;
+                    self.forgive(key);
                     return;
                 }
                 let due = entry.due(&self.table, now.mono);

@@ -106,6 +106,7 @@ impl Mirror {
         }
         if entry.is_cold(&self.logs) {
             entry.state = State::Deferred;
+            self.forgive(key);
             return None;
         }
         entry.state = State::Reading { flight, again: false };
@@ -241,13 +242,10 @@ impl Mirror {
                 };
                 if !trouble.logs.contains(&id) {
                     if trouble.logs.is_empty() {
-                        self.nodes[trouble.node].failing.add(reason(error.kind), since.wall);
+                        self.nodes[trouble.node].failing.add(reason(error.kind), since, error);
                     }
                     trouble.logs.push(id);
                     log.failing += 1;
-                    if log.failing == 1 {
-                        tracing::warn!(reason = reason(error.kind).0, %error, "keys cannot be read: clients are told stale");
-                    }
                     if log.stale.is_none() {
                         // Others may have changed as well, and be in trouble for less than a second.
                         self.expect_changed(id, now);

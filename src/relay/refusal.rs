@@ -1,7 +1,7 @@
 //! When the server gives no values: what is wrong with one key, and what with all of them.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -9,6 +9,7 @@ use super::entries::{Now, State, back_off};
 use super::mirror::Mirror;
 use super::node::Node;
 use super::reads::{BATCH_KEYS, PATIENCE};
+use super::report::Complaint;
 use crate::hub::Reason;
 use crate::upstream::NodeId;
 use crate::upstream::reader::{ReadError, ReadErrorKind, Reading};
@@ -62,14 +63,8 @@ pub(super) struct Refusal {
     retry_at: Instant,
     /// Why, in a word for clients.
     pub reason: Reason,
-    told: bool,
-}
-
-impl Refusal {
-    /// What clients were told, if they were, and since when it is so.
-    pub fn told(&self) -> Option<(Reason, SystemTime)> {
-        self.told.then_some((self.reason, self.since.wall))
-    }
+    /// What they were told.
+    pub told: Option<Complaint>,
 }
 
 /// Keys that could not be read for a while although the server gives values.
@@ -124,10 +119,22 @@ impl Node {
         }
     }
 
-    /// When a server that refuses is asked again.
+    /// When a server that refuses is asked again, or where nobody wants to know, when that it does is forgotten.
     pub fn next_probe_at(&self) -> Option<Instant> {
-        let asked = self.flights.is_empty() && !self.queue.is_empty() && self.reader.is_some();
-        self.refusal.as_ref().filter(|_| asked).map(|refusal| refusal.retry_at)
+        let refusal = self.refusal.as_ref().filter(|_| self.flights.is_empty())?;
+        let wait = if self.is_asked() { Duration::ZERO } else { PATIENCE };
+        Some(refusal.retry_at + wait)
+    }
+
+    /// A server that was not asked for a while may give values again.
+    pub fn lapse(&mut self, now: Now) {
+        if self.flights.is_empty() && !self.is_asked() {
+            self.refusal.take_if(|refusal| refusal.retry_at + PATIENCE <= now.mono);
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        !self.queue.is_empty() && self.reader.is_some()
     }
 }
 
@@ -141,8 +148,8 @@ impl Mirror {
                 Ok(_) => true,
                 Err(error) => Scope::of(error.kind) != Scope::Connection,
             };
-            if results.iter().any(answered) && node.refusal.take().is_some_and(|refusal| refusal.told) {
-                tracing::info!("the server gives values again");
+            if results.iter().any(answered) {
+                node.refusal = None;
             }
             if let Some(error) = errors().find(|error| Scope::of(error.kind) == Scope::Connection) {
                 tracing::debug!(%error, "the reader's connection is of no use");
@@ -155,7 +162,7 @@ impl Mirror {
             attempts: 0,
             retry_at: now.mono,
             reason: reason(error.kind),
-            told: false,
+            told: None,
         });
         refusal.reason = reason(error.kind);
         refusal.retry_at = now.mono + back_off(refusal.attempts, &mut self.jitter);
@@ -163,8 +170,8 @@ impl Mirror {
         let since = refusal.since;
         if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
             let reason = refusal.reason;
-            if !std::mem::replace(&mut refusal.told, true) {
-                tracing::warn!(reason = reason.0, %error, "the server gives no values: clients are told stale");
+            if refusal.told.as_ref().is_none_or(|told| told.reason != reason) {
+                refusal.told = Some(Complaint::new(reason, since, error));
             }
             for log in self.ids_of(id) {
                 if self.is_behind(log, id) {

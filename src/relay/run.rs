@@ -227,25 +227,31 @@ impl Work {
 
     fn connected(&mut self, node: NodeId, mirror: &mut Mirror, stats: &Stats, connected: Result<Reader, ConnectError>) {
         let link = &mut self.links[usize::from(node.0)];
-        link.connecting = None;
+        let address = link.connecting.take().map(|connecting| connecting.to.to_string());
         match connected {
             Ok(reader) if mirror.linked(node, reader.run_id(), Now::read()) => {
                 let reader = Arc::new(reader);
                 link.reader = Some((reader.clone(), Instant::now()));
-                link.said = false;
+                if std::mem::take(&mut link.said) {
+                    tracing::info!(address, "what is heard can be read again");
+                }
                 self.tasks.push(Box::pin(async move {
                     reader.closed().await;
                     (node, Done::Closed(reader))
                 }));
             }
             // Another process answers there than the one that is heard: one of the two connections is an old one.
-            Ok(_) => tracing::debug!(node = node.0, "the reader reached another server than the feed"),
+            Ok(_) => {
+                if !std::mem::replace(&mut link.said, true) {
+                    tracing::warn!(address, "another server is read than is heard: trying again");
+                }
+            }
             Err(error) => {
                 link.brief = false;
                 let since = SystemTime::now();
                 stats.node(node, |node| node.readable.fail(LOST.0, error.to_string(), since));
                 if !std::mem::replace(&mut link.said, true) {
-                    tracing::warn!(%error, "keys are heard but cannot be read: trying again");
+                    tracing::warn!(address, %error, "keys are heard but cannot be read: trying again");
                 }
             }
         }

@@ -9,7 +9,7 @@ use super::mirror::Mirror;
 use super::node::Node;
 use super::reads::PATIENCE;
 use super::refusal::{Scope, reason};
-use crate::hub::Reason;
+use super::report::Complaint;
 use crate::mapping::KeySet;
 use crate::upstream::NodeId;
 use crate::upstream::reader::{Cursor, ReadError, SCAN_COUNT, ScanPage};
@@ -45,11 +45,12 @@ struct Pass {
 }
 
 /// The server refuses a page.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Trouble {
-    pub since: Now,
-    pub reason: Reason,
+#[derive(Debug)]
+struct Trouble {
+    since: Now,
     attempts: u32,
+    /// What clients were told.
+    told: Option<Complaint>,
 }
 
 /// A page to ask for now.
@@ -62,9 +63,9 @@ pub(super) struct Page {
 }
 
 impl Scans {
-    /// What is wrong with the pass under way.
-    pub fn trouble(&self) -> Option<Trouble> {
-        self.pass.as_ref()?.trouble
+    /// What clients were told of the pass under way.
+    pub fn complaint(&self) -> Option<&Complaint> {
+        self.pass.as_ref()?.trouble.as_ref()?.told.as_ref()
     }
 }
 
@@ -181,28 +182,23 @@ impl Mirror {
             Err(error) if Scope::of(error.kind) == Scope::Connection => self.unlinked(id, now),
             Err(error) => {
                 let reason = reason(error.kind);
-                let (since, attempts) = pass.trouble.map_or((now, 0), |told| (told.since, told.attempts));
-                pass.trouble = Some(Trouble {
-                    since,
-                    reason,
-                    attempts: attempts + 1,
+                let trouble = pass.trouble.get_or_insert(Trouble {
+                    since: now,
+                    attempts: 0,
+                    told: None,
                 });
-                pass.next_at = now.mono + back_off(attempts, &mut self.jitter);
+                pass.next_at = now.mono + back_off(trouble.attempts, &mut self.jitter);
+                trouble.attempts += 1;
+                let since = trouble.since;
                 if now.mono.saturating_duration_since(since.mono) >= PATIENCE {
-                    let logs = pass.logs.clone();
-                    self.cannot_scan(&logs, reason, &error, since);
+                    trouble
+                        .told
+                        .get_or_insert_with(|| Complaint::new(reason, since, &error));
+                    for log in pass.logs.clone() {
+                        self.stale(log, reason, since.wall);
+                    }
                 }
             }
-        }
-    }
-
-    fn cannot_scan(&mut self, logs: &[u64], reason: Reason, error: &ReadError, since: Now) {
-        let told = |id: &u64| self.logs.get(id).is_some_and(|log| log.stale.is_some());
-        if !logs.iter().any(told) {
-            tracing::warn!(reason = reason.0, %error, "keys cannot be scanned: clients are told stale");
-        }
-        for &id in logs {
-            self.stale(id, reason, since.wall);
         }
     }
 

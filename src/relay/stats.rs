@@ -49,6 +49,8 @@ pub struct Stats {
     pub keys: AtomicUsize,
     /// Keys that wait to be read now.
     pub dirty: AtomicUsize,
+    /// Keys whose expiry is awaited now.
+    pub deadlines: AtomicUsize,
     nodes: Mutex<BTreeMap<NodeId, Node>>,
 }
 

@@ -34,6 +34,7 @@ mod nodes;
 mod passes;
 mod published;
 mod refusals;
+mod reports;
 mod silent;
 mod state;
 mod verify;

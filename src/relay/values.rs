@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::channels::Table;
 use super::entries::{Awaits, Event, Last, MIN_INTERVAL, Now, State, Use};
@@ -48,18 +47,9 @@ impl Mirror {
         let event = entry.reading_event.take();
         let happenings = std::mem::take(&mut entry.reading);
         let mut uses = std::mem::take(&mut entry.uses);
-        let mut touched: SmallVec<[u64; 4]> = SmallVec::new();
-        let trouble = entry.trouble.take();
-        let relieved = trouble.is_some();
-        if let Some(trouble) = trouble {
-            self.nodes[trouble.node].failing.remove(&trouble);
-            for id in trouble.logs {
-                if let Some(log) = self.logs.get_mut(&id) {
-                    log.failing -= 1;
-                    touched.push(id);
-                }
-            }
-        }
+        let forgiven = self.forgive(key);
+        let relieved = forgiven.is_some();
+        let mut touched = forgiven.unwrap_or_default();
         for each in &mut uses {
             let differed = self.show(each, key, value.as_ref(), event.as_ref(), expires_at, now);
             if differed && unexplained {

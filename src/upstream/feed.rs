@@ -228,6 +228,7 @@ pub async fn run(
         options,
         subscriptions,
         outage: None,
+        said: Vec::new(),
         was_up: false,
     };
     select! {
@@ -270,8 +271,10 @@ impl LostReason {
 struct Feed {
     options: Options,
     subscriptions: Subscriptions,
-    /// What the listener and the log were told last; None while up, and before the first attempt.
+    /// What the listener was told last; None while up, and before the first attempt.
     outage: Option<LostReason>,
+    /// The reasons that the log was told since the feed was lost.
+    said: Vec<&'static str>,
     was_up: bool,
 }
 
@@ -340,18 +343,27 @@ impl Feed {
         let address = link.address();
         info!(%address, version = server.version, run_id = server.run_id, "upstream connected");
         self.outage = None;
+        self.said.clear();
         self.was_up = true;
         listener.up(server, &self.options.endpoint.reached(address.clone()));
     }
 
-    /// Tells the listener and the log, but only once of the same reason.
+    /// Tells the listener of each new reason, and the log once of each kind: while a server comes back it may close
+    /// connections, refuse them and load its data in turns.
     fn lost(&mut self, listener: &mut impl Listener, reason: LostReason) {
         let address = &self.options.endpoint.address;
-        match &self.outage {
-            Some(told) if *told == reason => return,
-            Some(_) if reason.needs_help() => warn!(%address, %reason, "upstream is there, but not usable"),
-            Some(_) => debug!(%address, %reason, "upstream still away"),
+        if self.outage.as_ref() == Some(&reason) {
+            return;
+        }
+        let new = !self.said.contains(&reason.word());
+        match self.outage {
             None => warn!(%address, %reason, "upstream lost, trying again until it is back"),
+            Some(_) if new && reason.needs_help() => warn!(%address, %reason, "upstream is there, but not usable"),
+            Some(_) if new => info!(%address, %reason, "upstream still away, for another reason"),
+            Some(_) => debug!(%address, %reason, "upstream still away"),
+        }
+        if new {
+            self.said.push(reason.word());
         }
         listener.lost(&reason);
         self.outage = Some(reason);

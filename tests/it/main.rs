@@ -31,6 +31,8 @@ mod faults;
 mod http;
 /// What the machine does not have enough of.
 mod limits;
+/// What the log says of faults.
+mod logs;
 /// Ten thousand idle subscribers.
 mod many;
 /// The mirror by itself: feed, relay and hub.

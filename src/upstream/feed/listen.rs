@@ -105,7 +105,14 @@ impl<'a> Ear<'a> {
             match pulse.beat(now, pongs) {
                 Beat::Wait => {}
                 Beat::Ping => self.ask(Asked::Ping, &[b"PING"]).await?,
-                Beat::Late(late) => listener.late(late),
+                Beat::Late(late) => {
+                    let address = self.link.address();
+                    match late {
+                        true => warn!(%address, "upstream does not answer"),
+                        false => info!(%address, "upstream answers again, nothing was lost"),
+                    }
+                    listener.late(late);
+                }
                 Beat::Lost => return Err(End::Lost(LostReason::Silent(SILENCE))),
             }
             if let Some((before, value)) = self.to_set.take() {
