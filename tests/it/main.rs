@@ -23,6 +23,8 @@ mod delivery;
 mod elsewhere;
 /// Events mode: what happened, in order, and never a silent hole.
 mod events;
+/// Keys that expire are told at their deadline.
+mod expiry;
 /// A hot key starves nobody.
 mod fairness;
 /// Every way in which connections, the server and the relay itself can fail.
@@ -39,6 +41,8 @@ mod many;
 mod mirror;
 /// Patterns without captures mean what the server means by them.
 mod patterns;
+/// Keys that are polled because no server tells of their changes.
+mod poll;
 /// The proxy that the tests of faults use.
 mod proxy;
 /// Messages of Pub/Sub channels.
@@ -73,5 +77,7 @@ mod tracking;
 mod upstream;
 /// The server goes away and comes back.
 mod upstream_loss;
+/// The second look, for what nothing else noticed.
+mod verify;
 /// What only WebSocket has.
 mod web_socket;

@@ -34,7 +34,7 @@ impl Stand {
         let off = Switch::NAMED.iter().find(|(_, switch)| Some(*switch) == off);
         let off = off.map(|(name, _)| *name).unwrap_or_default();
         let relays = proxies.each_ref().map(|proxy| {
-            let upstream = format!("url = \"{}\"", proxy.url());
+            let upstream = format!("url = \"{}\"\nverify = \"off\"", proxy.url());
             Relay::without(off, &upstream, "", MAPPINGS)
         });
         let relay_addresses = relays.each_ref().map(Relay::address);

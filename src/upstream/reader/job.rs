@@ -18,6 +18,9 @@ const TRIES: u32 = 16;
 /// fred can lose replies of three to five strings, see the module above.
 const FEWEST_FIELDS: usize = 6;
 
+/// What PTTL says of a key that does not exist.
+const NO_KEY: i64 = -2;
+
 /// One key that is being read.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
@@ -164,11 +167,17 @@ impl<'a> Job<'a> {
     }
 
     fn text(&self, mut replies: Replies) -> Result<Taken, ReadError> {
-        let ttl = expiry(&next(&mut replies)?)?;
-        match next(&mut replies) {
-            Err(error) if error.is_wrong_type() => Ok(Taken::Next(Step::Look(Kind::String))),
-            text => self.judge(command::bytes(text?)?, ttl, Step::Look(Kind::String)),
+        let time = next(&mut replies)?;
+        let ttl = expiry(&time)?;
+        let text = match next(&mut replies) {
+            Err(error) if error.is_wrong_type() => return Ok(Taken::Next(Step::Look(Kind::String))),
+            text => command::bytes(text?)?,
+        };
+        // Most keys that are read and gone have just expired: it matters how soon many of them are told.
+        if text.is_empty() && command::integer(&time)? == NO_KEY {
+            return Ok(Taken::Done(Value::Absent, None));
         }
+        self.judge(text, ttl, Step::Look(Kind::String))
     }
 
     /// The start of a string; `empty` is the step that finds out why there is none.
@@ -313,7 +322,7 @@ fn smallest(kind: Kind) -> u64 {
 fn expiry(reply: &Reply) -> Result<Option<Duration>, ReadError> {
     Ok(match command::integer(reply)? {
         ttl @ 0.. => Some(Duration::from_millis(ttl.unsigned_abs())),
-        // -1: none; -2: no key.
+        // -1: none; or no key.
         _ => None,
     })
 }

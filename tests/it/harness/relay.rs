@@ -42,6 +42,8 @@ pub struct Relay {
     port: u16,
     log: Arc<Mutex<String>>,
     config: Config,
+    /// Whether verify may find what nothing else noticed.
+    may_repair: bool,
     dir: TempDir,
 }
 
@@ -104,6 +106,7 @@ impl Relay {
             port: 0,
             log: Arc::default(),
             config,
+            may_repair: false,
             dir,
         };
         relay.spawn();
@@ -118,8 +121,14 @@ impl Relay {
             mappings,
             off,
         } = &self.config;
+        // Fast, so that whatever a test breaks comes to light; where a mechanism is out of order, that must be seen without.
+        let verify = match (upstream.contains("verify"), off.is_empty()) {
+            (true, _) => "",
+            (false, true) => "verify = \"1s\"",
+            (false, false) => "verify = \"off\"",
+        };
         let config = format!(
-            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{mappings}\n",
+            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{verify}\n{mappings}\n",
             self.port
         );
         let file = self.dir.path().join("keyrelay.toml");
@@ -155,6 +164,11 @@ impl Relay {
                     .port(),
             )
         });
+    }
+
+    /// Something will be lost on purpose and noticed by verify alone; of every other relay that fails the test.
+    pub fn may_repair(&mut self) {
+        self.may_repair = true;
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -283,6 +297,13 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.kill();
+        if !std::thread::panicking() && !self.may_repair {
+            let log = self.log();
+            assert!(
+                !log.contains("nothing said so: repaired"),
+                "something was lost and nothing noticed:\n{log}"
+            );
+        }
         if std::thread::panicking() {
             eprintln!("--- what the relay printed ---\n{}---", self.log());
         }
