@@ -7,7 +7,7 @@ help:
 	@echo 'make demo    a throwaway server, the relay in front, and a page to watch'
 	@echo 'make test    install what the tests need and run them all'
 	@echo 'make chaos   random schedules of writes, faults and subscribers, until Ctrl-C'
-	@echo 'make bench   mapping index, payload rendering, fan-out beside its floor'
+	@echo 'make bench   mapping index, payload rendering, fan-out beside its floor, expiry'
 
 demo:
 	@scripts/need.sh cargo server
