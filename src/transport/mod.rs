@@ -63,7 +63,16 @@ pub fn step(step: &Step, wire: Wire, epoch: u64) -> Bytes {
             // In JSON the cursor is a member of its own.
             (event, (wire == Wire::Sse).then_some(*cursor))
         }
-        Step::Reset { channel, reason } => (Control::Reset { channel, reason }, None),
+        Step::Reset { channel, reason } => {
+            // A cursor that nobody knows: what the client had before is void, so coming back with the cursor of then must
+            // not be taken for coming back with what it stood for, not even by the process that gave it.
+            let nowhere = Cursor {
+                epoch,
+                sequence: 0,
+                set: None,
+            };
+            (Control::Reset { channel, reason }, Some(nowhere))
+        }
         Step::Gap { channel, reason } => {
             let missed = None;
             let event = Control::Gap {

@@ -300,7 +300,7 @@ fn the_control_events_of_a_session() {
     };
     assert_eq!(
         ws_text(&step(&reset, Wire::WebSocket, EPOCH)),
-        r#"{"type":"reset","channels":{"a":{}},"reason":"unknown-cursor"}"#
+        r#"{"type":"reset","id":"00000000000000ab-0","channels":{"a":{}},"reason":"unknown-cursor"}"#
     );
     let gap = Step::Gap { channel, reason };
     assert_eq!(

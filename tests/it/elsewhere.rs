@@ -47,6 +47,23 @@ fn resets<C: Client>(client: &mut C) -> Vec<String> {
 }
 
 both! {
+    /// What was forgotten at one relay is not remembered because the other one knows an older cursor.
+    fn back_again_before_the_state_was_whole<C>() {
+        let server = Server::start();
+        redis!(server, "MSET", "a:1", "1", "a:2", "1");
+        let relays = [Relay::start(&server, &mappings()), Relay::start(&server, &mappings())];
+        let (_stays, _) = page::<C>(&relays[0], &["a"]);
+        let (page, cursor) = page::<C>(&relays[0], &["a"]);
+        drop(page);
+        let mut away = C::resume(&relays[1], &["a"], cursor);
+        away.until("reset", |memory| memory.count("reset") > 0);
+        let cursor = away.memory().cursor.clone();
+        drop(away);
+        let mut back = C::resume(&relays[0], &["a"], cursor);
+        assert_eq!(resets(&mut back), ["a"]);
+        assert_eq!(back.memory().state.len(), 2);
+    }
+
     fn a_relay_that_was_restarted<C>() {
         let server = Server::start();
         redis!(server, "MSET", "a:1", "1", "a:2", "1", "b:1", "1");
