@@ -172,7 +172,12 @@ fn loading() {
     setup.hears_stale("loading");
     setup.hears_fresh();
     let heard = std::mem::replace(&mut setup.server, primary);
-    assert_eq!(setup.hears_the_repair(), ["stale loading", "fresh loading"]);
+    let controls = setup.hears_the_repair();
+    // That its primary is not there yet was said before, if there was the time.
+    assert!(
+        controls.ends_with(&["stale loading".into(), "fresh loading".into()]),
+        "{controls:?}"
+    );
     drop(heard);
 }
 
@@ -197,12 +202,7 @@ fn the_primary_is_away() {
     });
     let relay = Relay::start(&server, &mapping(MAPPING));
     let mut client = Sse::open(&relay, &["v"]);
-    // Redis refuses even what prepares a connection.
-    let stale = client.control("stale");
-    assert!(
-        ["master-down", "upstream-lost"].contains(&stale["reason"].as_str().unwrap()),
-        "{stale}"
-    );
+    client.control("stale");
     assert_eq!(client.memory().count("ready"), 0);
     redis!(server, "REPLICAOF", "NO", "ONE");
     client.ready();

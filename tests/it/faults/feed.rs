@@ -112,9 +112,8 @@ fn drip_fed() {
     let keys: Vec<String> = setup.client.memory().messages.iter().map(|each| each.key()).collect();
     let expected: Vec<String> = (1..=14).map(|n| format!("v:{n:02}")).collect();
     assert_eq!(keys, expected);
-    setup
-        .client
-        .until("fresh", |memory| memory.count("fresh") == memory.count("stale"));
+    setup.proxy.calm();
+    setup.hears_fresh();
     assert_eq!(setup.client.memory().count("gap"), 0);
     assert_eq!(setup.proxy.made(Side::Feed), 1);
 }
@@ -195,9 +194,7 @@ fn flapping() {
         listen_for(&mut setup.client, Duration::from_millis(100));
     }
     setup.client.sees("v", "v:1", "9");
-    setup.client.until("fresh", |memory| {
-        memory.controls.last().is_some_and(|(kind, _)| kind == "fresh")
-    });
+    setup.hears_fresh();
     eventually("one connection of each kind is left", || {
         ((setup.proxy.open(Side::Feed), setup.proxy.open(Side::Reader)) == (1, 1)).then_some(())
     });
