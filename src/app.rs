@@ -61,6 +61,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
         timeout: reader::TIMEOUT,
         verify: upstream.verify,
         doubt: doubt.clone(),
+        max_dirty: relay::MAX_DIRTY,
     })
     .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
     let epoch = getrandom::u64().context("no random numbers to be had")?;

@@ -25,7 +25,7 @@ use crate::upstream::{Endpoint, NodeId, ServerInfo};
 
 /// Most keys that wait to be taken by the relay's thread. It takes all of them many times a second, so this many wait
 /// only if it is stuck; at some 150 bytes each they are 150 MB, and reading everything again is cheaper than more.
-const MAX_DIRTY: usize = 1_000_000;
+pub const MAX_DIRTY: usize = 1_000_000;
 
 /// A channel that key events are wanted for.
 #[derive(Clone, Debug)]
@@ -98,10 +98,10 @@ impl Taken {
         self.overflowed = false;
     }
 
-    fn key(&mut self, key: &[u8], event: &Event) {
+    fn key(&mut self, key: &[u8], event: &Event, max_dirty: usize) {
         if let Some(last) = self.keys.get_mut(key) {
             *last = event.clone();
-        } else if self.keys.len() < MAX_DIRTY {
+        } else if self.keys.len() < max_dirty {
             self.keys.insert(Bytes::copy_from_slice(key), event.clone());
         } else {
             self.overflowed = true;
@@ -178,6 +178,7 @@ pub struct Intake {
     shared: Arc<Shared>,
     question: watch::Receiver<u64>,
     table: Arc<Table>,
+    max_dirty: usize,
     scratch: Scratch,
     hits: Vec<Hit>,
     /// What was logged once already.
@@ -200,12 +201,13 @@ enum Hit {
 }
 
 impl Intake {
-    pub(super) fn new(shared: Arc<Shared>, table: Arc<Table>) -> Intake {
+    pub(super) fn new(shared: Arc<Shared>, table: Arc<Table>, max_dirty: usize) -> Intake {
         Intake {
             node: NodeId::FIRST,
             question: shared.question.subscribe(),
             shared,
             table,
+            max_dirty,
             scratch: Scratch::default(),
             hits: Vec::new(),
             said: HashSet::new(),
@@ -228,7 +230,7 @@ impl Ears for Intake {
     fn ear(&self, node: NodeId) -> Intake {
         Intake {
             node,
-            ..Intake::new(self.shared.clone(), self.table.clone())
+            ..Intake::new(self.shared.clone(), self.table.clone(), self.max_dirty)
         }
     }
 
@@ -306,7 +308,7 @@ impl Listener for Intake {
         let mut taken = shared.taken();
         for hit in hits.drain(..) {
             match hit {
-                Hit::Change { at, event } => taken.key(batch[at].key, &event),
+                Hit::Change { at, event } => taken.key(batch[at].key, &event, self.max_dirty),
                 Hit::Happening {
                     at,
                     event,

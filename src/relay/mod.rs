@@ -54,7 +54,7 @@ mod verify;
 mod tests;
 
 pub use channels::Catalog;
-pub use intake::Intake;
+pub use intake::{Intake, MAX_DIRTY};
 pub use needs::needs;
 pub use rule::Rule;
 pub use run::{Options, Relay, new};

@@ -45,6 +45,9 @@ pub struct Options {
     pub verify: Option<Duration>,
     /// Told when a server says that it has not got the keys which it is asked for.
     pub doubt: Doubt,
+    /// Most keys that may have changed and wait to be taken, see [`MAX_DIRTY`](super::MAX_DIRTY); beyond that all are read
+    /// again.
+    pub max_dirty: usize,
 }
 
 /// The relay before it runs.
@@ -66,7 +69,7 @@ pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>>
     let table = Arc::new(Table::new(options.rules)?);
     let shared = Arc::new(Shared::default());
     let catalog = Catalog { table: table.clone() };
-    let intake = Intake::new(shared.clone(), table.clone());
+    let intake = Intake::new(shared.clone(), table.clone(), options.max_dirty);
     let relay = Relay {
         table,
         shared,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::channels::{Catalog, Table};
 use super::entries::Now;
-use super::intake::{Intake, Shared, Taken};
+use super::intake::{Intake, MAX_DIRTY, Shared, Taken};
 use super::mirror::Mirror;
 use super::node::Owners;
 use super::reads::Batch;
@@ -162,7 +162,7 @@ impl World {
         let shared = Arc::new(Shared::default());
         let catalog = Catalog { table: table.clone() };
         let (hub, appender) = Hub::new(hub::Options { max_channels: 1000 }, 1, catalog);
-        let intake = Intake::new(shared.clone(), table.clone());
+        let intake = Intake::new(shared.clone(), table.clone(), MAX_DIRTY);
         let now = Now {
             mono: Instant::now(),
             wall: SystemTime::now(),

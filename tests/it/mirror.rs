@@ -18,6 +18,7 @@ use keyrelay::upstream::{Address, Endpoint, Source, Subscriptions, reader};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::faults::calls;
 use crate::harness::{Data, Server, eventually};
 use crate::redis;
 
@@ -80,6 +81,11 @@ fn on_a_thread(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()
 
 impl Mirror {
     fn start(server: &Server, mappings: &[(&str, &str)]) -> Mirror {
+        Mirror::limited(server, mappings, relay::MAX_DIRTY)
+    }
+
+    /// With so many keys at most that wait to be taken.
+    fn limited(server: &Server, mappings: &[(&str, &str)], max_dirty: usize) -> Mirror {
         let rules: Vec<Rule> = (0..)
             .zip(mappings)
             .map(|(id, (key, channel))| rule(id, key, channel))
@@ -102,6 +108,7 @@ impl Mirror {
             timeout: reader::TIMEOUT,
             verify: None,
             doubt: Doubt::default(),
+            max_dirty,
         })
         .unwrap();
         let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 1, catalog);
@@ -278,6 +285,24 @@ fn a_flush_is_shown_at_once_and_without_a_word() {
     mirror.shows(&all, json!(["d"]));
     let told = mirror.told(&all);
     assert!(!told.iter().any(|each| each.starts_with("stale")), "{told:?}");
+}
+
+/// More keys change at once than may wait: all is read again, and nothing is missing.
+#[test]
+fn a_burst_that_outruns_the_mirror_is_read_again() {
+    const KEYS: usize = 3000;
+    let server = Server::start();
+    let mirror = Mirror::limited(&server, &[("m:{id}", "all")], 20);
+    let all = mirror.subscribe("all");
+    mirror.shows(&all, json!([]));
+    let scans = calls(&server, "scan");
+    let burst = "for i = 1, ARGV[1] do redis.call('SET', string.format('m:%05d', i), ARGV[2] .. i) end";
+    for round in ["first ", "second "] {
+        redis!(server, "EVAL", burst, "0", KEYS.to_string(), round);
+        let expected: Vec<String> = (1..=KEYS).map(|id| format!("{round}{id}")).collect();
+        mirror.shows(&all, json!(expected));
+    }
+    assert!(calls(&server, "scan") > scans, "it was read again");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod answers;
 mod feed;
 mod reader;
+mod relay;
 mod server;
 
 use std::time::{Duration, Instant};
@@ -99,6 +100,15 @@ impl Setup {
         });
     }
 
+    /// Hears `fresh` if it was told `stale`.
+    #[track_caller]
+    fn hears_calm(&mut self) {
+        self.client.until("fresh", |memory| {
+            let mut controls = memory.controls.iter().rev().map(|(kind, _)| kind.as_str());
+            controls.find(|kind| ["stale", "fresh"].contains(kind)) != Some("stale")
+        });
+    }
+
     /// A value, a deletion and a new key.
     fn write(&self) {
         redis!(self.server, "SET", "v:1", "new");
@@ -144,7 +154,7 @@ impl Setup {
 }
 
 /// How often the server was given a command.
-fn calls(server: &Server, command: &str) -> u64 {
+pub fn calls(server: &Server, command: &str) -> u64 {
     let stats = redis!(server, "INFO", "commandstats").text();
     let rest = stats
         .split_once(&format!("cmdstat_{command}:calls="))
