@@ -104,6 +104,10 @@ impl Mirror {
             self.verify.excuse(id);
             for log in self.logs.values_mut() {
                 let (state, filled) = (log.fifo.is_none(), log.filled);
+                let lingers = !log.is_told();
+                if lingers && log.part_mut(id).is_some() {
+                    log.missed.get_or_insert(now.wall);
+                }
                 if let Some(part) = log.part_mut(id) {
                     part.outdated |= state && !switches::off(Switch::Resync);
                     part.lost |= !state && filled;

@@ -221,9 +221,12 @@ fn who_lingers_through_a_loss_is_read_again_for_the_one_who_returns() {
     world.asked();
     let (mut one, mut many) = (world.subscribe("k"), world.subscribe("many"));
     assert!(!one.is_filled(&world) && !many.is_filled(&world));
+    // Who has a cursor from before may see a value go back, and must be told.
+    assert_eq!(one.news(&world), ["k=a", "stale upstream-lost"]);
+    assert_eq!(many.news(&world), ["many:1=a", "stale upstream-lost"]);
     world.run();
-    assert_eq!(one.news(&world), ["k=b"]);
-    assert_eq!(many.news(&world), ["many:1=-", "many:2=b"]);
+    assert_eq!(one.news(&world), ["k=b", "fresh upstream-lost"]);
+    assert_eq!(many.news(&world), ["many:1=-", "many:2=b", "fresh upstream-lost"]);
 }
 
 #[test]
