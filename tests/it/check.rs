@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::harness::{Client, PROGRAM, Relay, Reply, Server, Sse, TlsServer, eventually, mapping};
+use crate::harness::{Client, Cluster, PROGRAM, Relay, Reply, Server, Sse, TlsServer, eventually, mapping};
 use crate::redis;
 
 /// A check, done.
@@ -348,4 +348,21 @@ fn tracking_needs_no_setting() {
     checked.says("source", "ok", &["client tracking of keys by 1 prefix"]);
     checked.says("events", "ok", &["cart:canary was written, and heard of"]);
     assert!(!checked.text.contains("notify-keyspace-events"), "{}", checked.text);
+}
+
+/// Each primary of a cluster is tried; one that is taken for a single server is warned of.
+#[test]
+fn a_cluster_is_checked_node_by_node() {
+    let cluster = Cluster::start(0);
+    let checked = check(&format!("url = \"{}\"", cluster.url()), &[]);
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    assert_eq!(checked.text.matches("the server at").count(), 3, "{}", checked.text);
+    assert_eq!(
+        checked.text.matches(", a node of a cluster\n").count(),
+        3,
+        "{}",
+        checked.text
+    );
+    let checked = check(&upstream(&cluster.nodes[0]), &[]);
+    checked.says("server", "warning", &["redis-cluster://"]);
 }

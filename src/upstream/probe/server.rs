@@ -31,13 +31,14 @@ fn product(info: &Info, cluster: bool) -> Finding {
             Verdict::Problem,
             format!("{says}, and a Sentinel: it has no keys"),
         )
-        .remedy("name the server that it watches in the upstream url"),
+        .remedy("write redis-sentinel:// and the name of the primary in the upstream url"),
         Some("cluster") if !cluster => Finding::new(
             "server",
             Verdict::Warning,
             format!("{says}, a node of a cluster: only its own keys are heard"),
         )
         .remedy("write redis-cluster:// in the upstream url, for all nodes"),
+        Some("cluster") => Finding::new("server", Verdict::Ok, format!("{says}, a node of a cluster")),
         _ => Finding::new("server", Verdict::Ok, says),
     }
 }
