@@ -163,6 +163,12 @@ impl KeyEntry {
         self.happenings.is_empty() && !self.uses.iter().any(|each| listened(&each.log))
     }
 
+    /// Whether nothing but a second look is in flight for it: if that comes to nothing, nothing is missed.
+    pub fn is_looked_at(&self) -> bool {
+        let needed = self.uses.iter().any(|each| each.awaits != Awaits::Nothing) || !self.reading.is_empty();
+        self.verifying && !needed && matches!(self.state, State::Reading { again: false, .. })
+    }
+
     /// From when on it may be read.
     pub fn due(&self, table: &Table, now: Instant) -> Instant {
         let wanted = self.uses.iter().map(|each| table.rule(each.mapping).min_interval);

@@ -187,8 +187,9 @@ impl Mirror {
         if !matches!(entry.state, State::Reading { flight: own, .. } if own == flight) {
             return;
         }
+        let nothing_missed = entry.is_looked_at() || switches::off(Switch::PutBack);
         entry.state = State::Clean;
-        if switches::off(Switch::PutBack) {
+        if nothing_missed {
             return;
         }
         entry.event = entry.event.take().or(entry.reading_event.take());
@@ -214,6 +215,10 @@ impl Mirror {
         let node = self.nodes.owners().of(key);
         let Some(entry) = self.keys.get_mut(key) else { return };
         if !matches!(entry.state, State::Reading { flight: own, .. } if own == flight) {
+            return;
+        }
+        if entry.is_looked_at() {
+            entry.state = State::Clean;
             return;
         }
         let fresh = || {

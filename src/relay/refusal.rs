@@ -203,6 +203,7 @@ impl Mirror {
             return;
         };
         let entries = flight.keys.iter().filter_map(|key| self.keys.get(key));
+        let entries = entries.filter(|entry| !entry.is_looked_at());
         let logs = entries.flat_map(|entry| {
             let happenings = entry.reading.iter().map(|each| each.log);
             entry.uses.iter().map(|each| each.log).chain(happenings)

@@ -135,7 +135,7 @@ impl Mirror {
             };
             let node = self.nodes.owner(key);
             // While all is read again, or nothing comes, there is nothing to be learnt.
-            let calm = self.recovery.is_none() && node.is_healthy() && node.refusal.is_none();
+            let calm = self.recovery.is_none() && node.is_healthy();
             if calm && node.queue.looks.len() < SHARE {
                 node.queue.looks.push(key.clone());
             }

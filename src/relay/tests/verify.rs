@@ -153,3 +153,18 @@ fn a_polled_key_is_read_at_each_interval_while_somebody_listens() {
     let_pass(&mut world, 5_000);
     assert_eq!(world.asked(), [""; 0], "nobody listens");
 }
+
+#[test]
+fn a_second_look_that_comes_to_nothing_is_forgotten() {
+    let mut world = verifying(&[("k", "k")]);
+    world.hold("k", "a");
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.broken = Some(ReadErrorKind::NoPermission);
+    let_pass(&mut world, 5_000);
+    world.pass(1_000);
+    world.pass(1_000);
+    assert!(!world.reads.is_empty(), "one is in flight, and takes long");
+    assert_eq!(client.news(&world), [""; 0], "nobody says that it may have changed");
+}

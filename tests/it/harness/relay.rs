@@ -70,13 +70,14 @@ impl Relay {
     /// Like [`start`](Relay::start), with further lines for the table `[server]`.
     #[track_caller]
     pub fn with(server: &Server, options: &str, mappings: &str) -> Relay {
-        Relay::at(&server.url(), options, mappings)
+        Relay::reaching(&format!("url = \"{}\"", server.url()), options, mappings)
     }
 
-    /// Like [`with`](Relay::with), for whatever answers at `url`, as a [`Proxy`](super::Proxy).
+    /// Like [`with`](Relay::with), for whatever answers at `url`, as a [`Proxy`](super::Proxy), and without verify: every read
+    /// is the test's own.
     #[track_caller]
     pub fn at(url: &str, options: &str, mappings: &str) -> Relay {
-        Relay::reaching(&format!("url = \"{url}\""), options, mappings)
+        Relay::reaching(&format!("url = \"{url}\"\nverify = \"off\""), options, mappings)
     }
 
     /// Like [`with`](Relay::with), for the server that the lines of the table `[upstream]` name.
