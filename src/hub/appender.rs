@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use super::channel::Mode;
+use super::inbox::Inbox;
 use super::log::{Log, SlotKey, Trim};
 use super::message::{Body, Message, Payload, Reason};
 use super::registry::Hub;
@@ -114,9 +115,7 @@ impl Appender {
         self.hub.watermark.store(self.last, Ordering::Release);
         self.grown.sort_unstable_by_key(|log| log.id);
         self.grown.dedup_by_key(|log| log.id);
-        for inbox in self.hub.inboxes().iter() {
-            inbox.put(self.last, &self.grown);
-        }
+        Inbox::put(&self.hub.inboxes(), self.last, &self.grown);
         self.grown.clear();
         self.hub.progress.send_replace(self.last);
     }

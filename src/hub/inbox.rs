@@ -1,6 +1,6 @@
 //! What the appender tells one shard: the watermark, and the logs that grew up to it, as one fact.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -12,7 +12,7 @@ pub struct Inbox {
     /// The shard's number, below 64; its bit in every log that it has subscribers of.
     pub shard: u32,
     /// The watermark and the grown logs change together: whoever takes a watermark also takes every log of its shard
-    /// that has messages up to it.
+    /// that has messages up to it. Where more than one is held, in the order of the shards.
     state: Mutex<Delivery>,
     notify: Notify,
 }
@@ -42,7 +42,7 @@ impl Inbox {
     /// Takes what has come. A new subscriber must be registered at its logs ([`super::LogView::set_shard`]) before the
     /// shard takes the watermark that it will be served up to: then what is appended later is announced to it.
     pub fn take(&self) -> Delivery {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         Delivery {
             watermark: state.watermark,
             grown: std::mem::take(&mut state.grown),
@@ -54,19 +54,27 @@ impl Inbox {
         self.notify.notified().await;
     }
 
-    pub(super) fn put(&self, watermark: u64, grown: &[Arc<Log>]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.watermark = watermark;
-        let before = state.grown.len();
-        let bit = 1 << self.shard;
-        // Asked under this lock: a subscriber that registered later takes the new watermark itself.
-        state
-            .grown
-            .extend(grown.iter().filter(|log| log.view().shards & bit != 0).cloned());
-        let any = state.grown.len() > before;
-        drop(state);
-        if any {
-            self.notify.notify_one();
+    /// Tells all shards at once: a cursor that one of them has given must be behind none of the others' watermarks, for who
+    /// loses its connection may come back to any of them.
+    pub(super) fn put(inboxes: &[Arc<Inbox>], watermark: u64, grown: &[Arc<Log>]) {
+        let mut states: Vec<_> = inboxes.iter().map(|inbox| inbox.lock()).collect();
+        let mut news = Vec::with_capacity(inboxes.len());
+        for (inbox, state) in inboxes.iter().zip(&mut states) {
+            state.watermark = watermark;
+            let before = state.grown.len();
+            let bit = 1 << inbox.shard;
+            // Asked under this lock: a subscriber that registered later takes the new watermark itself.
+            let of_shard = grown.iter().filter(|log| log.view().shards & bit != 0);
+            state.grown.extend(of_shard.cloned());
+            news.push(state.grown.len() > before);
         }
+        drop(states);
+        for (inbox, _) in inboxes.iter().zip(news).filter(|&(_, news)| news) {
+            inbox.notify.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Delivery> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -101,3 +101,25 @@ fn a_shard_hears_of_its_logs_with_the_watermark_that_covers_them() {
     assert!(Arc::ptr_eq(&delivery.grown[0], a.log()));
     assert!(inbox.take().grown.is_empty());
 }
+
+#[test]
+fn no_shard_is_told_of_progress_before_another() {
+    let (hub, mut appender) = hub(1);
+    let (first, second) = (hub.open_inbox(), hub.open_inbox());
+    let a = hub.subscribe("a", false).unwrap();
+    let last = 20_000;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for _ in 0..last {
+                appender.activate(a.log());
+                appender.commit();
+            }
+        });
+        let mut seen = 0;
+        while seen < last {
+            seen = first.take().watermark;
+            let other = second.take().watermark;
+            assert!(other >= seen, "the one is at {seen}, the other still at {other}");
+        }
+    });
+}
