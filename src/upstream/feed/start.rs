@@ -122,7 +122,9 @@ async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
         .await
     {
         Ok(_) => {}
-        Err(LinkError::Refused { message, .. }) => return Err(unchangeable(endpoint, &current, &message, &united)),
+        Err(LinkError::Refused { message, .. }) if !is_passing(&message) => {
+            return Err(unchangeable(endpoint, &current, &message, &united));
+        }
         Err(error) => return Err(End::Lost(reason(address, error))),
     }
     let now = read_setting(link, endpoint).await?;
@@ -141,13 +143,22 @@ async fn read_setting(link: &mut Link, endpoint: &Endpoint) -> Result<String, En
         Ok(reply) => {
             look::setting(reply).ok_or_else(|| fatal(endpoint, &format!("it does not tell its {SETTING}"), ALL))
         }
-        Err(LinkError::Refused { message, .. }) => Err(fatal(
+        Err(LinkError::Refused { message, .. }) if !is_passing(&message) => Err(fatal(
             endpoint,
             &format!("it does not tell its {SETTING} ({message})"),
             ALL,
         )),
         Err(error) => Err(End::Lost(reason(&endpoint.address, error))),
     }
+}
+
+/// Whether a server that refuses with these words will answer later, though nobody mends anything.
+fn is_passing(message: &str) -> bool {
+    let code = message.split(' ').next().unwrap_or_default();
+    matches!(
+        code,
+        "BUSY" | "LOADING" | "MASTERDOWN" | "OOM" | "TRYAGAIN" | "CLUSTERDOWN"
+    )
 }
 
 /// The server does not send all that `value` asks for.

@@ -53,6 +53,26 @@ fn busy_with_a_script() {
     });
 }
 
+/// What passes by itself is waited for, at the start as well.
+#[test]
+fn busy_at_the_start() {
+    let server = Server::start();
+    redis!(server, "SET", "v:1", "one");
+    redis!(server, "CONFIG", "SET", "lua-time-limit", "20");
+    let mut script = server.connect();
+    let mut other = server.connect();
+    script.send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
+    eventually("the server is busy", || {
+        matches!(other.command(&[b"PING"]).unwrap(), Reply::Error(_)).then_some(())
+    });
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    let mut client = Sse::open(&relay, &["v"]);
+    client.control("stale");
+    redis!(server, "SCRIPT", "KILL");
+    client.until("ready", |memory| memory.count("ready") == 1);
+    client.sees("v", "v:1", "one");
+}
+
 /// A user that may do everything, for now.
 fn as_user() -> Setup {
     let server = Server::start();
