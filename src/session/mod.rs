@@ -203,6 +203,8 @@ impl Session {
         let log = self.channels.iter_mut().find(named)?.subscription.take()?.log().clone();
         if !matches!(self.phase, Phase::Sweep(_)) {
             self.remove_gone();
+            // Whoever rests may have waited for this channel alone, and not every watermark moves.
+            self.swept = 0;
         }
         let set = self.set();
         for step in &mut self.outbox {

@@ -662,6 +662,25 @@ fn who_leaves_the_only_channel_before_it_is_filled_is_answered() {
 }
 
 #[test]
+fn who_leaves_the_channel_that_kept_all_waiting_is_told_that_the_rest_is_ready() {
+    let mut world = World::new();
+    let there = world.open("a");
+    let missing = world.hub.subscribe("b", true).unwrap();
+    let mut session = Session::new(7);
+    session.subscribe(there, Start::New, 0, Some(1));
+    session.subscribe(missing, Start::New, 0, Some(1));
+    let watermark = world.commit();
+    assert!(session.next(watermark).is_none(), "`b` is not filled yet");
+    session.unsubscribe("b").unwrap();
+    session.announce_rest(watermark, Some(2));
+    let ready = session.next(watermark);
+    assert!(
+        matches!(&ready, Some(Step::Ready { channels, .. }) if *channels == [("a".into(), 0)]),
+        "{ready:?}"
+    );
+}
+
+#[test]
 fn a_slow_client_sees_every_key_again_and_again() {
     let mut world = World::new();
     let subscription = world.open("a");
