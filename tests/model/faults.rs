@@ -559,6 +559,10 @@ impl Fault {
                 None
             }
             Fault::RelayRestart(relay) => {
+                // One that another fault keeps down must stay so.
+                if !stand.runs(*relay) {
+                    return None;
+                }
                 stand.restart_relay(*relay).await;
                 let mut lost = [false; 2];
                 lost[*relay] = true;

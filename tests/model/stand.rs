@@ -114,6 +114,11 @@ impl Stand {
         let _ = spawn_blocking(move || lock(&relay).kill()).await;
     }
 
+    /// Whether it was not killed.
+    pub fn runs(&self, relay: usize) -> bool {
+        lock(&self.relays[relay]).runs()
+    }
+
     /// Waits until the server tells of key events, for as long as that may take.
     pub async fn wait_for_setting(&self) {
         for _ in 0..300 {

@@ -248,6 +248,11 @@ impl Relay {
         }
     }
 
+    /// Whether it was started and not killed since.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Starts the relay again at the port it had.
     #[track_caller]
     pub fn restart(&mut self) {
