@@ -14,7 +14,7 @@ use super::backlog::Backlog;
 use super::channels::Table;
 use super::entries::Event;
 use super::node::Heard;
-use super::resync::{self, BEHIND, LATE};
+use super::resync::{self, BEHIND, EVENTS_OFF, LATE};
 use super::stats::Stats;
 use crate::hub::{Name, Reason};
 use crate::keyspace::{EventName, Size, Value};
@@ -43,6 +43,8 @@ pub(super) enum Item {
     Up(Heard),
     /// The feed may miss events from here on; the reason is the word that clients are told.
     Lost { why: String, reason: Reason },
+    /// The server does not send all key events any more.
+    Unheard,
     /// Keys may have gone or come without events.
     Flushed(Cause),
     /// The server is a replica whose primary is out of its reach since then, or is not, or is no replica.
@@ -218,6 +220,13 @@ impl Intake {
         let mut taken = self.shared.taken();
         // What is missed later is counted behind this.
         taken.missed.clear();
+        // To read all again twice is no better than once, and a server may be emptied faster than we look.
+        let last = taken.items.last().filter(|(node, _)| *node == self.node);
+        if let (Item::Flushed(cause), Some((_, Item::Flushed(last)))) = (&item, last)
+            && cause == last
+        {
+            return;
+        }
         taken.items.push((self.node, item));
         drop(taken);
         self.shared.notify.notify_one();
@@ -382,7 +391,20 @@ impl Listener for Intake {
         shared.notify.notify_one();
     }
 
+    fn unheard(&mut self) {
+        let why = "the server does not send all key events: its notify-keyspace-events was changed";
+        let now = SystemTime::now();
+        let stats = &self.shared.stats;
+        stats.node(self.node, |node| node.heard.fail(EVENTS_OFF.0, why, now));
+        self.tell(Item::Unheard);
+    }
+
     fn flushed(&mut self, cause: Cause) {
+        if cause == Cause::Unheard {
+            self.shared
+                .stats
+                .node(self.node, |node| node.heard.mend(SystemTime::now()));
+        }
         self.tell(Item::Flushed(cause));
     }
 

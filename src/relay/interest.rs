@@ -12,7 +12,7 @@ use super::entries::{Awaits, KeyEntry, LogEntry, Now, Part, Scan, Stale, State};
 use super::happenings::Fifo;
 use super::intake::Interest;
 use super::mirror::Mirror;
-use super::resync::{BEHIND, LATE, LOST, gives_way};
+use super::resync::{BEHIND, EVENTS_OFF, LATE, LOST, gives_way};
 use super::timers::Timer;
 use crate::hub::{Log, Mode, Reason};
 use crate::mapping::KeySet;
@@ -124,6 +124,8 @@ impl Mirror {
                 self.stale(id, LATE, since);
             } else if let Some(since) = node.behind {
                 self.stale(id, BEHIND, since);
+            } else if let Some(since) = node.unheard {
+                self.stale(id, EVENTS_OFF, since);
             }
             if part.outdated && heard {
                 self.begin(id, part.node, now);

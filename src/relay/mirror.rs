@@ -120,6 +120,7 @@ impl Mirror {
             match item {
                 Item::Up(heard) => self.up(node, heard, now),
                 Item::Lost { why, reason } => self.lost(node, &why, reason, now),
+                Item::Unheard => self.be_unheard(node, now),
                 Item::Flushed(cause) => self.changed(node, cause, now),
                 Item::Behind(since) => self.be_behind(node, since, now),
                 Item::Late(late) => self.be_late(node, late, now),

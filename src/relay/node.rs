@@ -29,6 +29,8 @@ pub(super) struct Node {
     pub late: Option<SystemTime>,
     /// Since when it is a replica that may be behind its primary.
     pub behind: Option<SystemTime>,
+    /// Since when the server does not send all key events.
+    pub unheard: Option<SystemTime>,
     /// Set while keys cannot be heard or read.
     pub outage: Option<Outage>,
     /// Set while the server answers no reads at all.
@@ -76,7 +78,7 @@ impl Queue {
 impl Node {
     /// Whether what is known of its keys can be true.
     pub fn is_healthy(&self) -> bool {
-        self.outage.is_none() && self.late.is_none() && self.behind.is_none()
+        self.outage.is_none() && [self.late, self.behind, self.unheard].iter().all(Option::is_none)
     }
 
     /// Whether it can be asked for keys: events are heard, and values can be read.

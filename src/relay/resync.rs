@@ -27,7 +27,7 @@ const SWAPPED: Reason = Reason("upstream-swapped");
 /// The data of a primary was loaded or merged.
 const RESYNCED: Reason = Reason("upstream-resynced");
 /// The server did not send all key events.
-const EVENTS_OFF: Reason = Reason("events-off");
+pub(super) const EVENTS_OFF: Reason = Reason("events-off");
 /// The server is a replica, and its primary is out of its reach.
 pub(super) const BEHIND: Reason = Reason("upstream-behind");
 /// There was more than could be kept.
@@ -98,6 +98,7 @@ impl Mirror {
         let node = &mut self.nodes[id];
         node.late = None;
         node.behind = None;
+        node.unheard = None;
         if node.feed.take().is_some() {
             node.generation += 1;
             self.shared.stats.gaps.add(LOST.0);
@@ -142,6 +143,21 @@ impl Mirror {
             self.unlinked(id, now);
         }
         self.flushed(id, reason, now);
+        if cause == Cause::Unheard && self.nodes[id].unheard.take().is_some() {
+            for log in self.ids_of(id) {
+                self.expect_changed(log, now);
+                self.settle(log);
+            }
+        }
+    }
+
+    /// The server of a node does not send all key events any more.
+    pub(super) fn be_unheard(&mut self, id: NodeId, now: Now) {
+        self.nodes[id].unheard = Some(now.wall);
+        self.verify.excuse(id);
+        for log in self.ids_of(id) {
+            self.stale(log, EVENTS_OFF, now.wall);
+        }
     }
 
     /// Keys of a node may have changed without events, though the connection is there.

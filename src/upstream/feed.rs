@@ -81,6 +81,9 @@ pub trait Listener: Send + 'static {
     /// Keys may have changed without an event each, though the connection is there.
     fn flushed(&mut self, cause: Cause);
 
+    /// The server does not send all key events any more, until `flushed` with [`Cause::Unheard`] or `lost`.
+    fn unheard(&mut self);
+
     /// Events may be missed from now on, until `up`. Called again while away when the reason becomes another.
     fn lost(&mut self, reason: &LostReason);
 
@@ -121,7 +124,7 @@ pub enum Cause {
     Swapped,
     /// The data of a primary was loaded, or that of a peer merged.
     FullSync,
-    /// The server did not send all key events for a while.
+    /// The server did not send all key events for a while; now it does.
     Unheard,
 }
 

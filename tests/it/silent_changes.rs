@@ -1,10 +1,11 @@
 //! Changes of which no event tells are noticed at once or within a second, repaired, and nothing else is told.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Relay, Reply, Server, Sse, debug_allowed, eventually, mapping};
+use crate::harness::{Client, Memory, Relay, Reply, Server, Sse, debug_allowed, eventually, mapping, names};
 use crate::{both, redis};
 
 /// One channel of all keys `v:*`, and one of what happens to keys `e:*`.
@@ -98,6 +99,19 @@ fn calls(server: &Server, command: &str) -> u64 {
     line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
 }
 
+/// How many channels the client knows to be stale.
+fn stale(memory: &Memory) -> usize {
+    let mut stale = HashSet::new();
+    for (kind, data) in &memory.controls {
+        match kind.as_str() {
+            "stale" => stale.extend(names(&data["channels"])),
+            "fresh" => stale.retain(|channel| !names(&data["channels"]).contains(channel)),
+            _ => {}
+        }
+    }
+    stale.len()
+}
+
 fn resyncs(relay: &Relay, reason: &str) -> f64 {
     relay.metric(&format!("keyrelay_resyncs_total{{reason=\"{reason}\"}}"))
 }
@@ -186,7 +200,8 @@ both! {
         setup.is_calm();
     }
 
-    /// Whoever may set the notifications sets them again; what went unheard is read, or is a gap.
+    /// Whoever may set the notifications sets them again; what went unheard is read, or is a gap, and clients are stale till
+    /// then.
     fn notifications_are_switched_off<C>() {
         let mut setup = Setup::<C>::new();
         for (round, value) in ["", "Kx", "E"].into_iter().enumerate() {
@@ -196,15 +211,39 @@ both! {
             setup.client.sees("v", "v:1", format!("unheard {round}"));
             let gaps = round + 1;
             setup.client.until("a gap", |memory| memory.count("gap") == gaps);
+            setup.client.until("fresh", |memory| stale(memory) == 0);
             redis!(setup.server, "SET", "e:2", round.to_string());
             setup.client.until("what happens next", |memory| memory.value("e", "e:2") == Some(&json!(round.to_string())));
         }
         let memory = setup.client.memory();
-        let reasons: Vec<_> = memory.controls.iter().filter(|(kind, _)| kind == "gap").map(|(_, data)| &data["reason"]).collect();
-        assert_eq!(reasons, ["events-off"; 3]);
-        assert_eq!(memory.count("stale"), 0);
+        let reasons = |of: &str| -> Vec<_> {
+            memory.controls.iter().filter(|(kind, _)| kind == of).map(|(_, data)| data["reason"].clone()).collect()
+        };
+        assert_eq!(reasons("gap"), ["events-off"; 3]);
+        assert!(memory.count("stale") >= 3);
+        assert!(reasons("stale").iter().all(|reason| reason == "events-off"), "{:?}", memory.controls);
         assert!(memory.messages.iter().all(|each| each.key() != "e:1"), "nobody heard of it");
-        assert!(setup.relay.log().contains("key events were switched off, and are on again"));
+        assert!(setup.relay.log().contains("key events are on again"));
+    }
+
+    /// Of several relays at one server whoever sets it right lets all others see it before.
+    fn each_relay_notices_that_notifications_were_switched_off<C>() {
+        let mut setup = Setup::<C>::new();
+        let other = Relay::start(&setup.server, &mappings());
+        let mut second = C::open(&other, &["v", "e"]);
+        second.ready();
+        for round in 0..2 {
+            redis!(setup.server, "CONFIG", "SET", "notify-keyspace-events", "");
+            redis!(setup.server, "SET", "v:1", format!("unheard {round}"));
+            for client in [&mut setup.client, &mut second] {
+                client.until("stale", |memory| stale(memory) == 2);
+            }
+            for client in [&mut setup.client, &mut second] {
+                client.sees("v", "v:1", format!("unheard {round}"));
+                client.until("a gap", |memory| memory.count("gap") == round + 1);
+                client.until("fresh", |memory| stale(memory) == 0);
+            }
+        }
     }
 
     /// Who may not is stale until somebody else has set them right.

@@ -121,7 +121,7 @@ impl Stand {
 
     /// Waits until the server tells of key events, for as long as that may take.
     pub async fn wait_for_setting(&self) {
-        for _ in 0..300 {
+        for _ in 0..500 {
             let setting = match Redis::connect(self.address).await {
                 Ok(mut redis) => redis.words("CONFIG GET notify-keyspace-events").await,
                 Err(error) => Err(error),

@@ -144,3 +144,56 @@ fn an_outage_is_told_with_the_word_of_its_last_reason() {
     world.run();
     assert_eq!(client.news(&world), ["fresh events-off"]);
 }
+
+#[test]
+fn while_the_server_sends_no_events_clients_are_stale() {
+    let mut world = World::new(&[("k", "k"), ("late", "late"), ("job:{id}", "log")]);
+    let (mut state, mut log) = (world.subscribe("k"), world.subscribe("log"));
+    world.run();
+    state.news(&world);
+    world.intake.unheard();
+    world.step();
+    assert_eq!(state.news(&world), ["stale events-off"]);
+    assert_eq!(log.news(&world), ["stale events-off"]);
+    let mut late = world.subscribe("late");
+    world.hold("k", "unheard");
+    world.run();
+    assert_eq!(late.news(&world), ["stale events-off", "late=-"]);
+    assert_eq!(state.news(&world), [""; 0]);
+    world.intake.flushed(Cause::Unheard);
+    world.run();
+    assert_eq!(state.news(&world), ["k=unheard", "fresh events-off"]);
+    assert_eq!(late.news(&world), ["fresh events-off"]);
+    assert_eq!(log.news(&world), ["gap events-off None", "fresh events-off"]);
+    world.intake.unheard();
+    world.step();
+    assert_eq!(state.news(&world), ["stale events-off"]);
+    world.lost();
+    world.up();
+    world.run();
+    assert_eq!(
+        state.news(&world),
+        ["fresh upstream-lost"],
+        "a new connection hears all"
+    );
+}
+
+#[test]
+fn signals_in_a_row_take_the_place_of_one() {
+    let world = World::new(&[("k", "k")]);
+    let mut intake = world.intake.ear(NODE);
+    let mut taken = Taken::default();
+    world.shared.take(&mut taken);
+    taken.clear();
+    for cause in [
+        Cause::Signal,
+        Cause::Signal,
+        Cause::FullSync,
+        Cause::Signal,
+        Cause::Signal,
+    ] {
+        intake.flushed(cause);
+    }
+    world.shared.take(&mut taken);
+    assert_eq!(taken.items.len(), 3, "{:?}", taken.items);
+}

@@ -14,7 +14,7 @@ use super::{
     Cause, End, KeyEvent, Listener, LostReason, Notifications, Options,
     pulse::{Beat, Pulse, SILENCE},
     start,
-    watch::{Connection, Finding, Question, Watch},
+    watch::{Connection, FOR_OTHERS, Finding, Question, Watch},
 };
 use crate::{
     keyspace::flags,
@@ -49,6 +49,8 @@ pub(super) struct Ear<'a> {
     watch: Watch,
     /// What the first look found, to be told once the listener knows of the connection.
     first: Vec<Finding>,
+    /// The listener was told that the server does not send all key events.
+    unheard: bool,
     /// Settings that the server must be told, with what they were.
     to_set: Option<(String, String)>,
 }
@@ -78,6 +80,7 @@ impl<'a> Ear<'a> {
             asked: VecDeque::new(),
             watch,
             first,
+            unheard: false,
             to_set: None,
         })
     }
@@ -258,8 +261,19 @@ impl<'a> Ear<'a> {
                 listener.clock_set(ahead_ms);
             }
             Finding::Setting(current) => match (flags::missing(&current), self.options.notifications) {
-                (Some(value), Notifications::Ensure) => self.to_set = Some((current, value)),
+                (Some(value), Notifications::Ensure) if self.unheard => self.to_set = Some((current, value)),
+                (Some(_), Notifications::Ensure) => {
+                    warn!(%address, now = current, "key events were switched off: they are switched on again in a moment");
+                    self.unheard = true;
+                    listener.unheard();
+                    // Others must see it too before it is set right.
+                    self.watch.put_off(Instant::now() + FOR_OTHERS);
+                }
                 (Some(value), _) => return Err(start::missing(&self.options.endpoint, &current, &value)),
+                (None, _) if self.unheard => {
+                    info!(%address, now = current, "somebody else has switched key events on again");
+                    self.heard_again(listener);
+                }
                 (None, _) => {}
             },
             Finding::Refused(questions, error) => {
@@ -282,7 +296,7 @@ impl<'a> Ear<'a> {
 
     /// What became of the events that were missing.
     fn set(
-        &self,
+        &mut self,
         answer: Result<OwnedFrame, String>,
         before: &str,
         value: &str,
@@ -291,12 +305,17 @@ impl<'a> Ear<'a> {
         let address = &self.options.endpoint.address;
         match answer {
             Ok(_) => {
-                warn!(%address, before, now = value, "key events were switched off, and are on again");
-                listener.flushed(Cause::Unheard);
+                info!(%address, before, now = value, "key events are on again");
+                self.heard_again(listener);
                 Ok(())
             }
             Err(message) => Err(start::unchangeable(&self.options.endpoint, before, &message, value)),
         }
+    }
+
+    fn heard_again(&mut self, listener: &mut impl Listener) {
+        self.unheard = false;
+        listener.flushed(Cause::Unheard);
     }
 
     fn lost(&self, error: LinkError) -> End {

@@ -20,6 +20,10 @@ use crate::{
 /// How often the server is asked: what changes in silence is noticed within this time.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a setting that was changed is left so: another keyrelay that would not see it in one of its own looks would not
+/// know that it lost events.
+pub(super) const FOR_OTHERS: Duration = INTERVAL.saturating_add(Duration::from_millis(500));
+
 /// How long a question that was refused is not asked again: the server writes each refusal into its ACL LOG.
 const REFUSED: Duration = Duration::from_secs(60);
 
@@ -51,7 +55,7 @@ pub(super) enum Finding {
     Peers(usize),
     /// The server's clock was set ahead by so many milliseconds, or back if they are negative.
     ClockSet(i64),
-    /// The value of `notify-keyspace-events`, which lacks letters.
+    /// The value of `notify-keyspace-events`, which lacks letters, or did in the last look.
     Setting(String),
     /// These were refused, with the server's words for the first of them.
     Refused(Vec<Question>, String),
@@ -97,6 +101,8 @@ pub(super) struct Watch {
     /// Whether the last look found it behind no more for the first time.
     rejoined: bool,
     peers_down: usize,
+    /// Whether the setting lacked letters in the last look.
+    lacking: bool,
     /// Where this process's clock is taken to begin.
     origin: Instant,
 }
@@ -183,6 +189,7 @@ impl Watch {
             behind: false,
             rejoined: false,
             peers_down: 0,
+            lacking: false,
             origin: now,
         }
     }
@@ -190,6 +197,11 @@ impl Watch {
     /// When to look again; None while a look is under way.
     pub fn next(&self) -> Option<Instant> {
         (self.open == 0).then_some(self.due)
+    }
+
+    /// Looks again no sooner than then.
+    pub fn put_off(&mut self, until: Instant) {
+        self.due = self.due.max(until);
     }
 
     /// The questions to ask now, if it is time. Each of them gets one answer, in this order.
@@ -313,8 +325,11 @@ impl Watch {
                     .map_or(now, |before| before.agreed(now)),
             );
         }
-        if let Some(setting) = seen.setting.filter(|setting| flags::missing(setting).is_some()) {
-            found.push(Finding::Setting(setting));
+        if let Some(setting) = seen.setting {
+            let lacking = flags::missing(&setting).is_some();
+            if lacking | std::mem::replace(&mut self.lacking, lacking) {
+                found.push(Finding::Setting(setting));
+            }
         }
         found.extend(seen.answered.into_iter().map(Finding::Answered));
         if !seen.refused.is_empty() {

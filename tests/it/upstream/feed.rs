@@ -21,6 +21,7 @@ enum Told {
     /// With its name; empty where there is none.
     Event(Vec<u8>, String),
     Published(Vec<u8>, Vec<u8>),
+    Unheard,
     Flushed(Cause),
     Lost(LostReason),
     Late(bool),
@@ -53,6 +54,10 @@ impl Listener for Teller {
 
     fn published(&mut self, topic: &[u8], message: &[u8]) {
         self.tell(Told::Published(topic.to_vec(), message.to_vec()));
+    }
+
+    fn unheard(&mut self) {
+        self.tell(Told::Unheard);
     }
 
     fn flushed(&mut self, cause: Cause) {

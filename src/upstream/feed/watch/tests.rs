@@ -223,7 +223,12 @@ fn missing_letters_are_found_each_time_until_they_are_back() {
         assert_eq!(world.look(), [Finding::Setting(String::new())]);
     }
     world.setting = "AKE";
+    assert_eq!(world.look(), [Finding::Setting("AKE".into())], "it is right again");
     assert_eq!(world.look(), []);
+    let due = world.watch.next().unwrap();
+    world.watch.put_off(due + FOR_OTHERS);
+    assert_eq!(world.watch.look(due + INTERVAL), [], "all others have looked meanwhile");
+    assert_eq!(world.watch.next(), Some(due + FOR_OTHERS));
 }
 
 #[test]
