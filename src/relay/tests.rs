@@ -126,6 +126,8 @@ struct World {
     scanned: usize,
     /// Every read fails with this.
     broken: Option<ReadErrorKind>,
+    /// A key that may not be read.
+    denied: Option<&'static str>,
 }
 
 fn text(value: &'static str) -> Value {
@@ -182,6 +184,7 @@ impl World {
             asked: Vec::new(),
             scanned: 0,
             broken: None,
+            denied: None,
         }
     }
 
@@ -277,6 +280,7 @@ impl World {
                 let (value, ttl) = held.unwrap_or((Value::Absent, None));
                 results.push(match self.broken {
                     Some(kind) => Err(error(kind)),
+                    None if self.denied == Some(key.as_str()) => Err(error(ReadErrorKind::NoPermission)),
                     None if self.owners.of(key.as_bytes()) != node => Err(error(ReadErrorKind::Other)),
                     None => Ok(Reading { value, ttl }),
                 });

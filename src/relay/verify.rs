@@ -134,8 +134,8 @@ impl Mirror {
                 break;
             };
             let node = self.nodes.owner(key);
-            // While all is read again, or nothing comes, there is nothing to be learnt.
-            let calm = self.recovery.is_none() && node.is_healthy();
+            // While nothing comes there is nothing to be learnt. What waits to be read is not looked at in any case.
+            let calm = node.is_healthy();
             if calm && node.queue.looks.len() < SHARE {
                 node.queue.looks.push(key.clone());
             }

@@ -99,6 +99,23 @@ fn a_loss_that_is_noticed_later_accounts_for_a_difference() {
     assert_eq!(repairs(&world), 0);
 }
 
+/// Or whoever may not read one of a million keys would have none of them looked at after the first loss.
+#[test]
+fn a_key_that_cannot_be_read_after_a_loss_does_not_keep_others_from_being_looked_at() {
+    let mut world = verifying(&[("k", "k"), ("denied", "denied")]);
+    world.hold("k", "a");
+    world.hold("denied", "a");
+    let _clients = (world.subscribe("k"), world.subscribe("denied"));
+    world.run();
+    world.lost();
+    world.denied = Some("denied");
+    world.up();
+    let_pass(&mut world, 2_000);
+    world.asked();
+    let_pass(&mut world, 3_000);
+    assert!(world.asked().contains(&"k".to_owned()));
+}
+
 #[test]
 fn a_deadline_accounts_for_a_key_that_is_gone() {
     let mut world = verifying(&[("k", "k")]);
