@@ -51,6 +51,8 @@ pub struct Tally {
     pub rests: Duration,
     pub untimed: u64,
     pub failures: Vec<(Schedule, Outcome)>,
+    /// What failed on a machine that was too busy, and was right when it was run again alone.
+    pub passed: Vec<(Schedule, Outcome)>,
     pub took: Duration,
 }
 
@@ -58,7 +60,7 @@ impl Tally {
     pub fn line(&self) -> String {
         let schedules = self.schedules.max(1);
         format!(
-            "{} schedules in {:.0} s ({:.1}/s), {} failed; {} writes, {} faults, {} subscribers, {} resumes, {} messages; at rest after {:.0} ms on average, {:.1} s at most; {} untimed",
+            "{} schedules in {:.0} s ({:.1}/s), {} failed; {} writes, {} faults, {} subscribers, {} resumes, {} messages; at rest after {:.0} ms on average, {:.1} s at most; {} untimed, {} not reproduced",
             self.schedules,
             self.took.as_secs_f64(),
             self.schedules as f64 / self.took.as_secs_f64().max(0.001),
@@ -71,6 +73,7 @@ impl Tally {
             self.rests.as_secs_f64() * 1000.0 / schedules as f64,
             self.slowest_rest.as_secs_f64(),
             self.untimed,
+            self.passed.len(),
         )
     }
 
@@ -94,8 +97,9 @@ impl Tally {
 pub fn failure(schedule: &Schedule, outcome: &Outcome) -> String {
     let wrong = outcome.wrong.iter().take(12).map(|what| format!("  {what}\n"));
     format!(
-        "schedule {} fails:\n{}{}{}again: KEYRELAY_MODEL_SEED={} cargo test --test model converges\n",
+        "schedule {} fails (the test itself was up to {} ms late):\n{}{}{}again: KEYRELAY_MODEL_SEED={} cargo test --test model converges\n",
         schedule.name(),
+        outcome.lag.as_millis(),
         wrong.collect::<String>(),
         schedule.describe(),
         outcome.report,

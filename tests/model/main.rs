@@ -108,11 +108,26 @@ fn converges() {
         stop_at_failure: false,
         stands: STANDS,
     };
-    let tally = campaign(&order, &|| false, &|schedule, outcome| {
+    let mut tally = campaign(&order, &|| false, &|schedule, outcome| {
         if !outcome.wrong.is_empty() {
             eprintln!("{}", failure(schedule, outcome));
         }
     });
+    // Of a machine that was too busy only what is wrong again is held against the relay. It is told all the same.
+    let (busy, failures) = std::mem::take(&mut tally.failures)
+        .into_iter()
+        .partition(|(_, outcome)| outcome.untimed);
+    tally.failures = failures;
+    for (schedule, outcome) in Vec::into_iter(busy) {
+        let again = alone(&schedule);
+        if again.wrong.is_empty() {
+            println!("model: {} was not reproduced: {}", schedule.name(), outcome.wrong[0]);
+            tally.passed.push((schedule, outcome));
+        } else {
+            eprintln!("{}", failure(&schedule, &again));
+            tally.failures.push((schedule, again));
+        }
+    }
     let line = format!("model: {}", tally.line());
     println!("{line}");
     let said = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/model.txt");

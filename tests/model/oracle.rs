@@ -116,7 +116,7 @@ pub fn silences(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, en
             }
             let shown = status
                 .announced
-                .is_some_and(|since| since + Duration::from_millis(50) < at);
+                .is_some_and(|since| since + Duration::from_millis(50) + run.lag.get() * 4 < at);
             let told = status.told.iter().any(|told| *told >= at) || status.stale_at(at);
             if shown && !told {
                 let ago = end.saturating_duration_since(at).as_millis();

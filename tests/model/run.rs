@@ -37,6 +37,10 @@ const REREAD: Duration = Duration::from_millis(250);
 /// What happened so shortly before the end, as a late expiry, may still be under way.
 const UNDER_WAY: Duration = Duration::from_millis(250);
 
+/// A step that somebody waits for, as a relay's start, is many turns of the processor, each as late as this program's own
+/// turns at worst.
+const TURNS: u32 = 20;
+
 /// With this program itself so late, everything else is, too.
 const TOO_BUSY: Duration = Duration::from_millis(250);
 
@@ -79,6 +83,8 @@ pub struct Outcome {
     pub heard: usize,
     /// From the end of everything until all pictures were right.
     pub rest: Duration,
+    /// How late the test itself was at most.
+    pub lag: Duration,
     /// The machine was too busy to say of anything that it was late.
     pub untimed: bool,
     /// What a reader of a failure needs.
@@ -95,6 +101,11 @@ impl Run<'_> {
     /// Whether the machine was so busy that nothing can be said of delays.
     pub fn is_untimed(&self) -> bool {
         self.lag.get() > TOO_BUSY
+    }
+
+    /// This time on a machine that is as busy as this one.
+    fn at_most(&self, time: Duration) -> Duration {
+        time + self.lag.get() * TURNS
     }
 
     pub fn fail(&self, what: String) {
@@ -238,7 +249,11 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
     for (n, subscriber) in subscribers.iter().enumerate() {
         let picture = subscriber.picture.borrow();
         let mut own: BTreeSet<String> = picture.wrong.clone();
-        own.extend(witness.judge(&picture.items, rest.at - UNDER_WAY - run.lag.get() * 4));
+        own.extend(witness.judge(
+            &picture.items,
+            rest.at - UNDER_WAY - run.lag.get() * 4,
+            run.lag.get() * 4,
+        ));
         own.extend(oracle::silences(&run, &subscriber.moves.borrow(), &picture, rest.at));
         if !run.is_untimed() {
             own.extend(oracle::late_flushes(&run, &subscriber.moves.borrow(), &picture));
@@ -277,6 +292,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         resumes: subscribers.iter().map(|each| each.resumes.get()).sum(),
         heard: subscribers.iter().map(|each| each.picture.borrow().heard).sum(),
         rest: rest.took,
+        lag: run.lag.get(),
         untimed: run.is_untimed(),
         report,
     }
@@ -299,10 +315,11 @@ async fn act(
     begin: &watch::Sender<Option<Instant>>,
     taken: &Cell<u64>,
 ) -> Rest {
-    let deadline = Instant::now() + BEGIN;
+    let joined = Instant::now();
     while !(witness.is_up() && subscribers.iter().all(Subscriber::is_ready)) {
-        if Instant::now() > deadline {
-            run.fail(format!("not all were ready within {BEGIN:?} from the beginning"));
+        if joined.elapsed() > run.at_most(BEGIN) {
+            let within = run.at_most(BEGIN);
+            run.fail(format!("not all were ready within {within:?} from the beginning"));
             break;
         }
         sleep(Duration::from_millis(2)).await;
@@ -330,7 +347,6 @@ async fn act(
 
 /// Waits until every picture is what the server holds, and stays it for a moment.
 async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Rest {
-    let deadline = end + REST;
     sleep_until(end.into()).await;
     let mut content = Err(std::io::Error::other("not read yet"));
     let mut read_at = end;
@@ -351,7 +367,7 @@ async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Re
         };
         right = wrong.is_empty();
         let now = Instant::now();
-        if right && was_right || now > deadline {
+        if right && was_right || now > end + run.at_most(REST) {
             let took = now.saturating_duration_since(end);
             return Rest { at: now, took, wrong };
         }

@@ -109,8 +109,9 @@ impl Witness {
         }
     }
 
-    /// What is wrong with what a subscriber heard. What happened after `end` need not have come.
-    pub fn judge(&self, items: &[Item], end: Instant) -> Vec<String> {
+    /// What is wrong with what a subscriber heard. What happened after `end` need not have come; `lag` is how much later
+    /// than the relay the witness may have heard.
+    pub fn judge(&self, items: &[Item], end: Instant, lag: Duration) -> Vec<String> {
         let heard = self.heard.borrow();
         let mut judges: BTreeMap<&str, Judge<'_>> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -123,7 +124,7 @@ impl Witness {
                 Item::Joined(channel) | Item::Left(channel) => drop(judges.remove(&**channel)),
                 Item::Ready { channel, .. } | Item::Event { channel, .. } | Item::Gap { channel, .. } => {
                     let all = heard.get(channel).unwrap_or(&none);
-                    let judge = judges.entry(channel).or_insert_with(|| Judge::new(all));
+                    let judge = judges.entry(channel).or_insert_with(|| Judge::new(all, lag));
                     if let Err(why) = judge.take(item) {
                         wrong.push(format!("{channel}: {why}"));
                         // One mistake makes others.
@@ -145,6 +146,7 @@ impl Witness {
 /// places.
 struct Judge<'a> {
     all: &'a [(Instant, Happened)],
+    margin: Duration,
     /// Numbers of the happenings that may come next, ascending.
     next: Vec<usize>,
     /// Anything may be missing before the next.
@@ -154,10 +156,11 @@ struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    fn new(all: &'a [(Instant, Happened)]) -> Judge<'a> {
+    fn new(all: &'a [(Instant, Happened)], lag: Duration) -> Judge<'a> {
         let next: Vec<usize> = (1..=all.len()).collect();
         Judge {
             all,
+            margin: MARGIN + lag,
             kept: (next.clone(), false),
             next,
             gap: false,
@@ -176,7 +179,7 @@ impl<'a> Judge<'a> {
         match item {
             Item::Ready { at, .. } => {
                 // A page that begins now has at most missed what happened before.
-                let latest = self.all.partition_point(|(heard, _)| *heard < *at + MARGIN);
+                let latest = self.all.partition_point(|(heard, _)| *heard < *at + self.margin);
                 if !self.gap {
                     let kept = self.next.partition_point(|&next| next <= latest);
                     self.next.truncate(kept.max(1));
