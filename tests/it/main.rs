@@ -81,3 +81,5 @@ mod upstream_loss;
 mod verify;
 /// What only WebSocket has.
 mod web_socket;
+/// What becomes of it when a mechanism is switched off.
+mod without;

@@ -301,9 +301,6 @@ impl Watch {
                     .map(Finding::Changed),
             );
         }
-        if switches::off(Switch::SilentWatch) {
-            found.clear();
-        }
         if let Some(links) = seen.links {
             let behind = links.behind.is_some();
             // What was missed comes over a link only after it is up.
@@ -330,6 +327,9 @@ impl Watch {
             if lacking | std::mem::replace(&mut self.lacking, lacking) {
                 found.push(Finding::Setting(setting));
             }
+        }
+        if switches::off(Switch::SilentWatch) {
+            found.clear();
         }
         found.extend(seen.answered.into_iter().map(Finding::Answered));
         if !seen.refused.is_empty() {

@@ -1,0 +1,374 @@
+//! With a mechanism switched off, what the tests of faults expect does not come: clients go on with what is not true.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::{
+    BOTH, Client, Cut, Data, FEED, Place, Proxy, READER, Relay, Reply, Server, Side, Sse, Ws, debug_allowed,
+    eventually, follow, linked, mapping, prompt_server, replicate,
+};
+use crate::redis;
+
+const MAPPING: &str = "key = \"v:{id}\"\nchannel = \"v\"";
+
+/// A relay without some mechanisms that reaches its server through a proxy, and a client of it.
+struct Setup {
+    server: Server,
+    proxy: Proxy,
+    relay: Relay,
+    client: Sse,
+}
+
+impl Setup {
+    /// With two keys, which the client knows.
+    #[track_caller]
+    fn without(mechanisms: &str) -> Setup {
+        Setup::of(Server::with_config(debug_allowed()), mechanisms)
+    }
+
+    #[track_caller]
+    fn of(server: Server, mechanisms: &str) -> Setup {
+        redis!(server, "MSET", "v:1", "one", "v:2", "two");
+        Setup::beside(server, mechanisms)
+    }
+
+    /// Beside a server that has these keys.
+    #[track_caller]
+    fn beside(server: Server, mechanisms: &str) -> Setup {
+        let proxy = Proxy::start(server.address());
+        let upstream = format!("url = \"{}\"", proxy.url());
+        let relay = Relay::without(mechanisms, &upstream, "", &mapping(MAPPING));
+        let mut client = Sse::open(&relay, &["v"]);
+        client.ready();
+        client.sees("v", "v:2", "two");
+        Setup {
+            server,
+            proxy,
+            relay,
+            client,
+        }
+    }
+
+    /// A value, a deletion and a new key.
+    fn write(&self) {
+        redis!(self.server, "SET", "v:1", "new");
+        redis!(self.server, "DEL", "v:2");
+        redis!(self.server, "SET", "v:4", "four");
+    }
+
+    #[track_caller]
+    fn hears(&mut self, kind: &str, reason: &str) {
+        self.client.until(kind, |memory| {
+            let last = memory.controls.last();
+            last.is_some_and(|(last, data)| last == kind && data["reason"] == reason)
+        });
+    }
+
+    /// Two looks of the watch have been taken since now.
+    #[track_caller]
+    fn two_looks(&self) {
+        let looks = || {
+            let stats = redis!(self.server, "INFO", "commandstats").text();
+            let rest = stats.split_once("cmdstat_info:calls=").map(|(_, rest)| rest);
+            let calls = rest.and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
+            calls.unwrap_or(0)
+        };
+        // Three a look, and one that may be under way; those of this test are counted too.
+        let before = looks();
+        let mut own = 0;
+        eventually("two looks were taken", || {
+            own += 1;
+            (looks() >= before + own + 9).then_some(())
+        });
+    }
+
+    /// A later change is told, so all that was to be told has been; yet the client has what was at the beginning.
+    #[track_caller]
+    fn has_missed_it(&mut self) {
+        redis!(self.server, "SET", "v:marker", "after");
+        self.client.sees("v", "v:marker", "after");
+        let memory = self.client.memory();
+        let value = |key| memory.value("v", key).and_then(|value| value.as_str());
+        assert_eq!(
+            ["v:1", "v:2", "v:4"].map(value),
+            [Some("one"), Some("two"), None],
+            "it was noticed all the same"
+        );
+    }
+}
+
+/// The connection is cut, and events are lost.
+fn cut_without_resync(how: Cut) {
+    let mut setup = Setup::without("resync");
+    setup.proxy.refuse(FEED, true);
+    setup.proxy.cut(FEED, how);
+    setup.hears("stale", "upstream-lost");
+    setup.write();
+    setup.proxy.refuse(FEED, false);
+    setup.hears("fresh", "upstream-lost");
+    setup.has_missed_it();
+}
+
+#[test]
+fn resync_after_a_feed_that_was_reset() {
+    cut_without_resync(Cut::Reset);
+}
+
+#[test]
+fn resync_after_a_feed_that_was_closed() {
+    cut_without_resync(Cut::Close);
+}
+
+#[test]
+fn resync_after_a_feed_that_was_half_open() {
+    cut_without_resync(Cut::Vanish);
+}
+
+#[test]
+fn resync_after_the_feed_was_killed_for_its_output_buffer() {
+    let mut setup = Setup::without("resync");
+    redis!(
+        setup.server,
+        "CONFIG",
+        "SET",
+        "client-output-buffer-limit",
+        "pubsub 64kb 0 0"
+    );
+    setup.proxy.hold(FEED, true);
+    let burst = "for i = 1, 20000 do redis.call('SET', 'v:burst', i) end";
+    eventually("the server has no subscriber any more", || {
+        redis!(setup.server, "EVAL", burst, "0");
+        let subscribers = redis!(setup.server, "CLIENT", "LIST", "TYPE", "pubsub").text();
+        subscribers.is_empty().then_some(())
+    });
+    setup.write();
+    setup.proxy.hold(FEED, false);
+    setup.hears("fresh", "upstream-lost");
+    setup.has_missed_it();
+}
+
+#[test]
+fn resync_after_rights_were_taken_away_and_given_back() {
+    let server = Server::start();
+    redis!(server, "MSET", "v:1", "one", "v:2", "two");
+    let mut rule = vec!["ACL", "SETUSER", "relay"];
+    rule.extend("resetchannels on >secret ~* &__keyspace@0__:v:* +@all".split(' '));
+    let rule: Vec<&dyn AsRef<[u8]>> = rule.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
+    server.run(&rule);
+    let upstream = format!("url = \"redis://relay:secret@{}/0\"", server.address());
+    let proxy = Proxy::start(server.address());
+    let relay = Relay::without("resync", &upstream, "", &mapping(MAPPING));
+    let mut client = Sse::open(&relay, &["v"]);
+    client.ready();
+    let mut setup = Setup {
+        server,
+        proxy,
+        relay,
+        client,
+    };
+    redis!(setup.server, "ACL", "SETUSER", "relay", "resetchannels");
+    setup.hears("stale", "no-permission");
+    setup.write();
+    redis!(setup.server, "ACL", "SETUSER", "relay", "&__keyspace@0__:v:*");
+    setup.client.until("fresh", |memory| memory.count("fresh") > 0);
+    setup.has_missed_it();
+}
+
+#[test]
+fn resync_after_the_server_was_started_with_other_data() {
+    for data in [Data::Kept, Data::Lost] {
+        let mut setup = Setup::without("resync");
+        redis!(setup.server, "SET", "v:1", "older");
+        redis!(setup.server, "SET", "v:4", "older");
+        setup.client.sees("v", "v:4", "older");
+        setup.server.save();
+        redis!(setup.server, "SET", "v:1", "one");
+        redis!(setup.server, "DEL", "v:4");
+        setup.client.misses("v", "v:4");
+        setup.server.kill();
+        setup.hears("stale", "upstream-lost");
+        setup.server.restart(data);
+        setup.hears("fresh", "upstream-lost");
+        setup.has_missed_it();
+    }
+}
+
+/// Each of the two would find it.
+#[test]
+fn resync_and_deadlines_when_a_key_expired_while_the_server_was_away() {
+    let mut setup = Setup::without("resync,deadlines");
+    let life = Duration::from_millis(2000);
+    redis!(setup.server, "SET", "v:2", "otherwise");
+    setup.client.sees("v", "v:2", "otherwise");
+    let born = Instant::now();
+    redis!(setup.server, "SET", "v:2", "two", "PX", life.as_millis().to_string());
+    setup.client.sees("v", "v:2", "two");
+    setup.server.save();
+    setup.server.kill();
+    setup.hears("stale", "upstream-lost");
+    eventually("it has expired", || (born.elapsed() > life).then_some(()));
+    setup.server.restart(Data::Kept);
+    setup.hears("fresh", "upstream-lost");
+    assert_eq!(redis!(setup.server, "EXISTS", "v:2"), Reply::Integer(0));
+    setup.has_missed_it();
+}
+
+#[test]
+fn the_flush_signal() {
+    for flush in [&["FLUSHALL"][..], &["FLUSHDB"], &["DEBUG", "RELOAD"]] {
+        let mut setup = Setup::without("flush-signal");
+        let words: Vec<&dyn AsRef<[u8]>> = flush.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
+        setup.server.run(&words);
+        setup.two_looks();
+        assert_eq!(setup.relay.metric("keyrelay_resyncs_total"), 0.0, "{flush:?}");
+        setup.has_missed_it();
+    }
+}
+
+/// Each of the two would find it.
+#[test]
+fn the_flush_signal_and_the_watch_when_a_replica_gets_all_data_anew() {
+    let primary = prompt_server("");
+    redis!(primary, "MSET", "v:1", "one", "v:2", "two");
+    let replica = prompt_server("");
+    replicate(&replica, primary.address());
+    let mut setup = Setup::beside(replica, "flush-signal,silent-watch");
+    let other = prompt_server("");
+    redis!(other, "MSET", "v:1", "changed", "v:4", "four");
+    follow(&setup.server, other.address());
+    eventually("the replica has what the other had", || {
+        (linked(&setup.server) && redis!(setup.server, "EXISTS", "v:4") == Reply::Integer(1)).then_some(())
+    });
+    setup.two_looks();
+    // Only its primary takes a marker.
+    let replica = std::mem::replace(&mut setup.server, other);
+    setup.has_missed_it();
+    drop(replica);
+}
+
+#[test]
+fn the_watch_when_a_replica_is_behind() {
+    let primary = prompt_server("");
+    redis!(primary, "MSET", "v:1", "one", "v:2", "two");
+    let replica = prompt_server("replica-read-only no");
+    let link = Proxy::start(primary.address());
+    replicate(&replica, link.address());
+    let mut setup = Setup::beside(replica, "silent-watch");
+    link.refuse(BOTH, true);
+    link.cut(BOTH, Cut::Close);
+    eventually("the link is down", || (!linked(&setup.server)).then_some(()));
+    redis!(primary, "SET", "v:1", "new");
+    setup.two_looks();
+    setup.has_missed_it();
+    assert_eq!(setup.client.memory().count("stale"), 0, "nobody was told");
+    assert!(setup.relay.ready());
+}
+
+#[test]
+fn the_watch_when_notifications_are_switched_off() {
+    let mut setup = Setup::without("silent-watch");
+    redis!(setup.server, "CONFIG", "SET", "notify-keyspace-events", "");
+    setup.write();
+    setup.two_looks();
+    redis!(setup.server, "CONFIG", "SET", "notify-keyspace-events", "KA");
+    setup.has_missed_it();
+}
+
+#[test]
+fn put_back_when_a_read_is_refused() {
+    let mut setup = Setup::without("put-back");
+    redis!(setup.server, "ACL", "SETUSER", "default", "-pttl");
+    setup.write();
+    eventually("the reads were refused", || {
+        (setup.relay.metric("keyrelay_read_errors_total{kind=\"no-permission\"}") >= 3.0).then_some(())
+    });
+    redis!(setup.server, "ACL", "SETUSER", "default", "+pttl");
+    setup.has_missed_it();
+}
+
+#[test]
+fn put_back_when_the_reader_is_cut_off_in_an_answer() {
+    for how in [Cut::Reset, Cut::Close, Cut::Vanish] {
+        let mut setup = Setup::without("put-back");
+        let at = Place::Answer {
+            command: "PTTL",
+            nth: 1,
+            bytes: 1,
+        };
+        setup.proxy.cut_at(READER, at, how);
+        redis!(setup.server, "SET", "v:1", "new");
+        eventually("another reader is there", || {
+            (setup.proxy.made(Side::Reader) == 2).then_some(())
+        });
+        setup.has_missed_it();
+    }
+}
+
+#[test]
+fn deadlines_when_the_server_does_not_come_to_a_key() {
+    let life = Duration::from_millis(500);
+    let expiring = |mechanisms| {
+        let mut setup = Setup::without(mechanisms);
+        redis!(setup.server, "DEBUG", "SET-ACTIVE-EXPIRE", "0");
+        let born = Instant::now();
+        redis!(setup.server, "SET", "v:3", "short", "PX", life.as_millis().to_string());
+        setup.client.sees("v", "v:3", "short");
+        (setup, born)
+    };
+    let (mut with, _) = expiring("put-back");
+    with.client.misses("v", "v:3");
+    let (mut without, born) = expiring("deadlines");
+    eventually("its time has come", || (born.elapsed() > 2 * life).then_some(()));
+    without.has_missed_it();
+    assert_eq!(without.client.memory().value("v", "v:3"), Some(&json!("short")));
+}
+
+/// A number of one process is taken for one of another, and what stands before it is never told.
+#[test]
+fn the_epoch_of_a_cursor() {
+    let mut setup = Setup::without("epoch");
+    let cursor = setup.client.cursor();
+    let sequence = |cursor: &str| {
+        cursor
+            .split('-')
+            .nth(1)
+            .and_then(|sequence| sequence.parse::<u64>().ok())
+    };
+    let old = cursor.as_deref().and_then(sequence).expect("a cursor names a sequence");
+    setup.relay.kill();
+    redis!(setup.server, "SET", "v:1", "new");
+    redis!(setup.server, "DEL", "v:2");
+    setup.relay.restart();
+    let mut witness = Sse::open(&setup.relay, &["v"]);
+    witness.ready();
+    for n in 0.. {
+        redis!(setup.server, "SET", "v:marker", n.to_string());
+        witness.sees("v", "v:marker", n.to_string());
+        if witness.cursor().as_deref().and_then(sequence) > Some(old) {
+            break;
+        }
+    }
+    let mut back = Sse::resume(&setup.relay, &["v"], cursor);
+    back.ready();
+    assert_eq!(back.memory().count("reset"), 0);
+    assert!(back.memory().messages.iter().all(|each| each.key() == "v:marker"));
+}
+
+/// A cursor of one channel is taken for one of two, and the second is never told.
+#[test]
+fn the_set_of_a_cursor() {
+    let server = Server::start();
+    redis!(server, "MSET", "v:1", "one", "w:1", "one");
+    let mappings = [MAPPING, "key = \"w:{id}\"\nchannel = \"w\""].map(mapping).concat();
+    let upstream = format!("url = \"{}\"", server.url());
+    let relay = Relay::without("set", &upstream, "", &mappings);
+    let mut witness = Ws::open(&relay, &["w"]);
+    witness.ready();
+    let mut page = Ws::open(&relay, &["v"]);
+    page.ready();
+    let cursor = page.cursor();
+    let mut back = Ws::resume(&relay, &["v", "w"], cursor);
+    back.ready();
+    assert_eq!((back.memory().count("reset"), back.memory().state.len()), (0, 0));
+}
