@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Event, Relay, Server, mapping, names};
+use crate::harness::{Client, Event, Relay, Reply, Server, eventually, mapping, mesh, names};
 use crate::{both, redis};
 
 /// Two channels of state and one of happenings.
@@ -86,7 +86,7 @@ both! {
         for client in [&mut one, &mut two] {
             redis!(server, "INCR", "a:1");
             let now = redis!(server, "GET", "a:1");
-            let crate::harness::Reply::Bulk(now) = now else { panic!("{now:?}") };
+            let Reply::Bulk(now) = now else { panic!("{now:?}") };
             client.sees("a", "a:1", String::from_utf8(now).expect("a number"));
         }
         // The new cursor is one of this process.
@@ -123,6 +123,40 @@ both! {
         assert_eq!(client.memory().count("reset"), 0);
         assert_eq!(client.memory().values_of("a:1"), [json!("2")]);
         assert_eq!(client.memory().values_of("b:1"), [Value::Null]);
+    }
+
+    /// From one region to another and back, each relay beside a node of its own that takes writes.
+    fn from_one_region_to_another<C>() {
+        let Some(nodes) = mesh::<2>() else { return };
+        redis!(nodes[0], "MSET", "a:1", "1", "a:2", "1", "b:1", "1");
+        let arrives = |node: usize, key: &str, value: &str| {
+            let value = Reply::Bulk(value.into());
+            eventually("the write has come to the other region", || (redis!(nodes[node], "GET", key) == value).then_some(()));
+        };
+        arrives(1, "b:1", "1");
+        let relays = nodes.each_ref().map(|node| Relay::start(node, &mappings()));
+        for channels in [&["a"][..], &["a", "b"]] {
+            let keys = channels.len() + 1;
+            let (client, mut cursor) = page::<C>(&relays[0], channels);
+            drop(client);
+            for (here, there) in [(1, 0), (0, 1)] {
+                // On the way: one change in the region that was left, one in the other.
+                let value = |what: &str| format!("{what} {here} {keys}");
+                redis!(nodes[there], "SET", "a:1", value("left"));
+                redis!(nodes[here], "SET", "a:2", value("entered"));
+                arrives(here, "a:1", &value("left"));
+                let mut client = C::resume(&relays[here], channels, cursor);
+                assert_eq!(resets(&mut client), channels);
+                assert_eq!(client.memory().state.len(), keys);
+                assert_eq!(client.memory().value("a", "a:1"), Some(&json!(value("left"))));
+                assert_eq!(client.memory().value("a", "a:2"), Some(&json!(value("entered"))));
+                redis!(nodes[there], "SET", "a:1", value("live"));
+                client.sees("a", "a:1", value("live"));
+                redis!(nodes[here], "DEL", "a:2");
+                client.misses("a", "a:2");
+                cursor = client.cursor();
+            }
+        }
     }
 
     /// Of happenings nobody knows how many were missed; what the other relay has kept of them is told.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    BOTH, Client, Cut, Data, Memory, Proxy, Relay, Reply, Server, Sse, eventually, follow, join, linked, mapping, mesh,
-    names, prompt_server, replicate, split,
+    BOTH, Client, Cut, Data, Memory, Proxy, Relay, Reply, Server, Sse, active_nodes, eventually, follow, join, linked,
+    mapping, mesh, names, prompt_server, replicate, split,
 };
 use crate::{both, redis};
 
@@ -273,7 +273,82 @@ fn nodes_that_were_split_are_merged_on_both_sides() {
     }
 }
 
-/// With the watch off, the test above would wait in vain.
+/// More than this is forgotten for a peer that is away, and it must be sent everything.
+const BACKLOG: &str = "repl-backlog-size 16kb\nrepl-timeout 3";
+
+/// Writes more than the backlog holds, to keys of no mapping.
+#[track_caller]
+fn outrun_the_backlog(node: &Server) {
+    let fill = "for i = 1, 2000 do redis.call('SET', 'other:' .. i % 10, string.rep('x', 100)) end";
+    redis!(node, "EVAL", fill, "0");
+}
+
+/// The network between two nodes is gone, and comes back; which of them has to send all is theirs to find out.
+#[test]
+fn nodes_whose_link_was_cut_are_merged_on_both_sides() {
+    let Some(nodes) = active_nodes::<2>(BACKLOG) else {
+        return;
+    };
+    let proxies = nodes.each_ref().map(|node| Proxy::start(node.address()));
+    for at in [0, 1] {
+        follow(&nodes[at], proxies[1 - at].address());
+    }
+    for node in &nodes {
+        eventually("the link is up", || linked(node).then_some(()));
+    }
+    let mut relays = relays(&nodes, "");
+    for proxy in &proxies {
+        proxy.refuse(BOTH, true);
+        proxy.cut(BOTH, Cut::Close);
+    }
+    for node in &nodes {
+        eventually("the link is down", || (!linked(node)).then_some(()));
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        redis!(node, "SET", format!("v:{at}"), format!("of {at}"));
+        outrun_the_backlog(node);
+    }
+    redis!(nodes[1], "SET", "v:both", "after");
+    for proxy in &proxies {
+        proxy.refuse(BOTH, false);
+    }
+    for (_, client) in &mut relays {
+        for (key, value) in [("v:0", "of 0"), ("v:1", "of 1"), ("v:both", "after")] {
+            client.sees("v", key, value);
+        }
+        assert_eq!(client.memory().count("stale"), 0);
+    }
+}
+
+/// One node stands still until its peer has given it up; then each of them in turn has what the other wrote.
+#[test]
+fn a_node_that_stood_still_is_merged() {
+    let Some(nodes) = active_nodes::<2>(BACKLOG) else {
+        return;
+    };
+    join(&nodes);
+    let mut relays = relays(&nodes, "");
+    for (frozen, other) in [(0, 1), (1, 0)] {
+        nodes[frozen].freeze();
+        eventually("its peer has given it up", || (!linked(&nodes[other])).then_some(()));
+        redis!(nodes[other], "SET", "v:1", format!("while {frozen} stood"));
+        outrun_the_backlog(&nodes[other]);
+        nodes[frozen].thaw();
+        for (_, client) in &mut relays {
+            client.sees("v", "v:1", format!("while {frozen} stood"));
+        }
+        for node in &nodes {
+            eventually("the link is up", || linked(node).then_some(()));
+        }
+        redis!(nodes[frozen], "SET", "v:2", format!("after {frozen} stood"));
+        for (_, client) in &mut relays {
+            client.sees("v", "v:2", format!("after {frozen} stood"));
+            client.until("fresh", |memory| memory.count("fresh") == memory.count("stale"));
+        }
+    }
+}
+
+/// With the watch off, the first of the tests above would wait in vain.
 #[test]
 fn without_the_watch_a_merge_is_not_noticed() {
     let Some(nodes) = mesh::<2>() else { return };

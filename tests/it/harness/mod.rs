@@ -22,7 +22,7 @@ pub use cluster::Cluster;
 pub use eventually::{PATIENCE, eventually};
 pub use proxy::{BOTH, Cut, Drip, FEED, Place, Proxy, READER, Side};
 pub use relay::{PROGRAM, Relay, is_tracking, mapping, track};
-pub use replication::{follow, join, linked, mesh, prompt_server, replicate, split};
+pub use replication::{active_nodes, follow, join, linked, mesh, prompt_server, replicate, split};
 pub use resp::{Reply, Resp};
 pub use sentinel::{Sentinel, info};
 pub use server::{Data, Server, debug_allowed, server_version};

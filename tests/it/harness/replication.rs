@@ -47,6 +47,14 @@ pub fn linked(replica: &Server) -> bool {
 /// So many KeyDB nodes, each a replica of all others; None, said loudly, if another server is under test.
 #[track_caller]
 pub fn mesh<const NODES: usize>() -> Option<[Server; NODES]> {
+    let nodes = active_nodes("")?;
+    join(&nodes);
+    Some(nodes)
+}
+
+/// So many KeyDB nodes that can be joined, with further lines of config; None as for [`mesh`].
+#[track_caller]
+pub fn active_nodes<const NODES: usize>(lines: &str) -> Option<[Server; NODES]> {
     let version = Command::new(program())
         .arg("--version")
         .output()
@@ -59,9 +67,8 @@ pub fn mesh<const NODES: usize>() -> Option<[Server; NODES]> {
         );
         return None;
     }
-    let nodes = [(); NODES].map(|()| prompt_server("active-replica yes\nmulti-master yes\n"));
-    join(&nodes);
-    Some(nodes)
+    let lines = format!("active-replica yes\nmulti-master yes\n{lines}\n");
+    Some([(); NODES].map(|()| prompt_server(&lines)))
 }
 
 /// Makes each node a replica of all others, and waits until all links are up.
