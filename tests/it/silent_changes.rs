@@ -258,7 +258,7 @@ both! {
         setup.client.until("stale", told);
         let readiness = setup.relay.readiness();
         assert!(readiness.contains("is not heard: notifications: "), "{readiness}");
-        assert!(setup.relay.log().contains("CONFIG SET notify-keyspace-events"), "{}", setup.relay.log());
+        eventually("it is logged", || setup.relay.log().contains("CONFIG SET notify-keyspace-events").then_some(()));
         redis!(setup.server, "CONFIG", "SET", "notify-keyspace-events", "KA");
         setup.client.sees("v", "v:1", "unheard");
         setup.client.until("fresh", |memory| memory.count("fresh") > 0 && memory.count("gap") == 1);
