@@ -11,7 +11,9 @@ both! {
         /// Far below what was written (190 MB) times the clients; enough for what sockets and logs pin for a moment.
         const ALLOWED: u64 = 64 << 20;
         let server = Server::start();
-        let relay = Relay::start(&server, &mapping("key = \"v:{id}\"\nchannel = \"v\""));
+        // However long the machine takes to write so much.
+        let patient = "write_timeout = \"10m\"";
+        let relay = Relay::with(&server, patient, &mapping("key = \"v:{id}\"\nchannel = \"v\""));
         let mut slow: Vec<C> = (0..CLIENTS).map(|_| C::narrow(&relay, &["v"])).collect();
         for client in &mut slow {
             client.ready();
