@@ -42,7 +42,7 @@ const UNDER_WAY: Duration = Duration::from_millis(250);
 const TURNS: u32 = 20;
 
 /// With this program itself so late, everything else is, too.
-const TOO_BUSY: Duration = Duration::from_millis(250);
+const TOO_BUSY: Duration = Duration::from_millis(100);
 
 /// Fewer writes than this make no schedule.
 const WRITES: u64 = 200;
