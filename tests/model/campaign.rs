@@ -51,7 +51,7 @@ pub struct Tally {
     pub rests: Duration,
     pub untimed: u64,
     pub failures: Vec<(Schedule, Outcome)>,
-    /// What failed on a machine that was too busy, and was right when it was run again alone.
+    /// What failed, and was right each time that it was run again by itself.
     pub passed: Vec<(Schedule, Outcome)>,
     pub took: Duration,
 }

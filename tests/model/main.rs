@@ -46,8 +46,8 @@ mod writes;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keyrelay::switches::Switch;
@@ -58,6 +58,16 @@ use stand::Stand;
 
 /// How long new schedules are tried where nobody says how long.
 const SECONDS: u64 = 20;
+
+/// How often a schedule that failed is run again by itself. Threads and servers keep no exact times, so a seed alone does not
+/// bring back what happened.
+const AGAIN: usize = 3;
+
+/// One schedule of so many may fail and be right each time that it is run again.
+const MANY: usize = 100;
+
+/// One test at a time: each of them keeps the machine busy.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Where seeds and outcomes of long runs are added to.
 const SEEDS: &str = "chaos/seeds.txt";
@@ -90,6 +100,7 @@ impl std::str::FromStr for Seed {
 
 #[test]
 fn converges() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(Seed(seed, focus)) = variable("KEYRELAY_MODEL_SEED") {
         let schedule = Schedule::new(seed, focus, true);
         eprintln!("{}", schedule.describe());
@@ -113,19 +124,18 @@ fn converges() {
             eprintln!("{}", failure(schedule, outcome));
         }
     });
-    // Of a machine that was too busy only what is wrong again is held against the relay. It is told all the same.
-    let (busy, failures) = std::mem::take(&mut tally.failures)
-        .into_iter()
-        .partition(|(_, outcome)| outcome.untimed);
-    tally.failures = failures;
-    for (schedule, outcome) in Vec::into_iter(busy) {
-        let again = alone(&schedule);
-        if again.wrong.is_empty() {
-            println!("model: {} was not reproduced: {}", schedule.name(), outcome.wrong[0]);
-            tally.passed.push((schedule, outcome));
-        } else {
-            eprintln!("{}", failure(&schedule, &again));
-            tally.failures.push((schedule, again));
+    // What is wrong again is held against the relay; the rest is told, and must stay rare.
+    for (schedule, outcome) in std::mem::take(&mut tally.failures) {
+        let wrong = again(&schedule).find(|outcome| !outcome.wrong.is_empty());
+        match wrong {
+            Some(outcome) => {
+                eprintln!("{}", failure(&schedule, &outcome));
+                tally.failures.push((schedule, outcome));
+            }
+            None => {
+                println!("model: {} was not reproduced: {}", schedule.name(), outcome.wrong[0]);
+                tally.passed.push((schedule, outcome));
+            }
         }
     }
     let line = format!("model: {}", tally.line());
@@ -134,6 +144,13 @@ fn converges() {
     std::fs::write(said, format!("{line}\n")).expect("the count can be written down");
     assert!(tally.failures.is_empty(), "{line}");
     assert!(tally.schedules > 0, "not one schedule was run");
+    let most = tally.schedules as usize / MANY + 1;
+    assert!(tally.passed.len() <= most, "too many were not reproduced: {line}");
+}
+
+/// Runs a schedule again by itself, as often as it is asked for up to [`AGAIN`].
+fn again(schedule: &Schedule) -> impl Iterator<Item = run::Outcome> {
+    (0..AGAIN).map(|_| alone(schedule))
 }
 
 /// Runs one schedule on a stand of its own, on which everything is in order.
@@ -215,6 +232,7 @@ fn rand_seed() -> u64 {
 fn every_switch_is_caught() {
     /// By far enough where the mechanism is missing: most are caught by the first schedule or two.
     const SCHEDULES: u64 = 150;
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let only: Option<String> = variable("KEYRELAY_MODEL_SWITCH");
     let mut missed = Vec::new();
     for (name, switch) in Switch::NAMED {
@@ -240,9 +258,13 @@ fn every_switch_is_caught() {
             "{name}: caught after {} schedules: {}",
             tally.schedules, outcome.wrong[0]
         );
-        // It must be the mechanism that is missed.
-        let control = alone(schedule);
-        assert!(control.wrong.is_empty(), "{}", failure(schedule, &control));
+        // It must be the mechanism that is missed. A control may be unlucky with its times.
+        let mut controls = again(schedule);
+        assert!(
+            controls.any(|control| control.wrong.is_empty()),
+            "{name}: wrong with it, too: {}",
+            failure(schedule, outcome)
+        );
     }
     assert!(
         missed.is_empty(),
