@@ -92,7 +92,7 @@ fn a_relay_that_stands_still_is_cut_off() {
         let clients = redis!(server, "CLIENT", "LIST").text();
         clients
             .lines()
-            .filter(|line| line.contains("name=keyrelay") && line.contains("sub=1"))
+            .filter(|line| line.contains("name=keyrelay ") && line.contains("sub=1"))
             .count()
     };
     assert_eq!(feeds(&server), 1);
