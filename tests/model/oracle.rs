@@ -11,7 +11,7 @@ use super::run::{Run, Written};
 
 /// While nothing is wrong, a key that changed is seen again within this: reading takes milliseconds, the rest is for a machine that
 /// runs dozens of servers at once.
-const CALM: Duration = Duration::from_secs(2);
+const CALM: Duration = Duration::from_millis(500);
 
 /// Whatever is wrong, a key that changed is seen again within this, or its channel is said to be stale: a server that does not
 /// answer is noticed after 2 s at most 2 s late.
@@ -169,7 +169,13 @@ pub fn late_flushes(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture
 }
 
 /// Changes that were seen too late.
-pub fn delays(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, end: Instant) -> Vec<String> {
+pub fn delays(
+    run: &Run<'_>,
+    moves: &[(Instant, usize)],
+    picture: &Picture,
+    start: Instant,
+    end: Instant,
+) -> Vec<String> {
     let (spans, writes) = (run.spans.borrow(), run.writes.borrow());
     let lag = run.lag.get() * 4;
     let calm = CALM + lag;
@@ -208,8 +214,9 @@ pub fn delays(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, end:
                     seen.at <= written.at + bound && (!gone || seen.at >= written.at)
                 });
                 if !seen {
+                    let at = (written.at - start).as_millis();
                     wrong.push(format!(
-                        "{channel}: #{stamp} of {:?} was not seen within {bound:?}",
+                        "{channel}: #{stamp} of {:?}, written at {at} ms, was not seen within {bound:?}",
                         key.name
                     ));
                 }

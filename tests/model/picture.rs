@@ -10,7 +10,7 @@ use super::keys::{is_events, name_of};
 use super::wire::Heard;
 
 /// How many of the last things heard are kept for a failure's text.
-const TRACE: usize = 60;
+const TRACE: usize = 1000;
 
 /// One step of what was heard of events channels, judged afterwards against what the server said (`witness`).
 #[derive(Clone, Debug)]
@@ -29,6 +29,7 @@ pub enum Item {
         channel: String,
         key: String,
         event: String,
+        at: Instant,
     },
     Gap {
         channel: String,
@@ -228,7 +229,12 @@ impl Picture {
         };
         if let Some(event) = data["event"].as_str().filter(|_| is_events(&channel)) {
             let event = event.to_owned();
-            self.items.push(Item::Event { channel, key, event });
+            self.items.push(Item::Event {
+                channel,
+                key,
+                event,
+                at: now,
+            });
             return;
         }
         let newest = stamp(value);

@@ -249,15 +249,21 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
     for (n, subscriber) in subscribers.iter().enumerate() {
         let picture = subscriber.picture.borrow();
         let mut own: BTreeSet<String> = picture.wrong.clone();
-        own.extend(witness.judge(
-            &picture.items,
-            rest.at - UNDER_WAY - run.lag.get() * 4,
-            run.lag.get() * 4,
-        ));
+        let lag = run.lag.get() * 4;
+        for (channel, why) in witness.judge(&picture.items, rest.at - UNDER_WAY - lag, lag) {
+            report.push_str(&witness.account(&channel, start));
+            own.insert(format!("{channel}: {why}"));
+        }
         own.extend(oracle::silences(&run, &subscriber.moves.borrow(), &picture, rest.at));
         if !run.is_untimed() {
             own.extend(oracle::late_flushes(&run, &subscriber.moves.borrow(), &picture));
-            own.extend(oracle::delays(&run, &subscriber.moves.borrow(), &picture, rest.at));
+            own.extend(oracle::delays(
+                &run,
+                &subscriber.moves.borrow(),
+                &picture,
+                start,
+                rest.at,
+            ));
         }
         own.extend(rest.wrong.get(&n).into_iter().flatten().cloned());
         if !own.is_empty() {

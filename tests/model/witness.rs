@@ -1,7 +1,8 @@
 //! What the server itself says happened, in order, and whether a subscriber heard that.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ enum Happened {
         key: String,
         event: String,
     },
-    /// The witness lost its connection: others may have heard more or less here.
+    /// The witness did not hear for a while: others may have heard more or less here.
     Break,
 }
 
@@ -44,14 +45,18 @@ impl Witness {
             Some((key.bytes.clone(), (channel, name_of(&text(&key.bytes)))))
         });
         let channel_of: HashMap<Vec<u8>, (String, String)> = events.collect();
-        // What happened before is not known, and may still be retained.
-        let before = |(channel, _): &(String, String)| (channel.clone(), vec![(Instant::now(), Happened::Break)]);
+        // What happened before is not known, and may still be retained or under way.
+        let before = |(channel, _): &(String, String)| (channel.clone(), vec![Witness::silence()]);
         Witness {
             server,
             heard: RefCell::new(channel_of.values().map(before).collect()),
             channel_of,
             up: RefCell::new(false),
         }
+    }
+
+    fn silence() -> (Instant, Happened) {
+        (Instant::now(), Happened::Break)
     }
 
     pub fn is_up(&self) -> bool {
@@ -63,13 +68,8 @@ impl Witness {
         loop {
             let _ = self.listen().await;
             if self.up.replace(false) {
-                let channels: BTreeSet<&String> = self.channel_of.values().map(|(channel, _)| channel).collect();
-                let mut heard = self.heard.borrow_mut();
-                for channel in channels {
-                    heard
-                        .entry(channel.clone())
-                        .or_default()
-                        .push((Instant::now(), Happened::Break));
+                for heard in self.heard.borrow_mut().values_mut() {
+                    heard.push(Witness::silence());
                 }
             }
             sleep(Duration::from_millis(5)).await;
@@ -85,7 +85,7 @@ impl Witness {
             return Err(std::io::Error::other(error.clone()));
         }
         redis.receive().await?;
-        *self.up.borrow_mut() = true;
+        self.up.replace(true);
         loop {
             let Reply::Array(parts) = redis.receive().await? else {
                 continue;
@@ -109,9 +109,9 @@ impl Witness {
         }
     }
 
-    /// What is wrong with what a subscriber heard. What happened after `end` need not have come; `lag` is how much later
-    /// than the relay the witness may have heard.
-    pub fn judge(&self, items: &[Item], end: Instant, lag: Duration) -> Vec<String> {
+    /// What is wrong with what a subscriber heard, by channel. What happened after `end` need not have come; `lag` is how
+    /// much later than the relay the witness may have heard.
+    pub fn judge(&self, items: &[Item], end: Instant, lag: Duration) -> Vec<(String, String)> {
         let heard = self.heard.borrow();
         let mut judges: BTreeMap<&str, Judge<'_>> = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -126,7 +126,7 @@ impl Witness {
                     let all = heard.get(channel).unwrap_or(&none);
                     let judge = judges.entry(channel).or_insert_with(|| Judge::new(all, lag));
                     if let Err(why) = judge.take(item) {
-                        wrong.push(format!("{channel}: {why}"));
+                        wrong.push((channel.clone(), why));
                         // One mistake makes others.
                         return wrong;
                     }
@@ -135,10 +135,25 @@ impl Witness {
         }
         for (channel, judge) in judges {
             if let Err(why) = judge.end(end) {
-                wrong.push(format!("{channel}: {why}"));
+                wrong.push((channel.to_owned(), why));
             }
         }
         wrong
+    }
+
+    /// All that the server said of a channel, with the time since `start`.
+    pub fn account(&self, channel: &str, start: Instant) -> String {
+        let heard = self.heard.borrow();
+        let mut text = format!("    the server of {channel}:\n");
+        for (at, happened) in heard.get(channel).into_iter().flatten() {
+            let _ = match at.checked_duration_since(start) {
+                Some(since) => write!(text, "      {:>6} ms ", since.as_millis()),
+                None => write!(text, "      before    "),
+            };
+            text.push_str(&excerpt(&[(*at, happened.clone())]));
+            text.push('\n');
+        }
+        text
     }
 }
 
@@ -151,19 +166,25 @@ struct Judge<'a> {
     next: Vec<usize>,
     /// Anything may be missing before the next.
     gap: bool,
+    /// When `ready` came first.
+    ready: Option<Instant>,
+    /// All that was retained has been asked for.
+    retained: bool,
     /// As they were when the cursor was given.
     kept: (Vec<usize>, bool),
 }
 
 impl<'a> Judge<'a> {
     fn new(all: &'a [(Instant, Happened)], lag: Duration) -> Judge<'a> {
-        let next: Vec<usize> = (1..=all.len()).collect();
+        let next: Vec<usize> = (0..=all.len()).collect();
         Judge {
             all,
             margin: MARGIN + lag,
             kept: (next.clone(), false),
             next,
             gap: false,
+            ready: None,
+            retained: false,
         }
     }
 
@@ -178,6 +199,7 @@ impl<'a> Judge<'a> {
     fn take(&mut self, item: &Item) -> Result<(), String> {
         match item {
             Item::Ready { at, .. } => {
+                self.ready.get_or_insert(*at);
                 // A page that begins now has at most missed what happened before.
                 let latest = self.all.partition_point(|(heard, _)| *heard < *at + self.margin);
                 if !self.gap {
@@ -188,7 +210,7 @@ impl<'a> Judge<'a> {
             }
             Item::Gap { unknown: true, .. } => {
                 self.next = (0..=self.all.len()).collect();
-                self.gap = true;
+                (self.gap, self.retained) = (true, true);
                 Ok(())
             }
             Item::Gap {
@@ -201,7 +223,9 @@ impl<'a> Judge<'a> {
                 self.gap = true;
                 Ok(())
             }
-            Item::Event { key, event, .. } => {
+            Item::Event {
+                key, event, at: came, ..
+            } => {
                 let wanted = Happened::Event {
                     key: key.clone(),
                     event: event.clone(),
@@ -214,15 +238,19 @@ impl<'a> Judge<'a> {
                 for start in starts {
                     let mut at = start;
                     while let Some((_, happened)) = self.all.get(at) {
-                        match happened {
-                            Happened::Break => next.push(at),
-                            happened if *happened == wanted => next.push(at + 1),
-                            Happened::Event { .. } => {}
+                        let Happened::Break = happened else {
+                            if *happened == wanted {
+                                next.push(at + 1);
+                            }
+                            break;
+                        };
+                        // What happened before the witness heard is still under way until `ready`, and comes later only to
+                        // who asked for all that is retained.
+                        let late = |ready: Instant| *came >= ready + self.margin;
+                        if at > 0 || self.retained || !self.ready.is_some_and(late) {
+                            next.push(at);
                         }
                         // Behind the witness's own hole it may go on at once.
-                        if *happened != Happened::Break {
-                            break;
-                        }
                         at += 1;
                     }
                 }
@@ -245,7 +273,7 @@ impl<'a> Judge<'a> {
     }
 
     fn end(&self, end: Instant) -> Result<(), String> {
-        let due = |(heard, happened): &&(Instant, Happened)| *heard < end && *happened != Happened::Break;
+        let due = |(heard, happened): &&(Instant, Happened)| *heard < end && matches!(happened, Happened::Event { .. });
         let whole = |next: &usize| self.all.iter().skip(*next).find(due).is_none();
         if self.gap || self.next.iter().any(whole) {
             return Ok(());

@@ -161,7 +161,8 @@ impl Writer {
             ),
             (Kind::List, 0) => self.one(at, command![b"LPUSH", key, b"#@"]),
             (Kind::List, 1) => both(command![b"LPUSH", key, b"#@"], command![b"LTRIM", key, b"0", b"4"]),
-            (Kind::List, _) => both(command![b"LPUSH", key, b"#@"], command![b"RPOP", key]),
+            // Twice, because the list may have expired meanwhile.
+            (Kind::List, _) => both(command![b"LPUSH", key, b"#@", b"#@"], command![b"RPOP", key]),
             (Kind::Set, 0) => self.one(at, command![b"SADD", key, b"#@", b"\x00"]),
             (Kind::Set, _) => both(
                 command![b"SADD", key, b"#@"],

@@ -55,6 +55,8 @@ impl Setup {
         eventually("there is one connection of each kind", || {
             ((proxy.made(Side::Feed), proxy.made(Side::Reader)) == (1, 1)).then_some(())
         });
+        // They ask for a page of keys, too.
+        relay.checked();
         let mut setup = Setup {
             server,
             proxy,
