@@ -186,6 +186,7 @@ impl Mirror {
             }
             entry.deadline = None;
             entry.overdue = entry.overdue.saturating_add(1);
+            entry.probably_gone = true;
             self.dirty(&key, true, now);
         }
         let Mirror { keys, deadlines, .. } = self;

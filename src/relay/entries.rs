@@ -73,6 +73,9 @@ pub(super) struct KeyEntry {
     pub verifying: bool,
     /// Whether a timer is set that forgets it.
     pub forgetting: bool,
+    /// Its time has come, or it was gone when last read and nothing shows it any more. Many expire at once, and it matters
+    /// how soon that is told.
+    pub probably_gone: bool,
     /// Its type when last read.
     pub kind: Option<Kind>,
     /// Bytes of its value when last read.

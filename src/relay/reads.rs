@@ -127,6 +127,7 @@ impl Mirror {
             max_value,
             fields: union(rules.map(|rule| rule.payload.fields())),
             likely: entry.kind,
+            probably_gone: entry.probably_gone,
             asking: entry.asked.take() == Some(node),
         };
         let size = entry.size.unwrap_or(self.typical);

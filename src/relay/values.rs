@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -16,6 +16,10 @@ use crate::keyspace::Value;
 use crate::mapping::MappingId;
 use crate::payload::{Change, Projected, Unsendable};
 use crate::upstream::reader::Reading;
+
+/// How long it is remembered of a key that it was gone: the server's own word of it comes soon after that was read, and
+/// often because of it.
+const REMEMBERED: Duration = Duration::from_millis(10);
 
 /// Two times of expiry that differ by less are the same, measured twice.
 const SAME_EXPIRY: u64 = 5;
@@ -83,12 +87,12 @@ impl Mirror {
                 // Were it to come back, it would have to be given its uses again.
                 entry.as_of = 0;
             }
+            entry.probably_gone = absent && uses.is_empty();
             entry.uses = uses;
-            if entry.is_idle() {
+            if entry.is_idle() && !std::mem::replace(&mut entry.forgetting, true) {
                 // Its entry says when it was last read, and stays as long as that matters.
-                if !std::mem::replace(&mut entry.forgetting, true) {
-                    self.timers.set(now.mono + MIN_INTERVAL, Timer::Forget(key.clone()));
-                }
+                let kept = if entry.probably_gone { REMEMBERED } else { MIN_INTERVAL };
+                self.timers.set(now.mono + kept, Timer::Forget(key.clone()));
             }
         }
         self.arm(key, ttl, now);

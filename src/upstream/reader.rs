@@ -73,6 +73,8 @@ pub struct ReadRequest {
     pub fields: Option<Arc<[Bytes]>>,
     /// The type it had last: a right guess saves a round trip.
     pub likely: Option<Kind>,
+    /// It is probably gone: if it is, that costs the server and us one command; if not, a round trip more.
+    pub probably_gone: bool,
     /// Whether its slot is being moved here, see [`ReadErrorKind::Ask`].
     pub asking: bool,
 }

@@ -34,6 +34,8 @@ pub(super) struct Job<'a> {
 /// What is asked next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
+    /// Expiry alone: that of a key that is gone says so.
+    Gone,
     /// Expiry and text of what was a string before: where there is a text, the type need not be asked.
     Text,
     /// Type and expiry, and with them what fits the guessed type: the size, or for a string at once its text.
@@ -62,9 +64,9 @@ type Replies = std::vec::IntoIter<Result<Reply, ReadError>>;
 
 impl<'a> Job<'a> {
     pub fn new(request: ReadRequest, no_lists: Option<&'a ReadError>) -> Job<'a> {
-        let step = match request.likely {
-            Some(Kind::String) => Step::Text,
-            likely => Step::Look(likely.unwrap_or(Kind::String)),
+        let step = match request.probably_gone {
+            true => Step::Gone,
+            false => first(&request),
         };
         Job {
             request,
@@ -96,6 +98,7 @@ impl<'a> Job<'a> {
         // One byte more than allowed tells whether there are more.
         let text = || Command::Start(key(), self.request.max_value);
         match self.step {
+            Step::Gone => vec![of(Verb::Pttl)],
             Step::Text => vec![of(Verb::Pttl), text()],
             Step::Look(kind) => {
                 let look = match kind {
@@ -139,6 +142,7 @@ impl<'a> Job<'a> {
         }
         let replies = replies.into_iter();
         let taken = match self.step {
+            Step::Gone => self.gone(replies),
             Step::Text => self.text(replies),
             Step::Look(kind) => self.look(kind, replies),
             Step::Whole(kind, ttl) => self.whole(kind, ttl, replies),
@@ -166,6 +170,13 @@ impl<'a> Job<'a> {
         }
     }
 
+    fn gone(&self, mut replies: Replies) -> Result<Taken, ReadError> {
+        Ok(match command::integer(&next(&mut replies)?)? {
+            NO_KEY => Taken::Done(Value::Absent, None),
+            _ => Taken::Next(first(&self.request)),
+        })
+    }
+
     fn text(&self, mut replies: Replies) -> Result<Taken, ReadError> {
         let time = next(&mut replies)?;
         let ttl = expiry(&time)?;
@@ -173,7 +184,6 @@ impl<'a> Job<'a> {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Next(Step::Look(Kind::String))),
             text => command::bytes(text?)?,
         };
-        // Most keys that are read and gone have just expired: it matters how soon many of them are told.
         if text.is_empty() && command::integer(&time)? == NO_KEY {
             return Ok(Taken::Done(Value::Absent, None));
         }
@@ -299,6 +309,14 @@ impl<'a> Job<'a> {
                 }
             }
         })
+    }
+}
+
+/// The first step towards the value of a key that is there.
+fn first(request: &ReadRequest) -> Step {
+    match request.likely {
+        Some(Kind::String) => Step::Text,
+        likely => Step::Look(likely.unwrap_or(Kind::String)),
     }
 }
 

@@ -30,6 +30,7 @@ fn request(key: &[u8], likely: Option<Kind>) -> ReadRequest {
         max_value: MAX,
         fields: None,
         likely,
+        probably_gone: false,
         asking: false,
     }
 }
@@ -59,7 +60,7 @@ async fn connect(server: &Server) -> Reader {
     Reader::connect(&options(server)).await.expect("the server lets us in")
 }
 
-/// Reads one key with each guess of its type; all must give the same.
+/// Reads one key with each guess of its type, and with that it is gone; all must give the same.
 async fn read(reader: &Reader, key: &[u8]) -> Reading {
     let guesses = [
         None,
@@ -70,7 +71,13 @@ async fn read(reader: &Reader, key: &[u8]) -> Reading {
         Some(Kind::SortedSet),
         Some(Kind::Stream),
     ];
-    let readings = reader.read(guesses.map(|likely| request(key, likely)).into()).await;
+    let requests = guesses.map(|likely| request(key, likely)).into_iter();
+    let gone = |there: ReadRequest| ReadRequest {
+        probably_gone: true,
+        ..there
+    };
+    let requests: Vec<ReadRequest> = requests.flat_map(|there| [there.clone(), gone(there)]).collect();
+    let readings = reader.read(requests).await;
     let mut readings = readings.into_iter().map(|reading| {
         let mut reading = reading.expect("the key can be read");
         reading.value.sort();
