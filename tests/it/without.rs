@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{
-    BOTH, Client, Cut, Data, FEED, Place, Proxy, READER, Relay, Reply, Server, Side, Sse, Ws, debug_allowed,
+    BOTH, Client, Cut, Data, FEED, Memory, Place, Proxy, READER, Relay, Reply, Server, Side, Sse, Ws, debug_allowed,
     eventually, follow, linked, mapping, prompt_server, replicate,
 };
 use crate::redis;
@@ -83,11 +83,41 @@ impl Setup {
         });
     }
 
-    /// A later change is told, so all that was to be told has been; yet the client has what was at the beginning.
+    /// So many reads failed, at least one of them for this reason.
     #[track_caller]
-    fn has_missed_it(&mut self) {
+    fn was_refused(&self, kind: &str, reads: f64) {
+        let kind = format!("keyrelay_read_errors_total{{kind=\"{kind}\"}}");
+        eventually("the reads were refused", || {
+            let [this, all] = [&kind, "keyrelay_read_errors_total"].map(|series| self.relay.metric(series));
+            (this >= 1.0 && all >= reads).then_some(())
+        });
+    }
+
+    #[track_caller]
+    fn answers_again(&self) {
+        let mut connection = self.server.connect();
+        eventually("the server answers again", || {
+            let answer = connection.command(&[b"GET", b"v:1"]).unwrap();
+            (!matches!(answer, Reply::Error(_))).then_some(())
+        });
+    }
+
+    /// A later change is told, so all that was to be told has been.
+    #[track_caller]
+    fn is_live(&mut self) {
         redis!(self.server, "SET", "v:marker", "after");
         self.client.sees("v", "v:marker", "after");
+    }
+
+    /// All that was to be told has been; yet the client has what was at the beginning.
+    #[track_caller]
+    fn has_missed_it(&mut self) {
+        self.is_live();
+        self.has_what_was();
+    }
+
+    #[track_caller]
+    fn has_what_was(&self) {
         let memory = self.client.memory();
         let value = |key| memory.value("v", key).and_then(|value| value.as_str());
         assert_eq!(
@@ -96,6 +126,15 @@ impl Setup {
             "it was noticed all the same"
         );
     }
+}
+
+/// A relay that lacks less, at the same proxy: when it has noticed something, the other one had the time to.
+fn witness(setup: &Setup, mechanisms: &str) -> (Relay, Sse) {
+    let upstream = format!("url = \"{}\"\nverify = \"off\"", setup.proxy.url());
+    let relay = Relay::without(mechanisms, &upstream, "", &mapping(MAPPING));
+    let mut client = Sse::open(&relay, &["v"]);
+    client.ready();
+    (relay, client)
 }
 
 /// The connection is cut, and events are lost.
@@ -275,16 +314,164 @@ fn the_watch_when_notifications_are_switched_off() {
     setup.has_missed_it();
 }
 
-#[test]
-fn put_back_when_a_read_is_refused() {
-    let mut setup = Setup::without("put-back");
-    redis!(setup.server, "ACL", "SETUSER", "default", "-pttl");
+/// What is written is heard only after the server was broken. A relay that lacks nothing goes on trying, says so, and has
+/// it as soon as the server was mended.
+#[track_caller]
+fn refused_without_put_back(mut setup: Setup, kind: &str, break_it: impl FnOnce(&Setup), mend: impl FnOnce(&Setup)) {
+    let (_relay, mut witness) = witness(&setup, "");
+    setup.proxy.hold(FEED, true);
     setup.write();
-    eventually("the reads were refused", || {
-        (setup.relay.metric("keyrelay_read_errors_total{kind=\"no-permission\"}") >= 3.0).then_some(())
-    });
-    redis!(setup.server, "ACL", "SETUSER", "default", "+pttl");
+    break_it(&setup);
+    setup.proxy.hold(FEED, false);
+    setup.was_refused(kind, 3.0);
+    witness.until("stale", |memory| was_told(memory, kind));
+    mend(&setup);
+    witness.sees("v", "v:1", "new");
+    witness.misses("v", "v:2");
+    witness.sees("v", "v:4", "four");
     setup.has_missed_it();
+    assert!(!was_told(setup.client.memory(), kind));
+}
+
+/// Whether it was told `stale` with this reason.
+fn was_told(memory: &Memory, reason: &str) -> bool {
+    let mut controls = memory.controls.iter();
+    controls.any(|(control, data)| control == "stale" && data["reason"] == reason)
+}
+
+#[test]
+fn put_back_when_a_read_is_denied() {
+    let set = |setup: &Setup, rule: &str| {
+        redis!(setup.server, "ACL", "SETUSER", "default", rule);
+    };
+    let setup = Setup::without("put-back");
+    refused_without_put_back(
+        setup,
+        "no-permission",
+        |setup| set(setup, "-pttl"),
+        |setup| set(setup, "+pttl"),
+    );
+}
+
+#[test]
+fn put_back_when_the_server_is_busy() {
+    let setup = Setup::without("put-back");
+    redis!(setup.server, "CONFIG", "SET", "lua-time-limit", "20");
+    let mut script = setup.server.connect();
+    let mut other = setup.server.connect();
+    let busy = |_: &Setup| {
+        script.send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
+        eventually("the server is busy", || {
+            matches!(other.command(&[b"PING"]).unwrap(), Reply::Error(_)).then_some(())
+        });
+    };
+    refused_without_put_back(setup, "busy", busy, |setup| {
+        redis!(setup.server, "SCRIPT", "KILL");
+        setup.answers_again();
+    });
+}
+
+/// The server reads its own data again, which the signal of that or a look would tell.
+#[test]
+fn put_back_when_the_server_is_loading() {
+    let server = Server::with_config(debug_allowed());
+    let fill = "for i = 1, 6000 do redis.call('SET', 'other:' .. i, 'x') end";
+    redis!(server, "EVAL", fill, "0");
+    let setup = Setup::of(server, "put-back,flush-signal,silent-watch");
+    // Microseconds for each key, and bytes after which the server looks at its connections while it loads.
+    redis!(setup.server, "CONFIG", "SET", "key-load-delay", "500");
+    redis!(
+        setup.server,
+        "CONFIG",
+        "SET",
+        "loading-process-events-interval-bytes",
+        "1024"
+    );
+    let mut reload = setup.server.connect();
+    let mut other = setup.server.connect();
+    let loading = |_: &Setup| {
+        reload.send(&[b"DEBUG", b"RELOAD"]).unwrap();
+        eventually("the server loads", || {
+            matches!(other.command(&[b"GET", b"v:1"]).unwrap(), Reply::Error(_)).then_some(())
+        });
+    };
+    refused_without_put_back(setup, "loading", loading, |setup| {
+        setup.answers_again();
+    });
+}
+
+/// A replica that is told not to answer while its primary is away.
+#[test]
+fn put_back_when_the_primary_is_away() {
+    let primary = prompt_server("");
+    redis!(primary, "MSET", "v:1", "one", "v:2", "two");
+    let replica = prompt_server("replica-serve-stale-data no");
+    let link = Proxy::start(primary.address());
+    replicate(&replica, link.address());
+    let mut setup = Setup::beside(replica, "put-back");
+    let replica = std::mem::replace(&mut setup.server, primary);
+    let mut reader = replica.connect();
+    let away = |_: &Setup| {
+        eventually("the replica has it", || {
+            (redis!(replica, "EXISTS", "v:4") == Reply::Integer(1)).then_some(())
+        });
+        link.refuse(BOTH, true);
+        link.cut(BOTH, Cut::Close);
+        eventually("the replica refuses", || {
+            matches!(reader.command(&[b"GET", b"v:1"]).unwrap(), Reply::Error(_)).then_some(())
+        });
+    };
+    refused_without_put_back(setup, "master-down", away, |_| {
+        link.refuse(BOTH, false);
+        eventually("the link is up", || linked(&replica).then_some(()));
+    });
+}
+
+/// A node of a cluster that has no owner for a slot. The client library closes the connection for that.
+#[test]
+fn put_back_when_the_cluster_is_down() {
+    let server = Server::with_config("cluster-enabled yes");
+    let all: Vec<String> = (0..16384).map(|slot| slot.to_string()).collect();
+    let slots = |server: &Server, verb, state: &str| {
+        let mut words: Vec<&dyn AsRef<[u8]>> = vec![&"CLUSTER", verb];
+        words.extend(all.iter().map(|slot| slot as &dyn AsRef<[u8]>));
+        server.run(&words);
+        eventually("the cluster has noticed", || {
+            let info = redis!(server, "CLUSTER", "INFO").text();
+            info.contains(&format!("cluster_state:{state}")).then_some(())
+        });
+    };
+    slots(&server, &"ADDSLOTS", "ok");
+    redis!(server, "SET", "v:1", "one");
+    redis!(server, "SET", "v:2", "two");
+    let setup = Setup::beside(server, "put-back");
+    refused_without_put_back(
+        setup,
+        "cluster-down",
+        |setup| slots(&setup.server, &"DELSLOTS", "fail"),
+        |setup| slots(&setup.server, &"ADDSLOTS", "ok"),
+    );
+}
+
+/// A server that is full refuses transactions, in which lists are read.
+#[test]
+fn put_back_when_the_server_is_full() {
+    let mut setup = Setup::without("put-back");
+    redis!(setup.server, "RPUSH", "v:list", "a");
+    setup.client.sees("v", "v:list", json!(["a"]));
+    let (_relay, mut witness) = witness(&setup, "");
+    redis!(setup.server, "MULTI");
+    redis!(setup.server, "RPUSH", "v:list", "b");
+    redis!(setup.server, "CONFIG", "SET", "maxmemory", "1");
+    assert!(matches!(redis!(setup.server, "EXEC"), Reply::Array(_)));
+    setup.was_refused("out-of-memory", 1.0);
+    witness.until("stale", |memory| was_told(memory, "out-of-memory"));
+    redis!(setup.server, "CONFIG", "SET", "maxmemory", "0");
+    witness.sees("v", "v:list", json!(["a", "b"]));
+    setup.is_live();
+    let memory = setup.client.memory();
+    assert_eq!(memory.value("v", "v:list"), Some(&json!(["a"])));
+    assert_eq!(memory.count("stale"), 0);
 }
 
 #[test]
