@@ -25,6 +25,16 @@ pub enum Switch {
     Set,
     /// What is due is sent lowest sequence first, over all channels of a session.
     LowestFirst,
+    /// A PING that the server does not answer is noticed.
+    Pulse,
+    /// A pass over the keys whose connection broke begins anew.
+    ScanAgain,
+    /// What is heard and what is read must be the same process.
+    SameServer,
+    /// All is read again after more keys changed than may wait.
+    Overflow,
+    /// Many keys may wait to be taken; otherwise a few, so that there soon are more.
+    Room,
 }
 
 /// Names the switches that are off, separated by commas.
@@ -32,7 +42,7 @@ pub const VARIABLE: &str = "KEYRELAY_SWITCH_OFF";
 
 impl Switch {
     /// All switches by their names.
-    pub const NAMED: [(&str, Switch); 11] = [
+    pub const NAMED: [(&str, Switch); 16] = [
         ("resync", Switch::Resync),
         ("flush-signal", Switch::FlushSignal),
         ("silent-watch", Switch::SilentWatch),
@@ -44,7 +54,19 @@ impl Switch {
         ("epoch", Switch::Epoch),
         ("set", Switch::Set),
         ("lowest-first", Switch::LowestFirst),
+        ("pulse", Switch::Pulse),
+        ("scan-again", Switch::ScanAgain),
+        ("same-server", Switch::SameServer),
+        ("overflow", Switch::Overflow),
+        ("room", Switch::Room),
     ];
+
+    /// Whether the convergence test (`tests/model`) must find something wrong without it. What the others are for takes
+    /// longer, more keys or more servers than a schedule has: each has a test of its own in `tests/it/without.rs`.
+    pub const fn is_modelled(self) -> bool {
+        use Switch::{Overflow, Pulse, Room, SameServer, ScanAgain};
+        !matches!(self, Pulse | ScanAgain | SameServer | Overflow | Room)
+    }
 }
 
 pub use build::{check, off};

@@ -142,7 +142,7 @@ impl Mirror {
                 Item::Missed { log, count } => self.missed(log, count, now),
             }
         }
-        if taken.overflowed {
+        if taken.overflowed && !switches::off(Switch::Overflow) {
             tracing::warn!("more keys changed at once than can be kept: all are read again");
             for node in self.nodes.ids() {
                 self.flushed(node, super::resync::OVERFLOW, now);

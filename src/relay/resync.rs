@@ -62,6 +62,11 @@ pub(super) fn lost(reason: &LostReason) -> Reason {
     }
 }
 
+/// Whether it is the process of this name that is heard.
+fn is_same(run_id: &str, heard: &Heard) -> bool {
+    heard.run_id == run_id || switches::off(Switch::SameServer)
+}
+
 /// Reading again after a loss.
 #[derive(Debug)]
 pub(super) struct Recovery {
@@ -76,7 +81,8 @@ pub(super) struct Recovery {
 impl Mirror {
     /// The feed of a node hears this process, and misses nothing from here on.
     pub(super) fn up(&mut self, id: NodeId, heard: Heard, now: Now) {
-        if (self.nodes[id].reader.as_ref()).is_some_and(|reader| *reader != heard.run_id) {
+        let reader = self.nodes[id].reader.as_ref();
+        if reader.is_some_and(|reader| !is_same(reader, &heard)) {
             self.unlinked(id, now);
         }
         let node = &mut self.nodes[id];
@@ -302,7 +308,7 @@ impl Mirror {
     /// A reader is connected. `false`: it reads another process than the feed hears and must be given up.
     pub fn linked(&mut self, id: NodeId, run_id: &str, now: Now) -> bool {
         let node = &mut self.nodes[id];
-        if node.feed.as_ref().is_none_or(|heard| heard.run_id != run_id) {
+        if node.feed.as_ref().is_none_or(|heard| !is_same(run_id, heard)) {
             return false;
         }
         node.reader = Some(run_id.to_owned());
@@ -316,7 +322,10 @@ impl Mirror {
         self.abandon_flights(id, now);
         // Keys of others that were to be asked for here.
         self.requeue(id);
-        self.abandon_pass(id);
+        match switches::off(Switch::ScanAgain) {
+            false => self.abandon_pass(id),
+            true => self.end_pass(id),
+        }
         self.away(id, now);
     }
 

@@ -202,7 +202,8 @@ impl Mirror {
         }
     }
 
-    fn end_pass(&mut self, node: NodeId) {
+    /// The pass has found all that it can find: who waited for it waits for it no more.
+    pub(super) fn end_pass(&mut self, node: NodeId) {
         let Some(pass) = self.nodes[node].scans.pass.take() else {
             return;
         };

@@ -559,3 +559,120 @@ fn the_set_of_a_cursor() {
     back.ready();
     assert_eq!((back.memory().count("reset"), back.memory().state.len()), (0, 0));
 }
+
+/// Nobody is told anything, neither who was there nor who comes.
+#[track_caller]
+fn notices_nothing(setup: &mut Setup) {
+    let mut late = Sse::open(&setup.relay, &["v"]);
+    late.ready();
+    while setup.client.poll(Duration::ZERO).is_some() {}
+    for client in [&late, &setup.client] {
+        assert_eq!(client.memory().count("stale"), 0, "it was noticed");
+        assert_eq!(client.memory().state.len(), 2);
+    }
+    setup.has_what_was();
+    assert!(setup.relay.ready());
+}
+
+#[test]
+fn the_pulse_when_the_feed_is_half_open() {
+    let mut setup = Setup::without("pulse");
+    let (_relay, mut witness) = witness(&setup, "");
+    setup.proxy.cut(FEED, Cut::Vanish);
+    setup.write();
+    witness.sees("v", "v:4", "four");
+    witness.control("fresh");
+    notices_nothing(&mut setup);
+}
+
+#[test]
+fn the_pulse_when_the_server_is_frozen() {
+    let mut setup = Setup::without("pulse");
+    let (_relay, mut witness) = witness(&setup, "");
+    setup.proxy.refuse(FEED, true);
+    setup.server.freeze();
+    assert_eq!(witness.control("stale")["reason"], "upstream-late");
+    assert_eq!(witness.control("stale")["reason"], "upstream-lost");
+    notices_nothing(&mut setup);
+    setup.server.thaw();
+}
+
+/// The keys that are found by the rest of the pass are missing, and the client is told that it has all.
+#[test]
+fn a_pass_over_the_keys_that_begins_anew() {
+    const MANY: usize = 3000;
+    let server = Server::start();
+    let fill = "for i = 1, ARGV[1] do redis.call('SET', 'v:' .. i, 'x') end";
+    redis!(server, "EVAL", fill, "0", MANY.to_string());
+    for how in [Cut::Reset, Cut::Close, Cut::Vanish] {
+        let proxy = Proxy::start(server.address());
+        let at = Place::Answer {
+            command: "SCAN",
+            nth: 7,
+            bytes: 200,
+        };
+        proxy.cut_at(READER, at, how);
+        let upstream = format!("url = \"{}\"", proxy.url());
+        let relay = Relay::without("scan-again", &upstream, "", &mapping(MAPPING));
+        let mut client = Sse::open(&relay, &["v"]);
+        client.ready();
+        redis!(server, "SET", "v:marker", format!("{how:?}"));
+        client.sees("v", "v:marker", format!("{how:?}"));
+        assert_eq!((proxy.is_to_be_cut(Side::Reader), proxy.made(Side::Reader)), (false, 2));
+        let found = client.memory().state.len();
+        assert!((1..MANY).contains(&found), "{found} of {MANY} keys");
+    }
+}
+
+/// The values of a server that is not heard are told as those of the one that is.
+#[test]
+fn the_comparison_of_reader_and_feed_when_another_server_is_read() {
+    let other = Server::start();
+    redis!(other, "MSET", "v:1", "of the other", "v:2", "two");
+    let mut setup = Setup::without("same-server");
+    setup.proxy.lead(READER, other.address());
+    setup.proxy.cut(READER, Cut::Close);
+    redis!(setup.server, "SET", "v:1", "new");
+    setup.client.sees("v", "v:1", "of the other");
+    assert_eq!(setup.client.memory().count("stale"), 0);
+    assert!(setup.relay.ready());
+}
+
+/// What the server had that is heard now is never told, and the client is told that it has all.
+#[test]
+fn the_comparison_of_reader_and_feed_when_another_server_is_heard() {
+    let other = Server::start();
+    redis!(other, "MSET", "v:1", "new", "v:4", "four");
+    let mut setup = Setup::without("same-server");
+    setup.proxy.refuse(FEED, true);
+    setup.proxy.cut(FEED, Cut::Close);
+    setup.hears("stale", "upstream-lost");
+    setup.proxy.lead(FEED, other.address());
+    setup.proxy.refuse(FEED, false);
+    setup.hears("fresh", "upstream-lost");
+    setup.has_what_was();
+    assert!(setup.relay.ready());
+}
+
+/// Little may wait in both relays; only the one that reads all again comes to have all.
+#[test]
+fn the_resync_after_more_keys_than_may_wait() {
+    const MANY: usize = 3000;
+    let burst = "for i = 1, ARGV[1] do redis.call('SET', 'v:' .. i, ARGV[2]) end";
+    let new = |memory: &Memory| memory.state.values().filter(|value| *value == "new").count();
+    let server = Server::start();
+    redis!(server, "EVAL", burst, "0", MANY.to_string(), "old");
+    let mut setup = Setup::of(server, "room,overflow");
+    let (other, mut witness) = witness(&setup, "room");
+    redis!(setup.server, "EVAL", burst, "0", MANY.to_string(), "new");
+    witness.until("all is new", |memory| new(memory) == MANY);
+    // While the burst is being heard this may be forgotten as well.
+    eventually("a later change is told", || {
+        redis!(setup.server, "SET", "v:marker", "after");
+        setup.client.poll(Duration::from_millis(50));
+        setup.client.memory().value("v", "v:marker").map(drop)
+    });
+    assert!(new(setup.client.memory()) < MANY, "nothing was forgotten");
+    let overflows = |relay: &Relay| relay.metric("keyrelay_gaps_total{reason=\"overflow\"}");
+    assert_eq!((overflows(&other) > 0.0, overflows(&setup.relay)), (true, 0.0));
+}
