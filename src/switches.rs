@@ -35,6 +35,8 @@ pub enum Switch {
     Overflow,
     /// Many keys may wait to be taken; otherwise a few, so that there soon are more.
     Room,
+    /// Keys that are another node's than before are read again.
+    Moved,
 }
 
 /// Names the switches that are off, separated by commas.
@@ -42,7 +44,7 @@ pub const VARIABLE: &str = "KEYRELAY_SWITCH_OFF";
 
 impl Switch {
     /// All switches by their names.
-    pub const NAMED: [(&str, Switch); 16] = [
+    pub const NAMED: [(&str, Switch); 17] = [
         ("resync", Switch::Resync),
         ("flush-signal", Switch::FlushSignal),
         ("silent-watch", Switch::SilentWatch),
@@ -59,13 +61,14 @@ impl Switch {
         ("same-server", Switch::SameServer),
         ("overflow", Switch::Overflow),
         ("room", Switch::Room),
+        ("moved", Switch::Moved),
     ];
 
     /// Whether the convergence test (`tests/model`) must find something wrong without it. What the others are for takes
     /// longer, more keys or more servers than a schedule has: each has a test of its own in `tests/it/without.rs`.
     pub const fn is_modelled(self) -> bool {
-        use Switch::{Overflow, Pulse, Room, SameServer, ScanAgain};
-        !matches!(self, Pulse | ScanAgain | SameServer | Overflow | Room)
+        use Switch::{Moved, Overflow, Pulse, Room, SameServer, ScanAgain};
+        !matches!(self, Pulse | ScanAgain | SameServer | Overflow | Room | Moved)
     }
 }
 

@@ -7,6 +7,7 @@ use super::mirror::Mirror;
 use super::node::{Owners, slot_of_all};
 use crate::hub::Reason;
 use crate::mapping::{KeySet, Source};
+use crate::switches::{self, Switch};
 use crate::upstream::NodeId;
 use crate::upstream::reader::ReadError;
 use crate::upstream::topology::slots::{self, Slots};
@@ -125,7 +126,7 @@ impl Moved {
             lost: false,
             scan: Scan::Done,
         });
-        part.outdated |= arrived && state;
+        part.outdated |= arrived && state && !switches::off(Switch::Moved);
         part.lost |= arrived && !state && log.filled;
         part
     }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
+use crate::faults::calls;
 use crate::harness::{
-    BOTH, Client, Cut, Data, FEED, Memory, Place, Proxy, READER, Relay, Reply, Server, Side, Sse, Ws, debug_allowed,
-    eventually, follow, linked, mapping, prompt_server, replicate,
+    BOTH, Client, Cluster, Cut, Data, FEED, Memory, Place, Proxy, READER, Relay, Reply, Server, Side, Sse, Ws,
+    debug_allowed, eventually, follow, linked, mapping, prompt_server, replicate,
 };
 use crate::redis;
 
@@ -68,12 +70,7 @@ impl Setup {
     /// Two looks of the watch have been taken since now.
     #[track_caller]
     fn two_looks(&self) {
-        let looks = || {
-            let stats = redis!(self.server, "INFO", "commandstats").text();
-            let rest = stats.split_once("cmdstat_info:calls=").map(|(_, rest)| rest);
-            let calls = rest.and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
-            calls.unwrap_or(0)
-        };
+        let looks = || calls(&self.server, "info");
         // Three a look, and one that may be under way; those of this test are counted too.
         let before = looks();
         let mut own = 0;
@@ -675,4 +672,65 @@ fn the_resync_after_more_keys_than_may_wait() {
     assert!(new(setup.client.memory()) < MANY, "nothing was forgotten");
     let overflows = |relay: &Relay| relay.metric("keyrelay_gaps_total{reason=\"overflow\"}");
     assert_eq!((overflows(&other) > 0.0, overflows(&setup.relay)), (true, 0.0));
+}
+
+/// A relay without a mechanism that stands still while a cluster is changed, and its client, which was told that `marker`
+/// was written where it is then.
+#[track_caller]
+fn cluster_without(
+    mechanism: &str,
+    cluster: &mut Cluster,
+    marker: &str,
+    change: impl FnOnce(&mut Cluster),
+) -> (Relay, Sse) {
+    let upstream = format!("url = \"{}\"", cluster.url());
+    let mappings = [MAPPING, "key = \"v:{id}\"\nchannel = \"again\""].map(mapping).concat();
+    let relay = Relay::without(mechanism, &upstream, "", &mappings);
+    let mut client = Sse::open(&relay, &["v"]);
+    client.ready();
+    relay.signal(Signal::STOP);
+    change(cluster);
+    relay.signal(Signal::CONT);
+    eventually("it is heard", || {
+        cluster.run(&["SET", marker, "after"]);
+        client.poll(Duration::from_millis(50));
+        client.memory().value("v", marker).map(drop)
+    });
+    (relay, client)
+}
+
+#[test]
+fn resync_after_a_replica_took_over() {
+    let mut cluster = Cluster::start(1);
+    let keys = cluster.keys("v:", 0, 2);
+    cluster.run(&["SET", &keys[0], "old"]);
+    let (relay, _) = cluster_without("resync", &mut cluster, &keys[1], |cluster| {
+        redis!(cluster.nodes[0], "WAIT", "1", "10000");
+        cluster.nodes[0].kill();
+        eventually("the replica takes over", || {
+            cluster.try_run(&["SET", &keys[0], "new"]).ok()
+        });
+    });
+    let mut late = Sse::open(&relay, &["v"]);
+    late.ready();
+    assert_eq!(late.memory().value("v", &keys[0]), Some(&json!("old")));
+}
+
+#[test]
+fn the_resync_of_slots_that_were_moved_to_a_new_node() {
+    let mut cluster = Cluster::start(0);
+    let [key, marker] = ["v:1{moved}", "v:2{moved}"];
+    let slot = cluster.slot(key);
+    let (relay, mut client) = cluster_without("moved", &mut cluster, marker, |cluster| {
+        let (from, to) = (usize::from(slot) * 3 / 16_384, cluster.add());
+        cluster.begin_to_move(slot, from, to);
+        cluster.end_move(slot, from, to);
+        cluster.run(&["SET", key, "new"]);
+    });
+    // A channel of the same keys that has to look for them: in the same pass as the other one would, or after it.
+    let mut again = Sse::open(&relay, &["again"]);
+    again.ready();
+    assert_eq!(again.memory().value("again", key), Some(&json!("new")));
+    while client.poll(Duration::ZERO).is_some() {}
+    assert_eq!(client.memory().value("v", key), None);
 }
