@@ -105,7 +105,10 @@ impl Sources {
             "node",
             current,
         )?;
-        let peers = nodes.iter().map(|node| (node.address.as_str(), node.peers_down));
+        let peers = nodes.iter().map(|node| {
+            let down = node.role.as_ref().map_or(0, |role| role.peers_down().len());
+            (node.address.as_str(), down)
+        });
         out.gauges(
             "upstream_peers_down",
             "Links of an active replica to its peers that are down",

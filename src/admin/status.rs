@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::{Sources, health};
 use crate::relay::stats::{Condition, Node, Trouble};
+use crate::upstream::Address;
+use crate::upstream::feed::Role;
 
 #[derive(Serialize)]
 struct Status {
@@ -25,8 +27,10 @@ struct Upstream {
     heard: State,
     readable: State,
     current: State,
-    /// Links of a KeyDB active replica to its peers that are down.
-    peers_down: usize,
+    /// What it is; null until it has said so.
+    role: Option<&'static str>,
+    /// The peers to which links of a KeyDB active replica are down.
+    peers_down: Vec<String>,
     /// Of the server, when it was last heard.
     version: Option<String>,
     run_id: Option<String>,
@@ -72,12 +76,16 @@ pub fn json(sources: &Sources) -> String {
 
 fn upstream(node: Node) -> Upstream {
     let (version, run_id) = node.server.map(|server| (server.version, server.run_id)).unzip();
+    let role = node.role.as_ref();
     Upstream {
         address: node.address,
         heard: state(node.heard),
         readable: state(node.readable),
         current: state(node.current),
-        peers_down: node.peers_down,
+        role: role.map(Role::word),
+        peers_down: role.map_or_else(Vec::new, |role| {
+            role.peers_down().iter().map(Address::to_string).collect()
+        }),
         version,
         run_id,
     }

@@ -19,7 +19,7 @@ use super::stats::Stats;
 use crate::hub::{Name, Reason};
 use crate::keyspace::{EventName, Size, Value};
 use crate::mapping::{MappingId, Scratch};
-use crate::upstream::feed::{Cause, KeyEvent, Listener, LostReason};
+use crate::upstream::feed::{Cause, KeyEvent, Listener, LostReason, Role};
 use crate::upstream::topology::{Ears, Slots};
 use crate::upstream::{Endpoint, NodeId, ServerInfo};
 
@@ -254,8 +254,8 @@ impl Listener for Intake {
         let stats = &self.shared.stats;
         stats.node(self.node, |node| {
             node.address = at.address.to_string();
-            // Whether its own links are up it says anew.
-            node.peers_down = 0;
+            // It says that anew.
+            node.role = None;
             let now = SystemTime::now();
             node.current.mend(now);
             node.heard.mend(now);
@@ -456,7 +456,7 @@ impl Listener for Intake {
         self.tell(Item::Behind(since));
     }
 
-    fn peers_down(&mut self, down: usize) {
-        self.shared.stats.node(self.node, |node| node.peers_down = down);
+    fn role(&mut self, role: Role) {
+        self.shared.stats.node(self.node, |node| node.role = Some(role));
     }
 }

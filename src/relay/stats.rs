@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::tally::{Durations, Tally};
+use crate::upstream::feed::Role;
 use crate::upstream::{NodeId, ServerInfo};
 
 /// Every number is read on its own; together they are a moment's blur.
@@ -65,8 +66,8 @@ pub struct Node {
     pub readable: Condition,
     /// Whether it has what its primary has, if it is a plain replica.
     pub current: Condition,
-    /// Links of an active replica to its peers that are down. It is behind nobody, so that is no trouble.
-    pub peers_down: usize,
+    /// What it said that it is since it was last heard. That links of an active replica are down is no trouble.
+    pub role: Option<Role>,
     /// Whether it has keys; one that has none any more, or none yet, does not count.
     pub serves: bool,
     /// What it said of itself when it was last heard.
@@ -122,7 +123,7 @@ impl Node {
                 trouble: None,
                 since: SystemTime::now(),
             },
-            peers_down: 0,
+            role: None,
             serves: true,
             server: None,
         }

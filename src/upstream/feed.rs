@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Endpoint, Subscriptions, info::ServerInfo, link::Link, tls, topology::Location};
+use super::{Address, Endpoint, Subscriptions, info::ServerInfo, link::Link, tls, topology::Location};
 
 mod backoff;
 mod listen;
@@ -95,8 +95,8 @@ pub trait Listener: Send + 'static {
     /// it says. With none: the link is up again, and what was missed has come or was told by `flushed` before.
     fn behind(&mut self, behind: Option<Duration>);
 
-    /// So many links of an active replica to its peers are down. It takes writes of its own, so nobody is behind.
-    fn peers_down(&mut self, down: usize);
+    /// What the server is, soon after each `up` and whenever that changes.
+    fn role(&mut self, _role: Role) {}
 
     /// The server's clock was set ahead by so many milliseconds, or back if they are negative: keys expire earlier or
     /// later than they were said to.
@@ -111,6 +111,39 @@ pub trait Listener: Send + 'static {
     /// The server has answered the question of this number, and all that it had said before was told. A question is lost
     /// with its connection.
     fn answered(&mut self, _number: u64) {}
+}
+
+/// What a server is to those whose data it takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It takes writes, and nobody's data.
+    Primary,
+    /// It has what its primary has, and is behind while the link is down.
+    Replica,
+    /// It takes writes of its own and those of its peers, so it is behind nobody.
+    ActiveReplica {
+        /// The peers to which its links are down.
+        peers_down: Vec<Address>,
+    },
+}
+
+impl Role {
+    /// The role in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Role::Primary => "primary",
+            Role::Replica => "replica",
+            Role::ActiveReplica { .. } => "active-replica",
+        }
+    }
+
+    /// The peers to which links are down.
+    pub fn peers_down(&self) -> &[Address] {
+        match self {
+            Role::Primary | Role::Replica => &[],
+            Role::ActiveReplica { peers_down } => peers_down,
+        }
+    }
 }
 
 /// Why keys may have changed without an event each.

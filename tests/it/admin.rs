@@ -152,6 +152,7 @@ fn the_status_tells_how_it_stands() {
     assert_eq!(status["connections"], json!({"sse": 1, "websocket": 0}));
     let node = &status["upstream"][0];
     assert_eq!(node["heard"]["ok"], json!(true));
+    assert_eq!((&node["role"], &node["peers_down"]), (&json!("primary"), &json!([])));
     assert!(
         node["heard"]["since"].is_u64() && node["version"].is_string() && node["run_id"].is_string(),
         "{node}"

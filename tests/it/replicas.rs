@@ -95,6 +95,9 @@ both! {
         let readiness = pair.relay.readiness();
         assert!(readiness.contains("may be behind: upstream-behind: the link to its primary is down, since "), "{readiness}");
         assert_eq!(pair.relay.metric("keyrelay_upstream_current"), 0.0);
+        let status = pair.relay.ask("/status").json();
+        let node = &status["upstream"][0];
+        assert_eq!((&node["role"], &node["current"]["ok"]), (&json!("replica"), &json!(false)));
         redis!(pair.primary, "SET", "v:1", "missed");
         redis!(pair.primary, "SET", "e:1", "missed");
         let mut late = C::open(&pair.relay, &["v"]);
@@ -222,7 +225,10 @@ fn a_lost_peer_makes_nobody_stale() {
     eventually("the loss is counted", || {
         (relay.metric("keyrelay_upstream_peers_down") == 1.0).then_some(())
     });
-    assert!(relay.ask("/status").text().contains("\"peers_down\":1"));
+    let status = relay.ask("/status").json();
+    let node = &status["upstream"][0];
+    assert_eq!(node["role"], "active-replica");
+    assert_eq!(node["peers_down"], json!([second.address().to_string()]));
     redis!(first, "SET", "v:1", "own");
     client.sees("v", "v:1", "own");
     assert_eq!(client.memory().count("stale"), 0);

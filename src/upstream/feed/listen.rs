@@ -252,9 +252,9 @@ impl<'a> Ear<'a> {
                 }
                 listener.behind(behind);
             }
-            Finding::Peers(down) => {
-                info!(%address, down, "links of the active replica to its peers that are down");
-                listener.peers_down(down);
+            Finding::Role(role) => {
+                info!(%address, role = role.word(), down = role.peers_down().len(), "the server's role, and how many of its peers are away");
+                listener.role(role);
             }
             Finding::ClockSet(ahead_ms) => {
                 info!(%address, ahead_ms, "the server's clock was set: keys expire at other times");

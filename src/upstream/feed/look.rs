@@ -4,21 +4,18 @@ use std::time::Duration;
 
 use redis_protocol::resp3::types::OwnedFrame;
 
-use super::Cause;
-use crate::upstream::Info;
+use super::{Cause, Role};
+use crate::upstream::{Address, Info};
 
 /// A difference between two clocks that is not taken for a jump: a key's expiry is told within 100 ms.
 const JUMP: i64 = 20_000;
 
 /// How the server stands to its primaries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Links {
-    /// It is a plain replica.
-    pub replica: bool,
+    pub role: Role,
     /// A plain replica's link is down, for so long; zero if the server does not say.
     pub behind: Option<Duration>,
-    /// So many links of an active replica are down. It takes writes of its own, so it is not behind anybody.
-    pub peers_down: usize,
 }
 
 /// How often something was done that changes keys without an event.
@@ -43,27 +40,28 @@ impl Links {
             0 => info.get(&format!("master_{name}")),
             at => info.get(&format!("master_{at}_{name}")),
         };
-        let down: Vec<Duration> = (0..)
+        let down = (0..)
             .map_while(|at| Some((at, link(at, "link_status")?)))
             .filter(|(_, status)| *status != "up")
-            .map(|(at, _)| {
-                // -1: it never was up.
-                let seconds = link(at, "link_down_since_seconds").and_then(|seconds| seconds.parse().ok());
-                Duration::from_secs(seconds.unwrap_or_default())
-            })
-            .collect();
-        match info.get("role") {
-            Some("slave" | "replica") => Links {
-                replica: true,
-                behind: down.into_iter().max(),
-                peers_down: 0,
-            },
-            _ => Links {
-                replica: false,
-                behind: None,
-                peers_down: down.len(),
-            },
-        }
+            .map(|(at, _)| at);
+        let down_for = |at| {
+            // -1: it never was up.
+            let seconds = link(at, "link_down_since_seconds").and_then(|seconds| seconds.parse().ok());
+            Duration::from_secs(seconds.unwrap_or_default())
+        };
+        let peer = |at| Address::Tcp {
+            host: link(at, "host").unwrap_or_default().to_owned(),
+            port: link(at, "port").and_then(|port| port.parse().ok()).unwrap_or_default(),
+        };
+        let (role, behind) = match info.get("role") {
+            Some("slave" | "replica") => (Role::Replica, down.map(down_for).max()),
+            Some("active-replica") => {
+                let peers_down = down.map(peer).collect();
+                (Role::ActiveReplica { peers_down }, None)
+            }
+            _ => (Role::Primary, None),
+        };
+        Links { role, behind }
     }
 }
 
@@ -185,11 +183,10 @@ mod tests {
             b"role:slave\r\nmaster_link_status:up\r\nmaster_1_link_status:down\r\nmaster_1_link_down_since_seconds:-1\r\n",
         ));
         let expected = Links {
-            replica: true,
+            role: Role::Replica,
             behind: Some(Duration::ZERO),
-            peers_down: 0,
         };
         assert_eq!(links, expected);
-        assert_eq!(Links::of(&Info::from_bytes(b"role:master\r\n")), Links::default());
+        assert_eq!(Links::of(&Info::from_bytes(b"role:master\r\n")).role, Role::Primary);
     }
 }

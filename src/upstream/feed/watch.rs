@@ -9,7 +9,7 @@ use redis_protocol::resp3::types::OwnedFrame;
 use tokio::time::Instant;
 
 use super::{
-    Cause,
+    Cause, Role,
     look::{self, Counters, Links, Offset},
 };
 use crate::{
@@ -51,8 +51,8 @@ pub(super) enum Finding {
     Replaced,
     /// The server is a replica, and its link to the primary is down for so long; None: it is up again.
     Behind(Option<Duration>),
-    /// So many links of an active replica to its peers are down.
-    Peers(usize),
+    /// What the server is, or has become.
+    Role(Role),
     /// The server's clock was set ahead by so many milliseconds, or back if they are negative.
     ClockSet(i64),
     /// The value of `notify-keyspace-events`, which lacks letters, or did in the last look.
@@ -100,7 +100,8 @@ pub(super) struct Watch {
     behind: bool,
     /// Whether the last look found it behind no more for the first time.
     rejoined: bool,
-    peers_down: usize,
+    /// None before the first answer.
+    role: Option<Role>,
     /// Whether the setting lacked letters in the last look.
     lacking: bool,
     /// Where this process's clock is taken to begin.
@@ -188,7 +189,7 @@ impl Watch {
             clock: None,
             behind: false,
             rejoined: false,
-            peers_down: 0,
+            role: None,
             lacking: false,
             origin: now,
         }
@@ -304,13 +305,14 @@ impl Watch {
         if let Some(links) = seen.links {
             let behind = links.behind.is_some();
             // What was missed comes over a link only after it is up.
-            let catches_up = !behind && links.replica && self.behind && !self.rejoined;
+            let catches_up = !behind && links.role == Role::Replica && self.behind && !self.rejoined;
             self.rejoined = catches_up;
             if !catches_up && behind != std::mem::replace(&mut self.behind, behind) {
                 found.push(Finding::Behind(links.behind));
             }
-            if links.peers_down != std::mem::replace(&mut self.peers_down, links.peers_down) {
-                found.push(Finding::Peers(links.peers_down));
+            if self.role.as_ref() != Some(&links.role) {
+                found.push(Finding::Role(links.role.clone()));
+                self.role = Some(links.role);
             }
         }
         if let Some(now) = seen.clock {

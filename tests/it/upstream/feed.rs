@@ -26,7 +26,6 @@ enum Told {
     Lost(LostReason),
     Late(bool),
     Behind(bool),
-    PeersDown(usize),
     ClockSet(i64),
 }
 
@@ -74,10 +73,6 @@ impl Listener for Teller {
 
     fn behind(&mut self, behind: Option<Duration>) {
         self.tell(Told::Behind(behind.is_some()));
-    }
-
-    fn peers_down(&mut self, down: usize) {
-        self.tell(Told::PeersDown(down));
     }
 
     fn clock_set(&mut self, ahead_ms: i64) {

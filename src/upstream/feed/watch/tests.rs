@@ -1,6 +1,7 @@
 //! What is found between two looks.
 
 use super::*;
+use crate::upstream::Address;
 
 const PLAIN: &str = "role:master\r\n";
 const REPLICA_UP: &str = "role:slave\r\nmaster_link_status:up\r\n";
@@ -47,11 +48,12 @@ impl World {
             refuses: Vec::new(),
         };
         let first = world.look();
+        let role = Finding::Role(Role::Replica);
         assert_eq!(
             first,
             match links {
-                REPLICA_DOWN => vec![Finding::Behind(Some(7 * SECOND))],
-                _ => vec![],
+                REPLICA_DOWN => vec![Finding::Behind(Some(7 * SECOND)), role],
+                _ => vec![role],
             }
         );
         world
@@ -156,18 +158,29 @@ fn a_replica_is_behind_until_what_it_missed_is_there() {
     world.links = REPLICA_DOWN;
     assert_eq!(world.look(), [Finding::Behind(Some(7 * SECOND))]);
     world.links = PLAIN;
-    assert_eq!(world.look(), [Finding::Behind(None)], "a primary is behind nobody");
+    let promoted = [Finding::Behind(None), Finding::Role(Role::Primary)];
+    assert_eq!(world.look(), promoted, "a primary is behind nobody");
 }
 
 #[test]
 fn an_active_replica_that_has_lost_peers_is_not_behind() {
     let mut world = World::new();
     world.links = "role:active-replica\r\nmaster_global_link_status:down\r\nmaster_host:a\r\nmaster_link_status:up\r\n\
-                   master_1_host:b\r\nmaster_1_link_status:down\r\nmaster_2_link_status:down\r\n";
-    assert_eq!(world.look(), [Finding::Peers(2)]);
+                   master_1_host:b\r\nmaster_1_port:1\r\nmaster_1_link_status:down\r\n\
+                   master_2_host:::1\r\nmaster_2_port:2\r\nmaster_2_link_status:down\r\n";
+    let found = world.look();
+    let [Finding::Role(role)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    let down: Vec<String> = role.peers_down().iter().map(Address::to_string).collect();
+    assert_eq!(
+        (role.word(), down.join(" ").as_str()),
+        ("active-replica", "b:1 [::1]:2")
+    );
     assert_eq!(world.look(), []);
     world.links = "role:active-replica\r\nmaster_link_status:up\r\nmaster_1_link_status:up\r\n";
-    assert_eq!(world.look(), [Finding::Peers(0)]);
+    let all_are_there = Role::ActiveReplica { peers_down: Vec::new() };
+    assert_eq!(world.look(), [Finding::Role(all_are_there)]);
 }
 
 #[test]
