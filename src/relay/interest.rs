@@ -142,6 +142,10 @@ impl Mirror {
         if was_stale && !log.is_stale() {
             self.shared.stats.stale.fetch_sub(1, Ordering::Relaxed);
         }
+        // It is read no more, until somebody returns.
+        if !log.is_told() && std::mem::take(&mut log.recovering) {
+            self.recovered();
+        }
     }
 
     pub(super) fn close(&mut self, log: &Arc<Log>) {

@@ -229,6 +229,39 @@ fn who_lingers_through_a_loss_is_read_again_for_the_one_who_returns() {
     assert_eq!(many.news(&world), ["many:1=-", "many:2=b", "fresh upstream-lost"]);
 }
 
+/// What nobody waits for any more is no part of a recovery.
+#[test]
+fn a_recovery_ends_when_those_who_wait_for_it_have_gone() {
+    let mut world = World::new(&[("k", "k"), ("many:{id}", "many"), ("other", "other")]);
+    let [one, many, mut other] = ["k", "many", "other"].map(|name| world.subscribe(name));
+    world.run();
+    other.news(&world);
+    world.lost();
+    world.denied = Some("k");
+    world.up();
+    // The scan of `many` has not been answered, and `k` cannot be read.
+    while !world.reads.is_empty() {
+        world.answer();
+    }
+    let resyncs = |world: &World| world.shared.stats.resyncs.all().into_values().sum::<u64>();
+    assert_eq!(other.news(&world), ["fresh upstream-lost"]);
+    assert_eq!(resyncs(&world), 0);
+    drop(one);
+    world.step();
+    assert_eq!(resyncs(&world), 0);
+    drop(many);
+    world.step();
+    assert_eq!(resyncs(&world), 1);
+    // Who returns is told, and is no part of it any more.
+    world.denied = None;
+    let mut one = world.subscribe("k");
+    world.pass(20);
+    world.run();
+    assert!(one.is_filled(&world));
+    assert_eq!(one.news(&world).last().map(String::as_str), Some("fresh upstream-lost"));
+    assert_eq!(resyncs(&world), 1);
+}
+
 #[test]
 fn too_many_changes_at_once_are_a_resync() {
     let mut world = World::new(&[("k", "k")]);
