@@ -183,6 +183,10 @@ pub struct Intake {
     max_dirty: usize,
     scratch: Scratch,
     hits: Vec<Hit>,
+    /// The server does not answer.
+    late: bool,
+    /// The server does not send all key events.
+    unheard: bool,
     /// What was logged once already.
     said: HashSet<(MappingId, &'static str)>,
 }
@@ -212,8 +216,23 @@ impl Intake {
             max_dirty,
             scratch: Scratch::default(),
             hits: Vec::new(),
+            late: false,
+            unheard: false,
             said: HashSet::new(),
         }
+    }
+
+    /// Says whether key events are heard, of a server that is connected.
+    fn report(&self) {
+        let now = SystemTime::now();
+        let why = "the server does not send all key events: its notify-keyspace-events was changed";
+        self.shared
+            .stats
+            .node(self.node, |node| match (self.late, self.unheard) {
+                (true, _) => node.heard.fail(LATE.0, "the server does not answer", now),
+                (false, true) => node.heard.fail(EVENTS_OFF.0, why, now),
+                (false, false) => node.heard.mend(now),
+            });
     }
 
     fn tell(&self, item: Item) {
@@ -258,11 +277,12 @@ impl Listener for Intake {
             node.role = None;
             let now = SystemTime::now();
             node.current.mend(now);
-            node.heard.mend(now);
             if node.server.replace(server.clone()).is_some() {
                 stats.reconnects.fetch_add(1, Ordering::Relaxed);
             }
         });
+        (self.late, self.unheard) = (false, false);
+        self.report();
         let run_id = server.run_id.clone();
         self.tell(Item::Up(Heard { run_id, at: at.clone() }));
     }
@@ -392,18 +412,15 @@ impl Listener for Intake {
     }
 
     fn unheard(&mut self) {
-        let why = "the server does not send all key events: its notify-keyspace-events was changed";
-        let now = SystemTime::now();
-        let stats = &self.shared.stats;
-        stats.node(self.node, |node| node.heard.fail(EVENTS_OFF.0, why, now));
+        self.unheard = true;
+        self.report();
         self.tell(Item::Unheard);
     }
 
     fn flushed(&mut self, cause: Cause) {
         if cause == Cause::Unheard {
-            self.shared
-                .stats
-                .node(self.node, |node| node.heard.mend(SystemTime::now()));
+            self.unheard = false;
+            self.report();
         }
         self.tell(Item::Flushed(cause));
     }
@@ -422,11 +439,8 @@ impl Listener for Intake {
     fn late(&mut self, late: bool) {
         let stats = &self.shared.stats;
         stats.late.fetch_add(u64::from(late), Ordering::Relaxed);
-        let now = SystemTime::now();
-        stats.node(self.node, |node| match late {
-            true => node.heard.fail(LATE.0, "the server does not answer", now),
-            false => node.heard.mend(now),
-        });
+        self.late = late;
+        self.report();
         self.tell(Item::Late(late));
     }
 

@@ -178,6 +178,36 @@ fn while_the_server_sends_no_events_clients_are_stale() {
     );
 }
 
+/// Whichever of the two ends first.
+#[test]
+fn a_late_server_that_answers_again_may_still_send_no_events() {
+    let mut world = World::new(&[("k", "k")]);
+    let heard = |world: &World| {
+        let node = world.shared.stats.nodes().remove(0);
+        node.heard.trouble.map(|trouble| trouble.reason)
+    };
+    assert_eq!(heard(&world), None);
+    world.intake.unheard();
+    world.intake.late(true);
+    world.intake.late(false);
+    assert_eq!(heard(&world), Some("events-off"));
+    world.intake.flushed(Cause::Unheard);
+    assert_eq!(heard(&world), None);
+    world.intake.unheard();
+    world.intake.late(true);
+    world.intake.flushed(Cause::Unheard);
+    assert_eq!(heard(&world), Some("upstream-late"));
+    world.intake.late(false);
+    assert_eq!(heard(&world), None);
+    // A new connection hears all.
+    world.intake.unheard();
+    world.lost();
+    world.intake.up(&ServerInfo::default(), &endpoint(NODE));
+    world.intake.late(true);
+    world.intake.late(false);
+    assert_eq!(heard(&world), None);
+}
+
 #[test]
 fn signals_in_a_row_take_the_place_of_one() {
     let world = World::new(&[("k", "k")]);
