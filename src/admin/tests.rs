@@ -57,13 +57,13 @@ async fn it_is_ready_while_all_is_well() {
     let heard = "[+] upstream 127.0.0.1:6379 is heard, since Thu, 01 Jan 1970 00:00:00 GMT";
     assert_eq!(text.lines().nth(1), Some(heard));
     let advice = "do this:\n\n    CONFIG SET\n";
-    desk.sources.relay.node(NodeId::FIRST, |node| {
-        node.heard.fail("notifications", advice, UNIX_EPOCH)
-    });
+    desk.sources
+        .relay
+        .node(NodeId::FIRST, |node| node.heard.fail("events-off", advice, UNIX_EPOCH));
     let (status, text) = get(&desk, "/readyz").await;
     assert_eq!((status, text.lines().count()), (503, 1), "{text}");
     assert!(
-        text.contains("is not heard: notifications: do this: CONFIG SET, since"),
+        text.contains("is not heard: events-off: do this: CONFIG SET, since"),
         "{text}"
     );
     desk.sources.drain.cancel();

@@ -225,7 +225,8 @@ impl Intake {
     /// Says whether key events are heard, of a server that is connected.
     fn report(&self) {
         let now = SystemTime::now();
-        let why = "the server does not send all key events: its notify-keyspace-events was changed";
+        let why =
+            "the server does not send all key events: its notify-keyspace-events was changed, and is set right soon";
         self.shared
             .stats
             .node(self.node, |node| match (self.late, self.unheard) {

@@ -289,7 +289,7 @@ impl LostReason {
             LostReason::Silent(_) => "silent",
             LostReason::Login(_) => "login",
             LostReason::Rights(_) => "rights",
-            LostReason::Notifications(_) => "notifications",
+            LostReason::Notifications(_) => "events-off",
             LostReason::Refused(_) => "refused",
             LostReason::Protocol(_) => "protocol",
         }

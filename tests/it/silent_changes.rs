@@ -257,7 +257,8 @@ both! {
         let told = |memory: &crate::harness::Memory| memory.controls.iter().any(|(kind, data)| kind == "stale" && data["reason"] == "events-off");
         setup.client.until("stale", told);
         let readiness = setup.relay.readiness();
-        assert!(readiness.contains("is not heard: notifications: "), "{readiness}");
+        assert!(readiness.contains("is not heard: events-off: "), "{readiness}");
+        assert!(setup.relay.metric("keyrelay_upstream_losses_total{reason=\"events-off\"}") >= 1.0);
         eventually("it is logged", || setup.relay.log().contains("CONFIG SET notify-keyspace-events").then_some(()));
         redis!(setup.server, "CONFIG", "SET", "notify-keyspace-events", "KA");
         setup.client.sees("v", "v:1", "unheard");

@@ -253,7 +253,8 @@ impl<'a> Ear<'a> {
                 listener.behind(behind);
             }
             Finding::Role(role) => {
-                info!(%address, role = role.word(), down = role.peers_down().len(), "the server's role, and how many of its peers are away");
+                let peers_down = role.peers_down().len();
+                info!(%address, role = role.word(), peers_down, "what the server is");
                 listener.role(role);
             }
             Finding::ClockSet(ahead_ms) => {
