@@ -1,8 +1,10 @@
 //! The ways to a server: sockets, IPv6, and a user with the least rights.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
+
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Data, Relay, Reply, Server, Sse, eventually, mapping};
+use crate::harness::{Client, Cluster, Data, Relay, Reply, Sentinel, Server, Sse, eventually, mapping};
 use crate::redis;
 
 const MAPPING: &str = "key = \"cart:{id}\"\nchannel = \"carts\"";
@@ -30,11 +32,61 @@ fn over_a_unix_socket() {
     assert_eq!(clients.lines().find(other), None);
 }
 
+/// Nothing but an IPv6 address leads there, whoever says where the servers are.
+mod over_ipv6_only {
+    use super::*;
+
+    const HOST: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+    #[test]
+    fn to_a_server() {
+        let server = Server::at(HOST, "");
+        let url = server.url();
+        assert!(url.starts_with("redis://[::1]:"), "{url}");
+        relays(&server, &format!("url = \"{url}\""));
+    }
+
+    #[test]
+    fn to_the_primary_that_sentinels_name() {
+        let sentinel = Sentinel::start_at(HOST);
+        relays(&sentinel.servers[0], &format!("url = \"{}\"", sentinel.url()));
+    }
+
+    #[test]
+    fn to_the_nodes_of_a_cluster() {
+        let cluster = Cluster::start_at(HOST, 0);
+        let keys: Vec<String> = (0..3).flat_map(|primary| cluster.keys("cart:", primary, 1)).collect();
+        for key in &keys {
+            cluster.run(&["SET", key, "one"]);
+        }
+        let relay = Relay::reaching(&format!("url = \"{}\"", cluster.url()), "", &mapping(MAPPING));
+        let mut client = Sse::open(&relay, &["carts"]);
+        client.ready();
+        for key in &keys {
+            client.sees("carts", key, "one");
+            cluster.run(&["SET", key, "two"]);
+            client.sees("carts", key, "two");
+        }
+    }
+}
+
+/// Whichever address of a name the server is at, it is found there: what refuses is passed over.
 #[test]
-fn over_ipv6() {
-    let server = Server::with_config("bind 127.0.0.1 ::1");
-    let port = server.address().port();
-    relays(&server, &format!("url = \"redis://[::1]:{port}/0\""));
+fn at_any_address_of_a_name() {
+    let known = ("localhost", 0).to_socket_addrs().expect("localhost is known");
+    let known: Vec<IpAddr> = known.map(|address| address.ip()).collect();
+    let hosts: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for host in hosts {
+        if !known.contains(&host) {
+            eprintln!("NOT TESTED: on this machine localhost is {known:?}, and not {host}");
+            continue;
+        }
+        let server = Server::at(host, "");
+        relays(
+            &server,
+            &format!("url = \"redis://localhost:{}/0\"", server.address().port()),
+        );
+    }
 }
 
 #[test]

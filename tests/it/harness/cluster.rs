@@ -1,6 +1,6 @@
 //! A cluster: primaries that share the slots, and replicas.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use super::eventually::eventually;
 use super::resp::{Reply, Resp};
@@ -19,8 +19,14 @@ impl Cluster {
     /// Starts three primaries with a third of the slots each, and a replica of each of the first so many.
     #[track_caller]
     pub fn start(replicas: usize) -> Cluster {
+        Cluster::start_at(Ipv4Addr::LOCALHOST.into(), replicas)
+    }
+
+    /// The same, all of them at this address of the machine and at no other.
+    #[track_caller]
+    pub fn start_at(host: IpAddr, replicas: usize) -> Cluster {
         let cluster = Cluster {
-            nodes: (0..3 + replicas).map(|_| node()).collect(),
+            nodes: (0..3 + replicas).map(|_| node(host)).collect(),
             primaries: 3,
         };
         for (at, node) in cluster.nodes.iter().enumerate() {
@@ -48,7 +54,8 @@ impl Cluster {
     #[track_caller]
     pub fn add(&mut self) -> usize {
         let at = self.nodes.len();
-        self.nodes.push(node());
+        let host = self.nodes[0].address().ip();
+        self.nodes.push(node(host));
         self.meet(at);
         self.until_whole();
         at
@@ -144,10 +151,10 @@ impl Cluster {
         let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let mut asking = false;
         let first = self.nodes.iter().find(|node| node.runs()).expect("a node runs");
-        let mut port = first.address().port();
+        let mut address = first.address();
         for _ in 0..5 {
             let told = |error: std::io::Error| error.to_string();
-            let mut node = Resp::connect((Ipv4Addr::LOCALHOST, port).into()).map_err(told)?;
+            let mut node = Resp::connect(address).map_err(told)?;
             if std::mem::take(&mut asking) {
                 node.command(&[b"ASKING"]).map_err(told)?;
             }
@@ -155,7 +162,7 @@ impl Cluster {
                 Reply::Error(error) if error.starts_with("MOVED ") || error.starts_with("ASK ") => {
                     asking = error.starts_with("ASK ");
                     let (_, to) = error.rsplit_once(':').expect("a redirection names a port");
-                    port = to.parse().expect("a port is a number");
+                    address.set_port(to.parse().expect("a port is a number"));
                 }
                 Reply::Error(error) => return Err(error),
                 reply => return Ok(reply),
@@ -208,12 +215,12 @@ impl Cluster {
     }
 }
 
-fn node() -> Server {
+fn node(host: IpAddr) -> Server {
     loop {
-        let mut server = Server::away();
+        let mut server = Server::away_at(host);
         // The nodes talk to each other at a port that follows from the other.
         let bus = server.address().port() + 10_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, bus)).is_ok() {
+        if TcpListener::bind((host, bus)).is_ok() {
             server.add_config("cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-node-timeout 1000");
             server.restart(Data::Lost);
             return server;

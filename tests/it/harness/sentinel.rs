@@ -1,6 +1,7 @@
 //! A primary and a replica that three sentinels watch.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::eventually::eventually;
 use super::resp::Reply;
@@ -21,18 +22,25 @@ impl Sentinel {
     /// Starts them and waits until they know each other.
     #[track_caller]
     pub fn start() -> Sentinel {
-        let primary = Server::start();
+        Sentinel::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same, all of them at this address of the machine and at no other.
+    #[track_caller]
+    pub fn start_at(host: IpAddr) -> Sentinel {
+        let primary = Server::at(host, "");
         let port = primary.address().port();
-        let replica = Server::with_config(&format!("replicaof 127.0.0.1 {port}"));
+        let replica = Server::at(host, &format!("replicaof {host} {port}"));
         eventually("the replica follows", || {
             info(&replica, "master_link_status").filter(|status| status == "up")
         });
         let sentinel = || {
-            Server::sentinel(&format!(
-                "sentinel monitor {NAME} 127.0.0.1 {port} 2\n\
+            let config = format!(
+                "sentinel monitor {NAME} {host} {port} 2\n\
                  sentinel down-after-milliseconds {NAME} 1000\n\
                  sentinel failover-timeout {NAME} 3000"
-            ))
+            );
+            Server::sentinel(host, &config)
         };
         let sentinel = Sentinel {
             servers: [primary, replica],

@@ -1,6 +1,6 @@
 //! The server under the relay: a real KeyDB, Valkey or Redis on a free port, with a directory of its own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +23,7 @@ pub enum Data {
 /// A server that is killed when dropped.
 pub struct Server {
     process: Option<Child>,
+    host: IpAddr,
     port: u16,
     dir: TempDir,
     /// Lines of its config beside those that every server here has.
@@ -53,7 +54,13 @@ impl Server {
     /// Starts a server without keys, with further lines of config.
     #[track_caller]
     pub fn with_config(lines: &str) -> Server {
-        let mut server = Server::away();
+        Server::at(Ipv4Addr::LOCALHOST.into(), lines)
+    }
+
+    /// The same at this address of the machine and at no other.
+    #[track_caller]
+    pub fn at(host: IpAddr, lines: &str) -> Server {
+        let mut server = Server::away_at(host);
         server.config = lines.to_owned();
         server.restart(Data::Lost);
         server
@@ -61,8 +68,8 @@ impl Server {
 
     /// Starts a sentinel with these lines of config.
     #[track_caller]
-    pub(super) fn sentinel(lines: &str) -> Server {
-        let mut server = Server::away();
+    pub(super) fn sentinel(host: IpAddr, lines: &str) -> Server {
+        let mut server = Server::away_at(host);
         server.config = lines.to_owned();
         server.sentinel = true;
         server.restart(Data::Lost);
@@ -71,12 +78,18 @@ impl Server {
 
     /// Reserves an address at which no server runs yet; [`restart`](Server::restart) starts it.
     pub fn away() -> Server {
+        Server::away_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same at this address of the machine.
+    pub(super) fn away_at(host: IpAddr) -> Server {
         let dir = tempfile::Builder::new()
             .prefix("keyrelay-server-")
             .tempdir()
             .expect("a temporary directory");
         Server {
             process: None,
+            host,
             port: free_port(),
             dir,
             config: String::new(),
@@ -96,7 +109,7 @@ impl Server {
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        SocketAddr::from((self.host, self.port))
     }
 
     /// The path of its Unix socket.
@@ -171,8 +184,9 @@ impl Server {
     fn try_start(&mut self) -> bool {
         let dir = self.dir.path();
         let config = format!(
-            "port {}\nbind 127.0.0.1\nunixsocket {}\ndir {}\nlogfile {}\nsave \"\"\nappendonly no\ndaemonize no\n{}\n",
+            "port {}\nbind {}\nunixsocket {}\ndir {}\nlogfile {}\nsave \"\"\nappendonly no\ndaemonize no\n{}\n",
             self.port,
+            self.host,
             self.socket().display(),
             dir.display(),
             dir.join("server.log").display(),
