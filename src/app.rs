@@ -94,7 +94,7 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
         let subscriptions = needs.subscriptions.clone();
         let options = feed::Options {
             endpoint: upstream.endpoint,
-            notifications: upstream.notifications,
+            notifications: needs.notifications,
             strict: true,
         };
         move || async {

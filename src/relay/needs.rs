@@ -11,6 +11,11 @@ use crate::upstream::{Source, Subscriptions, Topology};
 pub fn needs(rules: &[Rule], source: Source, topology: &Topology, db: u32, notifications: Notifications) -> Needs {
     let keys = || of(rules, Subject::Keys);
     let patterns = |subject| -> Vec<&KeyPattern> { of(rules, subject).map(|rule| &rule.pattern).collect() };
+    let notifications = match keys().next() {
+        Some(_) => notifications,
+        // What is published comes without.
+        None => Notifications::Assume,
+    };
     Needs {
         subscriptions: Subscriptions::plan(source, &patterns(Subject::Keys), &patterns(Subject::Topics), db),
         notifications,

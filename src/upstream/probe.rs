@@ -28,7 +28,7 @@ pub struct Needs {
     pub patterns: Vec<KeyPattern>,
     /// What is subscribed to.
     pub subscriptions: Subscriptions,
-    /// What is done about the server's setting of notifications.
+    /// What is done about the server's setting of notifications; nothing where no keys are heard of.
     pub notifications: Notifications,
     /// Whether there are channels whose keys must be looked for.
     pub scans: bool,
@@ -218,7 +218,8 @@ impl Probe<'_> {
         let mut missing = rights::missing(&mut self).await?;
         // Where keys are tracked no setting is asked for: it is for servers that show none.
         let asks = self.needs.subscriptions.tracked().is_empty();
-        let flags = match asks {
+        let hears_keys = !self.needs.patterns.is_empty();
+        let flags = match asks && hears_keys {
             true => Some(self.flags(&mut missing).await?),
             false => None,
         };
@@ -228,7 +229,10 @@ impl Probe<'_> {
         if asks {
             self.buffer().await?;
         }
-        self.events(proof).await
+        match proof {
+            Proof::Chance if !hears_keys => Ok(()),
+            proof => self.events(proof).await,
+        }
     }
 
     fn find(&mut self, subject: &'static str, verdict: Verdict, says: impl Into<String>) {
@@ -287,10 +291,13 @@ impl Probe<'_> {
                               these mappings"
                     .to_owned()
             }
-            (false, false) => format!(
-                "keyspace notifications by {}, just what the mappings name",
-                counted.join(" and ")
-            ),
+            (false, false) => {
+                let kind = match self.needs.patterns.is_empty() {
+                    true => "published messages",
+                    false => "keyspace notifications",
+                };
+                format!("{kind} by {}, just what the mappings name", counted.join(" and "))
+            }
         };
         self.find("source", Verdict::Ok, says);
     }

@@ -106,6 +106,15 @@ fn follow(server: &Server, remedy: &str) {
 }
 
 #[test]
+fn where_no_keys_are_mapped_no_key_events_are_missed() {
+    let server = Server::start();
+    let checked = check_mappings(&upstream(&server), &mapping("subscribe = \"news\""), &[]);
+    assert_eq!(checked.code, Some(0), "{}", checked.text);
+    checked.says("source", "ok", &["published messages by 1 channel"]);
+    assert!(!checked.text.contains("keyspace"), "{}", checked.text);
+}
+
+#[test]
 fn a_server_with_everything_is_ok() {
     let server = Server::start();
     redis!(server, "CONFIG", "SET", "notify-keyspace-events", "KEA");

@@ -199,6 +199,45 @@ fn a_message_over_max_value_is_told_to_be_so() {
     assert_eq!(client.memory().messages[1].value(), &json!("y".repeat(1024)));
 }
 
+/// What is published comes without key events: nobody asks for them or switches them on.
+#[test]
+fn with_topics_alone_no_key_events_are_asked_for() {
+    use crate::harness::{Client, Sse};
+    let server = Server::start();
+    redis!(
+        server,
+        "ACL",
+        "SETUSER",
+        "relay",
+        "on",
+        ">sesame",
+        "+@all",
+        "-config",
+        "allkeys",
+        "allchannels"
+    );
+    let refused = format!("redis://relay:sesame@{}/0", server.address());
+    for url in [server.url(), refused] {
+        let upstream = format!("url = \"{url}\"\nnotifications = \"ensure\"");
+        let relay = Relay::reaching(&upstream, "", &mapping("subscribe = \"news\""));
+        let mut client = Sse::open(&relay, &["news"]);
+        client.ready();
+        redis!(server, "PUBLISH", "news", "text");
+        client.until("the message", |memory| memory.messages.len() == 1);
+        let checked = relay.checked();
+        assert!(checked.contains("\"problems\":0,\"warnings\":0"), "{}", relay.log());
+        assert!(!relay.log().contains("some changes go unnoticed"), "{}", relay.log());
+    }
+    let setting = redis!(server, "CONFIG", "GET", "notify-keyspace-events");
+    assert_eq!(
+        setting,
+        Reply::Array(vec![
+            Reply::Bulk("notify-keyspace-events".into()),
+            Reply::Bulk("".into())
+        ])
+    );
+}
+
 /// Nothing but the topics that a mapping names is subscribed to, and no channel but its own can be opened.
 #[test]
 fn nobody_hears_what_no_mapping_opens() {
