@@ -1,3 +1,5 @@
+//! What a file means, and that none, however broken, goes unexplained.
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! That the index finds what trying each mapping would, and that channels lead back to their keys.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! That patterns and templates mean what the server and their description say, forth and back.
+
 use proptest::prelude::*;
 
 use super::*;

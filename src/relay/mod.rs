@@ -6,7 +6,7 @@
 //!
 //! * `channels`: which channels there can be
 //! * `backlog`: what an events channel may keep waiting
-//! * `intake`: where the feed's thread hands over
+//! * `intake`, `taken`: where the feed's thread hands over, and what
 //! * `entries`: what is known of one key and of one log
 //! * `node`: the upstream nodes, and which keys are whose
 //! * `moves`: keys that become another node's
@@ -46,6 +46,7 @@ mod rule;
 mod run;
 mod scan;
 pub mod stats;
+mod taken;
 mod timers;
 mod values;
 mod verify;

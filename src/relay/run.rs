@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::channels::{Catalog, Table};
 use super::entries::{Jitter, Now};
-use super::intake::{Intake, Shared, Taken};
+use super::intake::{Intake, Shared};
 use super::mirror::Mirror;
 use super::reads::Batch;
 use super::resync::LOST;
 use super::rule::Rule;
 use super::scan::Page;
 use super::stats::Stats;
+use super::taken::Taken;
 use crate::hub::Appender;
 use crate::mapping::RuleError;
 use crate::upstream::reader::{self, ConnectError, ReadError, ReadErrorKind, Reader, Reading, ScanPage};

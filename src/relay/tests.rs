@@ -9,12 +9,13 @@ use bytes::Bytes;
 
 use super::channels::{Catalog, Table};
 use super::entries::Now;
-use super::intake::{Intake, MAX_DIRTY, Shared, Taken};
+use super::intake::{Intake, MAX_DIRTY, Shared};
 use super::mirror::Mirror;
 use super::node::Owners;
 use super::reads::Batch;
 use super::rule::Rule;
 use super::scan::Page;
+use super::taken::Taken;
 use crate::hub::{self, Body, Hub, Mode, Retention, Subscription};
 use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;

@@ -1,3 +1,5 @@
+//! What a URL means, where a mistake in it is, and that its secrets stay in it.
+
 use super::*;
 use crate::upstream::Sentinels;
 

@@ -1,3 +1,5 @@
+//! What stays in a log, and that readers of it end where a plain map does.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

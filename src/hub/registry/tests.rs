@@ -1,3 +1,5 @@
+//! Which logs there are, when one goes, and who is told that one has grown.
+
 use std::time::{Duration, Instant};
 
 use super::*;

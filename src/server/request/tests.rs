@@ -1,3 +1,5 @@
+//! What each request is answered, from its head alone.
+
 use http_body_util::BodyExt;
 use hyper::Request;
 use serde_json::{Value, json};
