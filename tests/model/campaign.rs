@@ -1,7 +1,8 @@
 //! Many schedules at once, and what came of all of them.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -10,7 +11,7 @@ use keyrelay::switches::Switch;
 use super::rng::Rng;
 use super::run::{Outcome, run};
 use super::schedule::Schedule;
-use super::stand::Stand;
+use super::stand::{Kind, Stand};
 
 /// How many schedules are usually under way at once on each of [`THREADS`]: most of a schedule is waiting.
 pub const STANDS: usize = 6;
@@ -19,7 +20,7 @@ pub const STANDS: usize = 6;
 const THREADS: usize = 2;
 
 /// A stand serves this many schedules, so that nothing of a relay depends on how long it has been there.
-const SCHEDULES_PER_STAND: usize = 40;
+const SCHEDULES_PER_STAND: usize = 20;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -50,6 +51,10 @@ pub struct Tally {
     pub slowest_rest: Duration,
     pub rests: Duration,
     pub untimed: u64,
+    /// Schedules after which two nodes differed for good: there is no last write that wins on both.
+    pub apart: u64,
+    /// By kind of stand.
+    pub kinds: BTreeMap<Kind, u64>,
     pub failures: Vec<(Schedule, Outcome)>,
     /// What failed, and was right each time that it was run again by itself.
     pub passed: Vec<(Schedule, Outcome)>,
@@ -60,7 +65,7 @@ impl Tally {
     pub fn line(&self) -> String {
         let schedules = self.schedules.max(1);
         format!(
-            "{} schedules in {:.0} s ({:.1}/s), {} failed; {} writes, {} faults, {} subscribers, {} resumes, {} messages; at rest after {:.0} ms on average, {:.1} s at most; {} untimed, {} not reproduced",
+            "{} schedules in {:.0} s ({:.1}/s), {} failed; {} writes, {} faults, {} subscribers, {} resumes, {} messages; at rest after {:.0} ms on average, {:.1} s at most; {} untimed, {} not reproduced; {:?}, {} left apart",
             self.schedules,
             self.took.as_secs_f64(),
             self.schedules as f64 / self.took.as_secs_f64().max(0.001),
@@ -74,6 +79,8 @@ impl Tally {
             self.slowest_rest.as_secs_f64(),
             self.untimed,
             self.passed.len(),
+            self.kinds,
+            self.apart,
         )
     }
 
@@ -86,6 +93,8 @@ impl Tally {
         self.heard += outcome.heard as u64;
         self.slowest_rest = self.slowest_rest.max(outcome.rest);
         self.rests += outcome.rest;
+        self.apart += u64::from(outcome.apart);
+        *self.kinds.entry(schedule.kind).or_default() += 1;
         self.untimed += u64::from(outcome.untimed);
         if !outcome.wrong.is_empty() {
             self.failures.push((schedule, outcome));
@@ -111,7 +120,8 @@ pub fn failure(schedule: &Schedule, outcome: &Outcome) -> String {
 pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(&Schedule, &Outcome) + Sync)) -> Tally {
     let begun = Instant::now();
     let tally = Mutex::new(Tally::default());
-    let next = AtomicU64::new(0);
+    let (next, begun_so_far, turns) = (AtomicU64::new(0), AtomicU64::new(0), AtomicUsize::new(0));
+    let focus = order.off.filter(|_| order.focus);
     let seeds = |n: u64| Rng(order.seed.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).next();
     let over = || {
         let failed = order.stop_at_failure && !tally.lock().unwrap().failures.is_empty();
@@ -120,14 +130,23 @@ pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(
     let lane = || async {
         let mut stand: Option<(Stand, usize)> = None;
         while !over() {
-            let n = next.fetch_add(1, Ordering::Relaxed);
+            let n = begun_so_far.fetch_add(1, Ordering::Relaxed);
             if order.count.is_some_and(|count| n >= count) {
                 break;
             }
-            let schedule = Schedule::new(seeds(n), order.off.filter(|_| order.focus), order.patient);
+            stand = stand.filter(|(_, served)| *served < SCHEDULES_PER_STAND);
+            let kind = match &stand {
+                Some((stand, _)) => stand.kind,
+                None => Kind::in_turn(turns.fetch_add(1, Ordering::Relaxed), focus),
+            };
+            let mut drawn = std::iter::repeat_with(|| seeds(next.fetch_add(1, Ordering::Relaxed)));
+            let seed = drawn
+                .find(|seed| kind == Kind::of(*seed, focus))
+                .expect("there are seeds of every kind");
+            let schedule = Schedule::new(seed, focus, order.patient);
             let (on, served) = match stand.take() {
-                Some((stand, served)) if served < SCHEDULES_PER_STAND => (stand, served),
-                _ => (Stand::start(order.off).await, 0),
+                Some(standing) => standing,
+                None => (Stand::start(kind, order.off).await, 0),
             };
             on.tidy().await;
             let outcome = run(&schedule, &on).await;

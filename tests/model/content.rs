@@ -140,6 +140,12 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Whether two servers hold the same.
+pub fn agree(a: &BTreeMap<usize, Content>, b: &BTreeMap<usize, Content>) -> bool {
+    let held = |(at, content): (&usize, &Content)| b.get(at).is_some_and(|other| same(&content.value, &other.value));
+    a.len() == b.len() && a.iter().all(held)
+}
+
 /// The newest stamp in a value: every write leaves one (`#17`) in what it writes.
 pub fn stamp(value: &Value) -> Option<u64> {
     match value {

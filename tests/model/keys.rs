@@ -122,5 +122,8 @@ pub fn is_events(channel: &str) -> bool {
     channel.starts_with("log:") || channel == "ttls"
 }
 
+/// What every key is on a server that no relay is to show.
+pub const ELSEWHERE: &str = "of another server";
+
 /// The server's patterns for the keys of all events channels.
 pub const EVENT_PATTERNS: [&str; 2] = ["__keyspace@0__:room:*", "__keyspace@0__:ttl:*"];

@@ -12,11 +12,15 @@
 #[path = "../it/harness/mod.rs"]
 mod harness;
 
+/// How faults are done.
+mod act;
 /// Many schedules at once.
 mod campaign;
+/// Which faults a schedule has.
+mod choose;
 /// What the server holds.
 mod content;
-/// What is done to connections, server and relays.
+/// What may be done to connections, servers and relays.
 mod faults;
 /// Keys, channels, mappings.
 mod keys;
@@ -32,7 +36,7 @@ mod rng;
 mod run;
 /// What will be done in a schedule.
 mod schedule;
-/// Server, relays, proxies.
+/// Servers, relays, proxies.
 mod stand;
 /// What one subscriber does.
 mod subscriber;
@@ -160,7 +164,7 @@ fn alone(schedule: &Schedule) -> run::Outcome {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let stand = Stand::start(None).await;
+        let stand = Stand::start(schedule.kind, None).await;
         stand.tidy().await;
         run::run(schedule, &stand).await
     })

@@ -100,6 +100,14 @@ fn short(value: &serde_json::Value) -> String {
     text
 }
 
+/// Older values after newer ones that no server had gone back to.
+pub fn backs(run: &Run<'_>, picture: &Picture) -> Vec<String> {
+    let spans = run.spans.borrow();
+    let by_itself = |at: Instant| spans.iter().any(|span| span.rewinds && span.from < at);
+    let backs = picture.backs.iter().filter(|(at, _)| !by_itself(*at));
+    backs.map(|(_, back)| back.clone()).collect()
+}
+
 /// Known losses that a page was told nothing of.
 pub fn silences(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, end: Instant) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -202,6 +210,10 @@ pub fn delays(
                     let near = other.at + SOON > written.at && other.at < written.at + bound;
                     other.key == written.key && other.stamp.is_none() && near
                 };
+                // Nodes that are apart tell each other nothing, and what is merged need not be the newest.
+                if spans.iter().any(|span| span.rewinds && near(span)) {
+                    continue;
+                }
                 let emptied = spans.iter().any(|span| span.relays == [true; 2] && near(span));
                 // What is gone before it was read is never seen.
                 if written.at + bound > until || emptied || writes.iter().any(removed) {

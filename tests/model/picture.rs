@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::content::stamp;
-use super::keys::{is_events, name_of};
+use super::keys::{ELSEWHERE, is_events, name_of};
 use super::wire::Heard;
 
 /// How many of the last things heard are kept for a failure's text.
@@ -15,10 +15,10 @@ const TRACE: usize = 1000;
 /// One step of what was heard of events channels, judged afterwards against what the server said (`witness`).
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// A page that knows nothing.
-    New,
+    /// A page that knows nothing, at this relay.
+    New(usize),
     /// The same page again, from where its cursor stood.
-    Resumed,
+    Resumed(usize),
     /// A channel has joined that is new to the page; it hears what happens from now on.
     Joined(String),
     /// A channel is no longer listened to.
@@ -88,6 +88,8 @@ pub struct Picture {
     /// The part of the long form that stands for the list.
     pub set: Option<String>,
     pub wrong: BTreeSet<String>,
+    /// When an older value came after a newer one and nobody said stale: wrong, if the server had not gone back itself.
+    pub backs: Vec<(Instant, String)>,
     /// Channels taken out: what was under way may still come.
     pub removed: BTreeSet<String>,
     pub heard: usize,
@@ -102,19 +104,19 @@ impl Picture {
     }
 
     /// A page opened anew: nothing is known.
-    pub fn forget(&mut self, list: &[String], now: Instant) {
+    pub fn forget(&mut self, relay: usize, list: &[String], now: Instant) {
         self.channels.clear();
         self.removed.clear();
         (self.last_id, self.set) = (None, None);
         for channel in list {
             self.channels.insert(channel.clone(), Status::default());
         }
-        self.items.push(Item::New);
+        self.items.push(Item::New(relay));
         self.note(now, "- a new page");
     }
 
     /// The same page connects again, with this list.
-    pub fn resume(&mut self, list: &[String], now: Instant) {
+    pub fn resume(&mut self, relay: usize, list: &[String], now: Instant) {
         self.part(now);
         let (channels, items) = (&mut self.channels, &mut self.items);
         channels.retain(|channel, _| {
@@ -124,7 +126,7 @@ impl Picture {
             }
             stays
         });
-        self.items.push(Item::Resumed);
+        self.items.push(Item::Resumed(relay));
         for channel in list {
             if !self.channels.contains_key(channel) {
                 self.join(channel);
@@ -227,6 +229,10 @@ impl Picture {
             }
             return;
         };
+        if value.as_str() == Some(ELSEWHERE) && !status.stale {
+            self.wrong
+                .insert(format!("{channel}: {key:?} is shown as it is on another server"));
+        }
         if let Some(event) = data["event"].as_str().filter(|_| is_events(&channel)) {
             let event = event.to_owned();
             self.items.push(Item::Event {
@@ -244,10 +250,11 @@ impl Picture {
             && (stamp < floor.stamp || floor.gone && stamp == floor.stamp)
         {
             let gone = if floor.gone { ", and that it was gone" } else { "" };
-            self.wrong.insert(format!(
+            let back = format!(
                 "{channel}: {key:?} goes back to #{stamp} after #{}{gone}, and nobody said stale",
                 floor.stamp
-            ));
+            );
+            self.backs.push((now, back));
         }
         match (newest, value.is_null()) {
             (Some(stamp), _) => drop(status.floors.insert(key.clone(), Floor { stamp, gone: false })),

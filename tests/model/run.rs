@@ -18,7 +18,7 @@ use super::faults::Span;
 use super::oracle;
 use super::redis::Redis;
 use super::schedule::Schedule;
-use super::stand::Stand;
+use super::stand::{Kind, Stand};
 use super::subscriber::Subscriber;
 use super::witness::Witness;
 use super::writes::Write;
@@ -87,6 +87,8 @@ pub struct Outcome {
     pub lag: Duration,
     /// The machine was too busy to say of anything that it was late.
     pub untimed: bool,
+    /// Nodes that both take writes have ended up with different values.
+    pub apart: bool,
     /// What a reader of a failure needs.
     pub report: String,
 }
@@ -128,7 +130,8 @@ impl Run<'_> {
     }
 
     /// Writes what one writer has to write, each again until the server has taken it.
-    async fn write(&self, start: Instant, writes: &[(Duration, Write)], taken: &Cell<u64>) {
+    async fn write(&self, start: Instant, writer: usize, writes: &[(Duration, Write)], taken: &Cell<u64>) {
+        let server = self.stand.written(writer);
         let mut connection = None;
         let (mut before, mut swaps) = (0, 0);
         for (at, write) in writes {
@@ -140,7 +143,7 @@ impl Run<'_> {
                 }
                 let redis = match &mut connection {
                     Some(redis) => redis,
-                    none => match Redis::connect(self.stand.address).await {
+                    none => match Redis::connect(server).await {
                         Ok(redis) => none.insert(redis),
                         Err(_) => {
                             sleep(Duration::from_millis(5)).await;
@@ -220,7 +223,11 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         flushes: RefCell::default(),
         lag: Cell::default(),
     };
-    let witness = Witness::new(stand.address);
+    let others = stand.mirrored(0) != stand.mirrored(1);
+    let witnesses: Vec<Witness> = (0..=usize::from(others))
+        .map(|relay| Witness::new(stand.mirrored(relay)))
+        .collect();
+    let witness_of = |relay: usize| &witnesses[relay.min(witnesses.len() - 1)];
     let subscribers: Vec<Subscriber<'_>> = schedule
         .subscribers
         .iter()
@@ -228,7 +235,9 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         .collect();
     let (begin, begun) = watch::channel(None);
     let mut background: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + '_>>> = FuturesUnordered::new();
-    background.push(Box::pin(witness.run()));
+    for witness in &witnesses {
+        background.push(Box::pin(witness.run()));
+    }
     background.push(Box::pin(run.measure_lag()));
     for subscriber in &subscribers {
         background.push(Box::pin(subscriber.run(begun.clone())));
@@ -237,7 +246,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
     let rest = tokio::select! {
         // None of these ends.
         Some(()) = background.next() => unreachable!("a subscriber gave up"),
-        rest = act(&run, schedule, &subscribers, &witness, &begin, &taken) => rest,
+        rest = act(&run, schedule, &subscribers, &witnesses, &begin, &taken) => rest,
     };
     drop(background);
     let start = begin.borrow().unwrap_or_else(Instant::now);
@@ -250,10 +259,14 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         let picture = subscriber.picture.borrow();
         let mut own: BTreeSet<String> = picture.wrong.clone();
         let lag = run.lag.get() * 4;
-        for (channel, why) in witness.judge(&picture.items, rest.at - UNDER_WAY - lag, lag) {
-            report.push_str(&witness.account(&channel, start));
+        let judged = Witness::judge([0, 1].map(witness_of), &picture.items, rest.at - UNDER_WAY - lag, lag);
+        for (channel, why) in judged {
+            for witness in &witnesses {
+                report.push_str(&witness.account(&channel, start));
+            }
             own.insert(format!("{channel}: {why}"));
         }
+        own.extend(oracle::backs(&run, &picture));
         own.extend(oracle::silences(&run, &subscriber.moves.borrow(), &picture, rest.at));
         if !run.is_untimed() {
             own.extend(oracle::late_flushes(&run, &subscriber.moves.borrow(), &picture));
@@ -300,6 +313,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         rest: rest.took,
         lag: run.lag.get(),
         untimed: run.is_untimed(),
+        apart: rest.apart,
         report,
     }
 }
@@ -310,6 +324,8 @@ struct Rest {
     took: Duration,
     /// What is wrong with the pictures, by subscriber.
     wrong: BTreeMap<usize, Vec<String>>,
+    /// The nodes differ.
+    apart: bool,
 }
 
 /// Begins when everybody is ready, does what the schedule says, waits for rest.
@@ -317,12 +333,12 @@ async fn act(
     run: &Run<'_>,
     schedule: &Schedule,
     subscribers: &[Subscriber<'_>],
-    witness: &Witness,
+    witnesses: &[Witness],
     begin: &watch::Sender<Option<Instant>>,
     taken: &Cell<u64>,
 ) -> Rest {
     let joined = Instant::now();
-    while !(witness.is_up() && subscribers.iter().all(Subscriber::is_ready)) {
+    while !(witnesses.iter().all(Witness::is_up) && subscribers.iter().all(Subscriber::is_ready)) {
         if joined.elapsed() > run.at_most(BEGIN) {
             let within = run.at_most(BEGIN);
             run.fail(format!("not all were ready within {within:?} from the beginning"));
@@ -332,7 +348,8 @@ async fn act(
     }
     let start = Instant::now();
     begin.send_replace(Some(start));
-    let writers = join_all(schedule.writers.iter().map(|writes| run.write(start, writes, taken)));
+    let writers = schedule.writers.iter().enumerate();
+    let writers = join_all(writers.map(|(n, writes)| run.write(start, n, writes, taken)));
     let lanes = join_all((0..3).map(|lane| async move {
         for (at, fault) in schedule.faults.iter().filter(|(_, fault)| fault.lane() == lane) {
             sleep_until((start + *at).into()).await;
@@ -351,42 +368,64 @@ async fn act(
     rest(run, subscribers, end).await
 }
 
-/// Waits until every picture is what the server holds, and stays it for a moment.
+/// Waits until every picture is what its relay's server holds, and stays it for a moment.
 async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Rest {
     sleep_until(end.into()).await;
-    let mut content = Err(std::io::Error::other("not read yet"));
+    let mut contents = Err(std::io::Error::other("not read yet"));
     let mut read_at = end;
     let mut right = false;
     loop {
         let was_right = right;
         // Values change no more but by expiring. What was right once may have been so by chance, and is looked at anew.
-        if content.is_err() || right || read_at.elapsed() > REREAD {
+        if contents.is_err() || right || read_at.elapsed() > REREAD {
             read_at = Instant::now();
-            content = match Redis::connect(run.stand.address).await {
-                Ok(mut redis) => content::read(&mut redis).await,
-                Err(error) => Err(error),
-            };
+            contents = read(run.stand).await;
         }
-        let wrong = match &content {
-            Ok(content) => differences(subscribers, content, run.lag.get()),
-            Err(error) => BTreeMap::from([(0, vec![format!("the server cannot be read: {error}")])]),
+        let (wrong, apart) = match &contents {
+            Ok(contents) => {
+                let mut wrong = differences(run.stand, subscribers, contents, run.lag.get());
+                let apart = contents.windows(2).any(|two| !content::agree(&two[0], &two[1]));
+                if apart && run.stand.kind == Kind::Replica {
+                    wrong.insert(0, vec!["the replica has not what its primary has".into()]);
+                }
+                (wrong, apart)
+            }
+            Err(error) => (
+                BTreeMap::from([(0, vec![format!("the server cannot be read: {error}")])]),
+                false,
+            ),
         };
         right = wrong.is_empty();
         let now = Instant::now();
         if right && was_right || now > end + run.at_most(REST) {
-            let took = now.saturating_duration_since(end);
-            return Rest { at: now, took, wrong };
+            return Rest {
+                at: now,
+                took: now.saturating_duration_since(end),
+                wrong,
+                apart,
+            };
         }
         sleep(LOOK).await;
     }
 }
 
+/// What each of the servers holds.
+async fn read(stand: &Stand) -> std::io::Result<Vec<BTreeMap<usize, Content>>> {
+    let mut contents = Vec::new();
+    for &address in stand.addresses() {
+        contents.push(content::read(&mut Redis::connect(address).await?).await?);
+    }
+    Ok(contents)
+}
+
 fn differences(
+    stand: &Stand,
     subscribers: &[Subscriber<'_>],
-    content: &BTreeMap<usize, Content>,
+    contents: &[BTreeMap<usize, Content>],
     lag: Duration,
 ) -> BTreeMap<usize, Vec<String>> {
     let each = subscribers.iter().enumerate().filter_map(|(n, subscriber)| {
+        let content = &contents[stand.number_mirrored(subscriber.relay())];
         let mut wrong = oracle::differences(&subscriber.picture.borrow(), content, lag);
         if !subscriber.settled.get() {
             wrong.push("is not connected, or not through with its script".into());

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use keyrelay::switches::Switch;
 
-use super::faults::{self, Fault};
+use super::choose::{Patience, choose};
+use super::faults::Fault;
 use super::keys::{KEYS, is_events};
 use super::rng::Rng;
+use super::stand::Kind;
 use super::wire::Transport;
 use super::writes::{Write, Writer};
 
@@ -18,6 +20,8 @@ const WRITES: usize = 75;
 
 pub struct Schedule {
     pub seed: u64,
+    /// What it is to be run on.
+    pub kind: Kind,
     pub focus: Option<Switch>,
     pub length: Duration,
     pub writers: Vec<Vec<(Duration, Write)>>,
@@ -55,6 +59,7 @@ impl Schedule {
     /// The schedule of a seed. `focus`: with more of what shows that this mechanism is missing. `patient`: now and then something
     /// that takes more than ten seconds.
     pub fn new(seed: u64, focus: Option<Switch>, patient: bool) -> Schedule {
+        let kind = Kind::of(seed, focus);
         let mut rng = Rng(seed);
         let long = patient && focus.is_none() && rng.percent(2);
         let fat = focus.is_none() && rng.percent(8);
@@ -66,7 +71,12 @@ impl Schedule {
         let mut own = rng.fork();
         let writers = (0..WRITERS).map(|n| writes(&mut own, n, length, fat, focus)).collect();
         let mut own = rng.fork();
-        let faults = faults::choose(&mut own, length, long, focus);
+        let patience = match (long, patient) {
+            (true, _) => Patience::Long,
+            (false, true) => Patience::Some,
+            (false, false) => Patience::Short,
+        };
+        let faults = choose(&mut own, kind, length, patience, focus);
         let mut own = rng.fork();
         let count = own.between(8..12) as usize;
         let mut subscribers: Vec<Script> = (0..count).map(|_| script(&mut own, length, fat, focus)).collect();
@@ -83,6 +93,7 @@ impl Schedule {
         }
         Schedule {
             seed,
+            kind,
             focus,
             length,
             writers,
@@ -100,7 +111,7 @@ impl Schedule {
 
     /// Faults and subscribers, a line each.
     pub fn describe(&self) -> String {
-        let mut text = format!("  {} ms, {WRITERS} writers\n", self.length.as_millis());
+        let mut text = format!("  {:?}, {} ms, {WRITERS} writers\n", self.kind, self.length.as_millis());
         for (at, fault) in &self.faults {
             text.push_str(&format!("  {:>5} ms {fault:?}\n", at.as_millis()));
         }

@@ -58,6 +58,11 @@ impl<'a> Subscriber<'a> {
         !picture.channels.is_empty() && all.all(|status| status.ready && !status.stale)
     }
 
+    /// The relay that told last what it shows.
+    pub fn relay(&self) -> usize {
+        self.moves.borrow().last().map_or(0, |(_, relay)| *relay)
+    }
+
     pub fn describe(&self) -> String {
         format!("{:?}", self.script)
     }
@@ -199,7 +204,7 @@ impl<'a> Subscriber<'a> {
             };
             let known = last_id.is_some() || cursor.is_some();
             if page.opened && known {
-                picture.resume(&page.list, Instant::now());
+                picture.resume(page.relay, &page.list, Instant::now());
                 Ask {
                     channels: page.list.clone(),
                     last_id,
@@ -209,7 +214,7 @@ impl<'a> Subscriber<'a> {
             } else {
                 // A page without a cursor can only begin anew.
                 page.query = None;
-                picture.forget(&page.list, Instant::now());
+                picture.forget(page.relay, &page.list, Instant::now());
                 Ask {
                     channels: page.list.clone(),
                     last_id: None,

@@ -109,23 +109,29 @@ impl Witness {
         }
     }
 
-    /// What is wrong with what a subscriber heard, by channel. What happened after `end` need not have come; `lag` is how
-    /// much later than the relay the witness may have heard.
-    pub fn judge(&self, items: &[Item], end: Instant, lag: Duration) -> Vec<(String, String)> {
-        let heard = self.heard.borrow();
+    /// What is wrong with what a subscriber heard, by channel, from relays of which each has its witness. What happened
+    /// after `end` need not have come; `lag` is how much later than the relay the witness may have heard.
+    pub fn judge(witnesses: [&Witness; 2], items: &[Item], end: Instant, lag: Duration) -> Vec<(String, String)> {
+        let heard = witnesses.map(|witness| witness.heard.borrow());
         let mut judges: BTreeMap<&str, Judge<'_>> = BTreeMap::new();
         let mut wrong = Vec::new();
-        let none = Vec::new();
+        let mut here = 0;
         for item in items {
             match item {
-                Item::New => judges.clear(),
-                Item::Resumed => judges.values_mut().for_each(Judge::resume),
+                Item::New(relay) => {
+                    here = *relay;
+                    judges.clear();
+                }
+                Item::Resumed(relay) => {
+                    here = *relay;
+                    judges.values_mut().for_each(Judge::resume);
+                }
                 Item::Cursor => judges.values_mut().for_each(Judge::keep),
                 Item::Joined(channel) | Item::Left(channel) => drop(judges.remove(&**channel)),
                 Item::Ready { channel, .. } | Item::Event { channel, .. } | Item::Gap { channel, .. } => {
-                    let all = heard.get(channel).unwrap_or(&none);
+                    let all = heard[here].get(channel).map_or(&[][..], |all| all);
                     let judge = judges.entry(channel).or_insert_with(|| Judge::new(all, lag));
-                    if let Err(why) = judge.take(item) {
+                    if let Err(why) = judge.take(item, all) {
                         wrong.push((channel.clone(), why));
                         // One mistake makes others.
                         return wrong;
@@ -171,7 +177,7 @@ struct Judge<'a> {
     /// All that was retained has been asked for.
     retained: bool,
     /// As they were when the cursor was given.
-    kept: (Vec<usize>, bool),
+    kept: (&'a [(Instant, Happened)], Vec<usize>, bool),
 }
 
 impl<'a> Judge<'a> {
@@ -180,7 +186,7 @@ impl<'a> Judge<'a> {
         Judge {
             all,
             margin: MARGIN + lag,
-            kept: (next.clone(), false),
+            kept: (all, next.clone(), false),
             next,
             gap: false,
             ready: None,
@@ -189,14 +195,15 @@ impl<'a> Judge<'a> {
     }
 
     fn keep(&mut self) {
-        self.kept = (self.next.clone(), self.gap);
+        self.kept = (self.all, self.next.clone(), self.gap);
     }
 
     fn resume(&mut self) {
-        (self.next, self.gap) = self.kept.clone();
+        (self.all, self.next, self.gap) = self.kept.clone();
     }
 
-    fn take(&mut self, item: &Item) -> Result<(), String> {
+    /// `here`: what the witness of the relay that tells this has heard.
+    fn take(&mut self, item: &Item, here: &'a [(Instant, Happened)]) -> Result<(), String> {
         match item {
             Item::Ready { at, .. } => {
                 self.ready.get_or_insert(*at);
@@ -209,6 +216,7 @@ impl<'a> Judge<'a> {
                 Ok(())
             }
             Item::Gap { unknown: true, .. } => {
+                self.all = here;
                 self.next = (0..=self.all.len()).collect();
                 (self.gap, self.retained) = (true, true);
                 Ok(())

@@ -228,7 +228,8 @@ impl Server {
         kill_process(Pid::from_child(process), signal).expect("the server can be signalled");
     }
 
-    fn log(&self) -> String {
+    /// What it has logged since it was first started.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
     }
 }
