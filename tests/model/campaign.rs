@@ -35,6 +35,8 @@ pub struct Order {
     pub until: Option<Instant>,
     pub count: Option<u64>,
     pub stop_at_failure: bool,
+    /// On stands of this kind alone.
+    pub only: Option<Kind>,
     /// Schedules under way at once on each of [`THREADS`].
     pub stands: usize,
 }
@@ -137,6 +139,7 @@ pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(
             stand = stand.filter(|(_, served)| *served < SCHEDULES_PER_STAND);
             let kind = match &stand {
                 Some((stand, _)) => stand.kind,
+                None if order.only.is_some() => order.only.unwrap_or(Kind::Plain),
                 None => Kind::in_turn(turns.fetch_add(1, Ordering::Relaxed), focus),
             };
             let mut drawn = std::iter::repeat_with(|| seeds(next.fetch_add(1, Ordering::Relaxed)));
@@ -148,7 +151,10 @@ pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(
                 Some(standing) => standing,
                 None => (Stand::start(kind, order.off).await, 0),
             };
-            on.tidy().await;
+            if !on.tidy().await {
+                // The servers do not come together any more.
+                continue;
+            }
             let outcome = run(&schedule, &on).await;
             if stop() {
                 break;

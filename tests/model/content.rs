@@ -20,15 +20,19 @@ pub struct Content {
 
 /// All keys of the schedule that are there, by their place in [`KEYS`].
 ///
-/// Writing is paused meanwhile: then a read does not make a key expire, which the server may do much later by itself.
-pub async fn read(redis: &mut Redis) -> io::Result<BTreeMap<usize, Content>> {
+/// Writing is paused meanwhile, where the server is `alone`: then a read does not make a key expire, which the server may do
+/// much later by itself. KeyDB does not survive it if another server's writes come in.
+pub async fn read(redis: &mut Redis, alone: bool) -> io::Result<BTreeMap<usize, Content>> {
+    if !alone {
+        return read_all(redis).await;
+    }
     redis.words("CLIENT PAUSE 10000 WRITE").await?;
-    let content = read_paused(redis).await;
+    let content = read_all(redis).await;
     redis.words("CLIENT UNPAUSE").await?;
     content
 }
 
-async fn read_paused(redis: &mut Redis) -> io::Result<BTreeMap<usize, Content>> {
+async fn read_all(redis: &mut Redis) -> io::Result<BTreeMap<usize, Content>> {
     let ask = |command: &[u8]| -> Vec<Vec<Vec<u8>>> {
         KEYS.iter()
             .map(|key| vec![command.to_vec(), key.bytes.clone()])

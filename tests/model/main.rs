@@ -116,6 +116,7 @@ fn converges() {
     let order = Order {
         seed: rand_seed(),
         off: None,
+        only: variable("KEYRELAY_MODEL_KIND"),
         focus: false,
         patient: seconds > SECONDS,
         until: Some(Instant::now() + Duration::from_secs(seconds)),
@@ -165,7 +166,10 @@ fn alone(schedule: &Schedule) -> run::Outcome {
         .unwrap();
     runtime.block_on(async {
         let stand = Stand::start(schedule.kind, None).await;
-        stand.tidy().await;
+        assert!(
+            stand.tidy().await,
+            "servers that were just started do not come together"
+        );
         run::run(schedule, &stand).await
     })
 }
@@ -191,6 +195,7 @@ fn chaos() {
     let order = Order {
         seed: rand_seed(),
         off: None,
+        only: variable("KEYRELAY_MODEL_KIND"),
         focus: false,
         patient: true,
         until: None,
@@ -246,6 +251,7 @@ fn every_switch_is_caught() {
         let order = Order {
             seed: rand_seed(),
             off: Some(switch),
+            only: None,
             focus: true,
             patient: false,
             until: None,

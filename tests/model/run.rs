@@ -413,7 +413,8 @@ async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Re
 async fn read(stand: &Stand) -> std::io::Result<Vec<BTreeMap<usize, Content>>> {
     let mut contents = Vec::new();
     for &address in stand.addresses() {
-        contents.push(content::read(&mut Redis::connect(address).await?).await?);
+        let alone = stand.is_alone(address);
+        contents.push(content::read(&mut Redis::connect(address).await?, alone).await?);
     }
     Ok(contents)
 }
