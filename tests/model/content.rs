@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{KEYS, text};
+use super::keys::{KEYS, field_of, text};
 use super::redis::Redis;
 use crate::harness::Reply;
 
@@ -14,8 +14,21 @@ use crate::harness::Reply;
 #[derive(Clone, Debug)]
 pub struct Content {
     pub value: Value,
+    is_hash: bool,
     /// In milliseconds since 1970, if it expires.
     pub expires_at: Option<u64>,
+}
+
+impl Content {
+    /// What a channel shows of it, if anything.
+    pub fn shown_in(&self, channel: &str) -> Option<Value> {
+        let Some(field) = field_of(channel) else {
+            return Some(self.value.clone());
+        };
+        let fields = self.value.as_object().filter(|_| self.is_hash)?.iter();
+        let chosen = fields.filter(|(name, _)| *name == field);
+        Some(chosen.map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
 }
 
 /// All keys of the schedule that are there, by their place in [`KEYS`].
@@ -63,7 +76,15 @@ async fn read_all(redis: &mut Redis) -> io::Result<BTreeMap<usize, Content>> {
             Reply::Integer(ttl) if ttl >= 0 => Some(now + ttl as u64),
             _ => None,
         };
-        content.insert(at, Content { value, expires_at });
+        let is_hash = kind == "hash";
+        content.insert(
+            at,
+            Content {
+                value,
+                is_hash,
+                expires_at,
+            },
+        );
     }
     Ok(content)
 }

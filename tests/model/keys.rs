@@ -27,6 +27,12 @@ access = "public"
 
 [[mapping]]
 key = "room:{room}:{id}"
+channel = "part:{room}"
+fields = ["stamp"]
+access = "public"
+
+[[mapping]]
+key = "room:{room}:{id}"
 channel = "log:{room}"
 mode = "events"
 linger = "3s"
@@ -78,7 +84,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     }
     for (room, room_name) in ROOMS {
         for n in 0..12 {
-            let state = vec![format!("room:{room_name}")];
+            let state = vec![format!("room:{room_name}"), format!("part:{room_name}")];
             let events = Some(format!("log:{room_name}"));
             keys.push(key(&[b"room:", room, b":", &odd(n).0], state, events, false));
         }
@@ -115,6 +121,11 @@ pub fn text(bytes: &[u8]) -> Value {
 /// What a payload's `key` is called in pictures.
 pub fn name_of(key: &Value) -> String {
     key.as_str().map_or_else(|| key.to_string(), str::to_owned)
+}
+
+/// Whether a channel shows this field of hashes alone, and nothing of other types.
+pub fn field_of(channel: &str) -> Option<&'static str> {
+    channel.starts_with("part:").then_some("stamp")
 }
 
 /// Whether a channel is a sequence of happenings.

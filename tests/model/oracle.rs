@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::content::{Content, same};
 use super::faults::Span;
-use super::keys::{KEYS, is_events};
+use super::keys::{KEYS, field_of, is_events};
 use super::picture::{Picture, Seen};
 use super::run::{Run, Written};
 
@@ -45,14 +45,15 @@ pub fn differences(picture: &Picture, content: &BTreeMap<usize, Content>, lag: D
         let mut extra: Vec<&String> = status.values.keys().collect();
         for (at, key) in KEYS.iter().enumerate().filter(|(_, key)| key.state.contains(channel)) {
             extra.retain(|name| **name != key.name);
-            match (content.get(&at), status.values.get(&key.name)) {
+            let held = content.get(&at).and_then(|held| Some((held, held.shown_in(channel)?)));
+            match (held, status.values.get(&key.name)) {
                 (None, None) => {}
-                (Some(held), Some(shown)) => {
-                    if !same(&held.value, &shown["value"]) {
+                (Some((held, value)), Some(shown)) => {
+                    if !same(&value, &shown["value"]) {
                         wrong.push(format!(
                             "{channel}: {:?} is {} and shown as {}",
                             key.name,
-                            short(&held.value),
+                            short(&value),
                             short(&shown["value"])
                         ));
                     }
@@ -69,11 +70,9 @@ pub fn differences(picture: &Picture, content: &BTreeMap<usize, Content>, lag: D
                         ));
                     }
                 }
-                (Some(held), None) => wrong.push(format!(
-                    "{channel}: {:?} is {} and not shown",
-                    key.name,
-                    short(&held.value)
-                )),
+                (Some((_, value)), None) => {
+                    wrong.push(format!("{channel}: {:?} is {} and not shown", key.name, short(&value)))
+                }
                 (None, Some(shown)) => wrong.push(format!(
                     "{channel}: {:?} is gone and shown as {}",
                     key.name,
@@ -189,7 +188,8 @@ pub fn delays(
     let calm = CALM + lag;
     let mut wrong = Vec::new();
     for (channel, status) in &picture.channels {
-        if is_events(channel) {
+        // Of a type that is not shown, nothing may come.
+        if is_events(channel) || field_of(channel).is_some() {
             continue;
         }
         for (since, until) in status.truths(end) {
