@@ -152,13 +152,19 @@ impl Fault {
                 None
             }
             Fault::Unset => {
-                let made = || stand.proxies.each_ref().map(|proxy| proxy.made(Side::Feed));
-                let (before, heard) = (made(), feeds());
+                // A feed that connects meanwhile sets them at once, and the other relay sees nothing of it.
+                let _stay = run.connections.write().await;
+                let mut tries = 0;
+                while feeds() != stand.relays_of_first() && tries < 2000 {
+                    sleep(Duration::from_millis(10)).await;
+                    tries += 1;
+                }
+                sleep(Duration::from_millis(300)).await;
+                let heard = feeds();
                 stand.admin("CONFIG SET notify-keyspace-events ").await;
                 let from = Instant::now();
                 stand.wait_for_setting().await;
-                // A feed that connects sets them at once, and the other relay sees nothing of it.
-                (before == made()).then_some((heard, from))
+                Some((heard, from))
             }
             Fault::Revoke { right, back, lasts } => {
                 let before = feeds();

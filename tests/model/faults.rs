@@ -155,6 +155,10 @@ impl Fault {
 
     /// Does it, and undoes it.
     pub async fn happen(&self, run: &Run<'_>) {
+        let _stays = match self.lane() {
+            2 => None,
+            _ => Some(run.connections.read().await),
+        };
         let from = Instant::now();
         let loss = self.act(run).await;
         let relays = match self.lane() {

@@ -108,15 +108,15 @@ pub fn backs(run: &Run<'_>, picture: &Picture) -> Vec<String> {
 }
 
 /// Known losses that a page was told nothing of.
-pub fn silences(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture, end: Instant) -> Vec<String> {
+pub fn silences(run: &Run<'_>, picture: &Picture, end: Instant) -> Vec<String> {
     let mut wrong = Vec::new();
     for span in run.spans.borrow().iter() {
         let Some((relays, at)) = span.loss else { continue };
-        let relay = moves.iter().rfind(|(since, _)| *since <= at).map(|(_, relay)| *relay);
-        if !relay.is_some_and(|relay| relays[relay]) {
-            continue;
-        }
         for (channel, status) in &picture.channels {
+            let relay = status.relays.iter().rfind(|(since, _)| *since <= at);
+            if !relay.is_some_and(|(_, relay)| relays[*relay]) {
+                continue;
+            }
             // What was complete just before the loss may be so by what was read after it.
             if span.events_only && !is_events(channel) {
                 continue;

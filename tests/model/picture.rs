@@ -75,6 +75,8 @@ pub struct Status {
     pub true_since: Option<Instant>,
     pub spans: Vec<(Instant, Instant)>,
     pub seen: Vec<Seen>,
+    /// From when on it showed what which relay had told.
+    pub relays: Vec<(Instant, usize)>,
     floors: HashMap<String, Floor>,
     pub values: BTreeMap<String, Value>,
 }
@@ -93,6 +95,8 @@ pub struct Picture {
     /// Channels taken out: what was under way may still come.
     pub removed: BTreeSet<String>,
     pub heard: usize,
+    /// Who tells.
+    relay: usize,
     trace: VecDeque<(Instant, String)>,
 }
 
@@ -105,6 +109,7 @@ impl Picture {
 
     /// A page opened anew: nothing is known.
     pub fn forget(&mut self, relay: usize, list: &[String], now: Instant) {
+        self.relay = relay;
         self.channels.clear();
         self.removed.clear();
         (self.last_id, self.set) = (None, None);
@@ -117,6 +122,7 @@ impl Picture {
 
     /// The same page connects again, with this list.
     pub fn resume(&mut self, relay: usize, list: &[String], now: Instant) {
+        self.relay = relay;
         self.part(now);
         let (channels, items) = (&mut self.channels, &mut self.items);
         channels.retain(|channel, _| {
@@ -229,6 +235,7 @@ impl Picture {
             }
             return;
         };
+        status.told_by(self.relay, now);
         if value.as_str() == Some(ELSEWHERE) && !status.stale {
             self.wrong
                 .insert(format!("{channel}: {key:?} is shown as it is on another server"));
@@ -298,6 +305,7 @@ impl Picture {
                 // The answer may cross with what takes the channel out.
                 continue;
             };
+            status.told_by(self.relay, now);
             match kind {
                 "ready" => {
                     status.ready = true;
@@ -350,6 +358,12 @@ impl Status {
     fn cease(&mut self, now: Instant) {
         if let Some(since) = self.true_since.take() {
             self.spans.push((since, now));
+        }
+    }
+
+    fn told_by(&mut self, relay: usize, now: Instant) {
+        if self.relays.last().is_none_or(|(_, last)| *last != relay) {
+            self.relays.push((now, relay));
         }
     }
 

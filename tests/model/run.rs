@@ -53,6 +53,8 @@ pub struct Run<'a> {
     pub spans: RefCell<Vec<Span>>,
     /// Taken for writing by whoever needs the writers to stop for a moment.
     pub writing: RwLock<()>,
+    /// Taken for writing by whoever needs the relays' connections to stay for a moment.
+    pub connections: RwLock<()>,
     pub writes: RefCell<Vec<Written>>,
     wrong: RefCell<BTreeSet<String>>,
     /// How often databases were swapped: KeyDB leaves connections at the database that they had.
@@ -217,6 +219,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         stand,
         spans: RefCell::default(),
         writing: RwLock::new(()),
+        connections: RwLock::new(()),
         writes: RefCell::default(),
         wrong: RefCell::default(),
         swaps: Cell::default(),
@@ -267,7 +270,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
             own.insert(format!("{channel}: {why}"));
         }
         own.extend(oracle::backs(&run, &picture));
-        own.extend(oracle::silences(&run, &subscriber.moves.borrow(), &picture, rest.at));
+        own.extend(oracle::silences(&run, &picture, rest.at));
         if !run.is_untimed() {
             own.extend(oracle::late_flushes(&run, &subscriber.moves.borrow(), &picture));
             own.extend(oracle::delays(
