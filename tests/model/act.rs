@@ -159,7 +159,8 @@ impl Fault {
                     sleep(Duration::from_millis(10)).await;
                     tries += 1;
                 }
-                sleep(Duration::from_millis(300)).await;
+                // Neither has one that found them unset a while ago, and waits to set them.
+                sleep(Duration::from_millis(1600)).await;
                 let heard = feeds();
                 stand.admin("CONFIG SET notify-keyspace-events ").await;
                 let from = Instant::now();

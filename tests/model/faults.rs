@@ -173,6 +173,13 @@ impl Fault {
         if matches!(self, Fault::Away { swallowed: true, .. }) {
             to += GIVEN_UP;
         }
+        let older = matches!(
+            self,
+            Fault::PrimaryRestart {
+                data: Remains::Older,
+                ..
+            }
+        );
         let parts = matches!(self, Fault::Apart { .. } | Fault::Restart { .. });
         if matches!(self, Fault::FullSync { .. } | Fault::PrimaryRestart { .. })
             || run.stand.kind == Kind::Pair && parts
@@ -185,7 +192,8 @@ impl Fault {
             relays,
             loss,
             events_only: matches!(self, Fault::Unset | Fault::FullSync { .. }),
-            rewinds: run.stand.kind == Kind::Pair && parts,
+            // Of a short full synchronization a relay hears as of a flush, and says no `stale`.
+            rewinds: older || run.stand.kind == Kind::Pair && parts,
         });
     }
 }
