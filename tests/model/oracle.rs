@@ -8,6 +8,7 @@ use super::faults::Span;
 use super::keys::{KEYS, field_of, is_events};
 use super::picture::{Picture, Seen};
 use super::run::{Run, Written};
+use super::stand::Kind;
 
 /// While nothing is wrong, a key that changed is seen again within this: reading takes milliseconds, the rest is for a machine that
 /// runs dozens of servers at once.
@@ -102,9 +103,14 @@ fn short(value: &serde_json::Value) -> String {
 /// Older values after newer ones that no server had gone back to.
 pub fn backs(run: &Run<'_>, picture: &Picture) -> Vec<String> {
     let spans = run.spans.borrow();
-    let by_itself = |at: Instant| spans.iter().any(|span| span.rewinds && span.from < at);
-    let backs = picture.backs.iter().filter(|(at, _)| !by_itself(*at));
-    backs.map(|(_, back)| back.clone()).collect()
+    // Of a replica that hears nothing, a key may expire that its primary has let live on.
+    let replica = run.stand.kind == Kind::Replica;
+    let by_itself = |at: Instant, same: bool| {
+        let mut before = spans.iter().filter(|span| span.from < at);
+        before.any(|span| span.rewinds || same && replica && span.relays == [true; 2])
+    };
+    let backs = picture.backs.iter().filter(|(at, same, _)| !by_itself(*at, *same));
+    backs.map(|(_, _, back)| back.clone()).collect()
 }
 
 /// Known losses that a page was told nothing of.

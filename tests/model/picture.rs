@@ -91,7 +91,8 @@ pub struct Picture {
     pub set: Option<String>,
     pub wrong: BTreeSet<String>,
     /// When an older value came after a newer one and nobody said stale: wrong, if the server had not gone back itself.
-    pub backs: Vec<(Instant, String)>,
+    /// With whether it is the same value, which was said to be gone.
+    pub backs: Vec<(Instant, bool, String)>,
     /// Channels taken out: what was under way may still come.
     pub removed: BTreeSet<String>,
     pub heard: usize,
@@ -261,7 +262,7 @@ impl Picture {
                 "{channel}: {key:?} goes back to #{stamp} after #{}{gone}, and nobody said stale",
                 floor.stamp
             );
-            self.backs.push((now, back));
+            self.backs.push((now, stamp == floor.stamp, back));
         }
         match (newest, value.is_null()) {
             (Some(stamp), _) => drop(status.floors.insert(key.clone(), Floor { stamp, gone: false })),
