@@ -1,6 +1,13 @@
 //! What a feed does on a new connection before it may trust what it hears.
 
-use super::{End, FatalError, LostReason, Notifications, Options, listen::Ear, look, watch::Connection};
+use tokio::time::sleep;
+
+use super::{
+    End, FatalError, LostReason, Notifications, Options,
+    listen::Ear,
+    look,
+    watch::{Connection, FOR_OTHERS},
+};
 use crate::{
     keyspace::flags,
     upstream::{
@@ -107,15 +114,23 @@ pub(in crate::upstream) async fn log_in(link: &mut Link, endpoint: &Endpoint) ->
 async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
     let endpoint = &options.endpoint;
     let address = &endpoint.address;
-    let current = match options.notifications {
-        Notifications::Assume => return Ok(()),
-        Notifications::Ensure | Notifications::Require => read_setting(link, endpoint).await?,
-    };
-    let Some(united) = flags::missing(&current) else {
+    if options.notifications == Notifications::Assume {
+        return Ok(());
+    }
+    let Some((mut current, mut united)) = lacking(link, endpoint).await? else {
         return Ok(());
     };
     if options.notifications == Notifications::Require {
         return Err(missing(endpoint, &current, &united));
+    }
+    if others_hear(link, endpoint).await? {
+        // It was right when they came, so they have lost events, and must see it before it is set right.
+        tracing::info!(%address, now = current, "key events were switched off: they are switched on again in a moment");
+        sleep(FOR_OTHERS).await;
+        match lacking(link, endpoint).await? {
+            Some(still) => (current, united) = still,
+            None => return Ok(()),
+        }
     }
     match link
         .command(&[b"CONFIG", b"SET", SETTING.as_bytes(), united.as_bytes()])
@@ -134,6 +149,24 @@ async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
     }
     tracing::info!(%address, before = current, now, "key events switched on");
     Ok(())
+}
+
+/// The setting, and what it should be, if it lacks letters.
+async fn lacking(link: &mut Link, endpoint: &Endpoint) -> Result<Option<(String, String)>, End> {
+    let current = read_setting(link, endpoint).await?;
+    Ok(flags::missing(&current).map(|united| (current, united)))
+}
+
+/// Whether another keyrelay hears this server.
+async fn others_hear(link: &mut Link, endpoint: &Endpoint) -> Result<bool, End> {
+    let list = match link.command(&[b"CLIENT", b"LIST", b"TYPE", b"pubsub"]).await {
+        Ok(reply) => look::text(reply).unwrap_or_default(),
+        // Who may not know takes it for alone.
+        Err(LinkError::Refused { .. }) => return Ok(false),
+        Err(error) => return Err(End::Lost(reason(&endpoint.address, error))),
+    };
+    let name = format!("name={}", endpoint.client_name);
+    Ok(list.lines().any(|client| client.split(' ').any(|field| field == name)))
 }
 
 async fn read_setting(link: &mut Link, endpoint: &Endpoint) -> Result<String, End> {
