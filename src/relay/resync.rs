@@ -132,9 +132,9 @@ impl Mirror {
     /// Something changed keys of a node without an event each.
     pub(super) fn changed(&mut self, id: NodeId, cause: Cause, now: Now) {
         let reason = match cause {
-            Cause::Signal | Cause::Flushed => FLUSHED,
+            Cause::Signal | Cause::SignalOfReplica | Cause::Flushed => FLUSHED,
             Cause::Swapped => SWAPPED,
-            Cause::FullSync => RESYNCED,
+            Cause::FullSync | Cause::Merge => RESYNCED,
             Cause::Unheard => EVENTS_OFF,
         };
         if cause.loses_events() {
@@ -143,6 +143,11 @@ impl Mirror {
                 part.lost = true;
             }
             self.tell_gaps(id, reason, now);
+        }
+        if cause.may_go_back() {
+            for log in self.ids_of(id) {
+                self.may_go_back(log, reason, now);
+            }
         }
         if cause == Cause::Swapped {
             // The connection may still read what was this database: a new one chooses anew.
@@ -154,6 +159,17 @@ impl Mirror {
                 self.expect_changed(log, now);
                 self.settle(log);
             }
+        }
+    }
+
+    /// What a log shows may be followed by older values: its subscribers are told, now or when they come back.
+    fn may_go_back(&mut self, id: u64, reason: Reason, now: Now) {
+        let Some(log) = self.logs.get_mut(&id).filter(|log| log.fifo.is_none()) else {
+            return;
+        };
+        match log.is_told() {
+            true => self.stale(id, reason, now.wall),
+            false => drop(log.missed.get_or_insert(now.wall)),
         }
     }
 

@@ -151,12 +151,16 @@ impl Role {
 pub enum Cause {
     /// The server signals that a database, maybe another one of the same server, was emptied or loaded anew.
     Signal,
+    /// The same signal by a replica: it may load its primary's data anew next, and that may be older.
+    SignalOfReplica,
     /// A database was emptied; told by counters, where there is no signal.
     Flushed,
     /// Two databases changed places. On KeyDB the connections that chose one of them stay with its old keys.
     Swapped,
-    /// The data of a primary was loaded, or that of a peer merged.
+    /// The data of a primary was loaded.
     FullSync,
+    /// The data of a peer was merged into that of an active replica; of each key the newer value stays.
+    Merge,
     /// The server did not send all key events for a while; now it does.
     Unheard,
 }
@@ -164,17 +168,22 @@ pub enum Cause {
 impl Cause {
     /// Whether there were happenings of which no event came. To empty a database is no happening of its keys.
     pub fn loses_events(self) -> bool {
-        matches!(self, Cause::FullSync | Cause::Unheard)
+        matches!(self, Cause::FullSync | Cause::Merge | Cause::Unheard)
+    }
+
+    /// Whether a key may have an older value now than before.
+    pub fn may_go_back(self) -> bool {
+        matches!(self, Cause::SignalOfReplica | Cause::Swapped | Cause::FullSync)
     }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Cause::Signal => "the server signals that all keys may have changed",
+            Cause::Signal | Cause::SignalOfReplica => "the server signals that all keys may have changed",
             Cause::Flushed => "a database was emptied",
             Cause::Swapped => "databases were swapped",
-            Cause::FullSync => "a full synchronization",
+            Cause::FullSync | Cause::Merge => "a full synchronization",
             Cause::Unheard => "key events were switched off",
         })
     }

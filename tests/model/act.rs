@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
 use super::faults::{Fault, Remains, Slowness};
 use super::keys::KEYS;
@@ -152,19 +152,15 @@ impl Fault {
                 None
             }
             Fault::Unset => {
-                // A feed that connects meanwhile sets them at once, and the other relay sees nothing of it.
-                let _stay = run.connections.write().await;
-                let mut tries = 0;
-                while feeds() != stand.relays_of_first() && tries < 2000 {
-                    sleep(Duration::from_millis(10)).await;
-                    tries += 1;
+                // Who found them off may set them up to 1.5 s later, and the other relay saw nothing of it if they are off again.
+                if let Some(on) = run.events_on.get() {
+                    sleep_until((on + Duration::from_millis(1600)).into()).await;
                 }
-                // Neither has one that found them unset a while ago, and waits to set them.
-                sleep(Duration::from_millis(1600)).await;
                 let heard = feeds();
                 stand.admin("CONFIG SET notify-keyspace-events ").await;
                 let from = Instant::now();
                 stand.wait_for_setting().await;
+                run.events_on.set(Some(Instant::now()));
                 Some((heard, from))
             }
             Fault::Revoke { right, back, lasts } => {

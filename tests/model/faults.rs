@@ -155,10 +155,6 @@ impl Fault {
 
     /// Does it, and undoes it.
     pub async fn happen(&self, run: &Run<'_>) {
-        let _stays = match self.lane() {
-            2 => None,
-            _ => Some(run.connections.read().await),
-        };
         let from = Instant::now();
         let loss = self.act(run).await;
         let relays = match self.lane() {
@@ -192,7 +188,6 @@ impl Fault {
             relays,
             loss,
             events_only: matches!(self, Fault::Unset | Fault::FullSync { .. }),
-            // Of a short full synchronization a relay hears as of a flush, and says no `stale`.
             rewinds: older || run.stand.kind == Kind::Pair && parts,
         });
     }

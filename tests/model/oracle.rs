@@ -107,7 +107,7 @@ pub fn backs(run: &Run<'_>, picture: &Picture) -> Vec<String> {
     let replica = run.stand.kind == Kind::Replica;
     let by_itself = |at: Instant, same: bool| {
         let mut before = spans.iter().filter(|span| span.from < at);
-        before.any(|span| span.rewinds || same && replica && span.relays == [true; 2])
+        before.any(|span| span.rewinds && !replica || same && replica && span.relays == [true; 2])
     };
     let backs = picture.backs.iter().filter(|(at, same, _)| !by_itself(*at, *same));
     backs.map(|(_, _, back)| back.clone()).collect()

@@ -53,8 +53,8 @@ pub struct Run<'a> {
     pub spans: RefCell<Vec<Span>>,
     /// Taken for writing by whoever needs the writers to stop for a moment.
     pub writing: RwLock<()>,
-    /// Taken for writing by whoever needs the relays' connections to stay for a moment.
-    pub connections: RwLock<()>,
+    /// When key events, after they were switched off, were on again.
+    pub events_on: Cell<Option<Instant>>,
     pub writes: RefCell<Vec<Written>>,
     wrong: RefCell<BTreeSet<String>>,
     /// How often databases were swapped: KeyDB leaves connections at the database that they had.
@@ -219,7 +219,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         stand,
         spans: RefCell::default(),
         writing: RwLock::new(()),
-        connections: RwLock::new(()),
+        events_on: Cell::default(),
         writes: RefCell::default(),
         wrong: RefCell::default(),
         swaps: Cell::default(),

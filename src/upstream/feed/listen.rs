@@ -211,7 +211,10 @@ impl<'a> Ear<'a> {
                 Frame::Flushed if switches::off(Switch::FlushSignal) => {}
                 Frame::Flushed => {
                     tell(listener, &mut batch);
-                    listener.flushed(Cause::Signal);
+                    listener.flushed(match self.watch.is_of_replica() {
+                        true => Cause::SignalOfReplica,
+                        false => Cause::Signal,
+                    });
                 }
                 Frame::Reply(frame) => {
                     reply = Some(frame);

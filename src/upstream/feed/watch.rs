@@ -195,6 +195,11 @@ impl Watch {
         }
     }
 
+    /// Whether the server was a plain replica in the last look.
+    pub fn is_of_replica(&self) -> bool {
+        self.role == Some(Role::Replica)
+    }
+
     /// When to look again; None while a look is under way.
     pub fn next(&self) -> Option<Instant> {
         (self.open == 0).then_some(self.due)
@@ -292,7 +297,11 @@ impl Watch {
         // A new link is there only once what came over it is loaded.
         if let Some(newest) = seen.newest.filter(|&newest| newest > self.newest) {
             self.newest = newest;
-            found.push(Finding::Changed(Cause::FullSync));
+            let role = seen.links.as_ref().map(|links| &links.role).or(self.role.as_ref());
+            found.push(Finding::Changed(match role {
+                Some(Role::ActiveReplica { .. }) => Cause::Merge,
+                _ => Cause::FullSync,
+            }));
         }
         if let Some(counters) = seen.counters {
             let before = self.counters.replace(counters);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Setup, listen_for};
-use crate::harness::{Client, Reply, Side};
+use crate::harness::{Client, Memory, Reply, Side};
 use crate::redis;
 
 /// A script that writes over and over to `ARGV[2]` keys, in all `ARGV[1]` times, beginning its values with `ARGV[3]`.
@@ -23,7 +23,8 @@ fn shows_what_is_there(setup: &mut Setup) {
         let value = redis!(setup.server, "GET", key).text();
         setup.client.sees("v", key, Value::String(value));
     }
-    assert_eq!(setup.client.memory().state.len(), keys.len());
+    let all = |memory: &Memory| memory.state.len() == keys.len();
+    setup.client.until("nothing that is gone", all);
 }
 
 /// The process does not run for a while, and writes go on. Whatever was heard late counts, nothing is taken for lost.
