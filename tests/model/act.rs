@@ -222,9 +222,8 @@ impl Fault {
                 proxy.lead(side, elsewhere);
                 proxy.cut(side, Cut::Close);
                 sleep(*lasts).await;
-                // What happens there, where it is heard, is told between two gaps; no value of it is.
-                let heard = side.contains(&Side::Feed);
-                for key in KEYS.iter().filter(|key| !heard || key.events.is_none()) {
+                // What is heard to happen there is told between two gaps; no value of it is.
+                for key in KEYS.iter().filter(|key| key.events.is_none()) {
                     stand.write_elsewhere(elsewhere, &key.bytes).await;
                 }
                 proxy.lead(side, stand.mirrored(*relay));
