@@ -63,13 +63,6 @@ impl Switch {
         ("room", Switch::Room),
         ("moved", Switch::Moved),
     ];
-
-    /// Whether the convergence test (`tests/model`) must find something wrong without it. What the others are for takes
-    /// longer, more keys or more servers than a schedule has: each has a test of its own in `tests/it/without.rs`.
-    pub const fn is_modelled(self) -> bool {
-        use Switch::{Moved, Overflow, Pulse, Room, SameServer, ScanAgain};
-        !matches!(self, Pulse | ScanAgain | SameServer | Overflow | Room | Moved)
-    }
 }
 
 pub use build::{check, off};

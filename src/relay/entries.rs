@@ -201,9 +201,8 @@ pub(super) struct LogEntry {
     pub failing: usize,
     /// It is being read again after a loss, and counted in the mirror's recovery.
     pub recovering: bool,
-    /// Events were lost while nobody listened: since when. Who comes back with a cursor must be told, for values may have
-    /// gone back.
-    pub missed: Option<SystemTime>,
+    /// What those who come back with a cursor must be told: values may have gone back while nobody listened.
+    pub missed: Option<Stale>,
     /// What subscribers were told.
     pub stale: Option<Stale>,
     /// In events mode, the happenings that wait for their values.

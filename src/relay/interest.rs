@@ -12,7 +12,7 @@ use super::entries::{Awaits, KeyEntry, LogEntry, Now, Part, Scan, Stale, State};
 use super::happenings::Fifo;
 use super::intake::Interest;
 use super::mirror::Mirror;
-use super::resync::{BEHIND, EVENTS_OFF, LATE, LOST, gives_way};
+use super::resync::{BEHIND, EVENTS_OFF, LATE, gives_way};
 use super::timers::Timer;
 use crate::hub::{Log, Mode, Reason};
 use crate::mapping::KeySet;
@@ -104,8 +104,8 @@ impl Mirror {
             self.shared.stats.stale.fetch_add(1, Ordering::Relaxed);
         }
         self.timers.cancel(timer);
-        if let Some(since) = log.missed.take() {
-            self.stale(id, LOST, since);
+        if let Some(Stale { reason, since }) = log.missed.take() {
+            self.stale(id, reason, since);
         }
         self.expect_changed(id, now);
         self.resume(id, now);

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::entries::Now;
+use super::entries::{Now, Stale};
 use super::mirror::Mirror;
 use super::moves::MOVED;
 use super::node::Heard;
@@ -35,10 +35,12 @@ pub(super) const OVERFLOW: Reason = Reason("overflow");
 
 /// Whether clients who were told one reason are told the other, too. What is lost counts more than what is slow; and that
 /// the server is there but will not say is news to those who think it away, whereas keys that fail each in their own way
-/// are told once.
+/// are told once. What keeps a resync says more than what began it, unless it is only that a read takes its time.
 pub(super) fn gives_way(told: Reason, new: Reason) -> bool {
-    let resync = [FLUSHED, SWAPPED, RESYNCED, OVERFLOW, MOVED].contains(&new);
-    told != new && (new == LOST || [LOST, LATE, BEHIND].contains(&told) && !resync)
+    let is_resync = |reason| [FLUSHED, SWAPPED, RESYNCED, OVERFLOW, MOVED].contains(&reason);
+    let kept = is_resync(told) && new != refusal::reason(ReadErrorKind::Timeout);
+    let vague = [LOST, LATE, BEHIND].contains(&told) || kept;
+    told != new && (new == LOST || vague && !is_resync(new))
 }
 
 /// Keys cannot be heard or cannot be read.
@@ -113,7 +115,10 @@ impl Mirror {
                 let (state, filled) = (log.fifo.is_none(), log.filled);
                 let lingers = !log.is_told();
                 if lingers && log.part_mut(id).is_some() {
-                    log.missed.get_or_insert(now.wall);
+                    log.missed.get_or_insert(Stale {
+                        reason: LOST,
+                        since: now.wall,
+                    });
                 }
                 if let Some(part) = log.part_mut(id) {
                     part.outdated |= state && !switches::off(Switch::Resync);
@@ -134,7 +139,7 @@ impl Mirror {
         let reason = match cause {
             Cause::Signal | Cause::SignalOfReplica | Cause::Flushed => FLUSHED,
             Cause::Swapped => SWAPPED,
-            Cause::FullSync | Cause::Merge => RESYNCED,
+            Cause::FullSync => RESYNCED,
             Cause::Unheard => EVENTS_OFF,
         };
         if cause.loses_events() {
@@ -167,9 +172,10 @@ impl Mirror {
         let Some(log) = self.logs.get_mut(&id).filter(|log| log.fifo.is_none()) else {
             return;
         };
+        let since = now.wall;
         match log.is_told() {
-            true => self.stale(id, reason, now.wall),
-            false => drop(log.missed.get_or_insert(now.wall)),
+            true => self.stale(id, reason, since),
+            false => drop(log.missed.get_or_insert(Stale { reason, since })),
         }
     }
 

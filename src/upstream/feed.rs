@@ -157,10 +157,8 @@ pub enum Cause {
     Flushed,
     /// Two databases changed places. On KeyDB the connections that chose one of them stay with its old keys.
     Swapped,
-    /// The data of a primary was loaded.
+    /// The data of a primary was loaded, or that of a peer merged; the peer may have what was deleted here.
     FullSync,
-    /// The data of a peer was merged into that of an active replica; of each key the newer value stays.
-    Merge,
     /// The server did not send all key events for a while; now it does.
     Unheard,
 }
@@ -168,7 +166,7 @@ pub enum Cause {
 impl Cause {
     /// Whether there were happenings of which no event came. To empty a database is no happening of its keys.
     pub fn loses_events(self) -> bool {
-        matches!(self, Cause::FullSync | Cause::Merge | Cause::Unheard)
+        matches!(self, Cause::FullSync | Cause::Unheard)
     }
 
     /// Whether a key may have an older value now than before.
@@ -183,7 +181,7 @@ impl fmt::Display for Cause {
             Cause::Signal | Cause::SignalOfReplica => "the server signals that all keys may have changed",
             Cause::Flushed => "a database was emptied",
             Cause::Swapped => "databases were swapped",
-            Cause::FullSync | Cause::Merge => "a full synchronization",
+            Cause::FullSync => "a full synchronization",
             Cause::Unheard => "key events were switched off",
         })
     }

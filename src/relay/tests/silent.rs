@@ -19,7 +19,6 @@ fn happenings_that_no_event_told_are_a_gap_and_an_emptied_database_is_none() {
             Some("upstream-resynced"),
             Some("gap upstream-resynced None"),
         ),
-        (Cause::Merge, None, Some("gap upstream-resynced None")),
         (Cause::Unheard, None, Some("gap events-off None")),
     ] {
         world.asked();

@@ -124,8 +124,9 @@ async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
         return Err(missing(endpoint, &current, &united));
     }
     if others_hear(link, endpoint).await? {
-        // It was right when they came, so they have lost events, and must see it before it is set right.
-        tracing::info!(%address, now = current, "key events were switched off: they are switched on again in a moment");
+        // It was right when they came, so they have lost events, and must see it before it is set right. A check, or a
+        // connection of ours that the server has not missed yet, counts, too: that costs a moment.
+        tracing::info!(%address, now = current, "key events are off while another keyrelay listens: they are switched on in a moment");
         sleep(FOR_OTHERS).await;
         match lacking(link, endpoint).await? {
             Some(still) => (current, united) = still,

@@ -195,9 +195,9 @@ impl Watch {
         }
     }
 
-    /// Whether the server was a plain replica in the last look.
+    /// Whether the server was a plain replica in the last look, or may have been.
     pub fn is_of_replica(&self) -> bool {
-        self.role == Some(Role::Replica)
+        self.role.as_ref().is_none_or(|role| *role == Role::Replica)
     }
 
     /// When to look again; None while a look is under way.
@@ -297,11 +297,7 @@ impl Watch {
         // A new link is there only once what came over it is loaded.
         if let Some(newest) = seen.newest.filter(|&newest| newest > self.newest) {
             self.newest = newest;
-            let role = seen.links.as_ref().map(|links| &links.role).or(self.role.as_ref());
-            found.push(Finding::Changed(match role {
-                Some(Role::ActiveReplica { .. }) => Cause::Merge,
-                _ => Cause::FullSync,
-            }));
+            found.push(Finding::Changed(Cause::FullSync));
         }
         if let Some(counters) = seen.counters {
             let before = self.counters.replace(counters);

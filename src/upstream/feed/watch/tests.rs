@@ -6,8 +6,6 @@ use crate::upstream::Address;
 const PLAIN: &str = "role:master\r\n";
 const REPLICA_UP: &str = "role:slave\r\nmaster_link_status:up\r\n";
 const REPLICA_DOWN: &str = "role:slave\r\nmaster_link_status:down\r\nmaster_link_down_since_seconds:7\r\n";
-/// A node that others give their writes to.
-const ACTIVE: &str = "role:active-replica\r\nmaster_link_status:up\r\n";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A server that answers what it is.
@@ -146,15 +144,6 @@ fn a_new_link_is_a_full_synchronization_and_a_returning_one_is_none() {
     assert_eq!(world.look(), []);
     world.primaries = "id=51 addr=a\nid=60 addr=b\n";
     assert_eq!(world.look(), [Finding::Changed(Cause::FullSync)]);
-}
-
-#[test]
-fn a_new_link_of_an_active_replica_is_a_merge() {
-    let mut world = World::new();
-    world.links = ACTIVE;
-    world.look();
-    world.primaries = "id=51 addr=a\n";
-    assert_eq!(world.look(), [Finding::Changed(Cause::Merge)]);
 }
 
 #[test]
