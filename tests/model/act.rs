@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::faults::{Fault, Remains, Slowness};
 use super::keys::KEYS;
@@ -152,10 +152,6 @@ impl Fault {
                 None
             }
             Fault::Unset => {
-                // Who found them off may set them up to 1.5 s later, and the other relay saw nothing of it if they are off again.
-                if let Some(on) = run.events_on.get() {
-                    sleep_until((on + Duration::from_millis(1600)).into()).await;
-                }
                 let heard = feeds();
                 stand.admin("CONFIG SET notify-keyspace-events ").await;
                 let from = Instant::now();

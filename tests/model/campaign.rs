@@ -136,8 +136,9 @@ pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(
             stand = stand.filter(|(_, served)| *served < SCHEDULES_PER_STAND);
             let kind = match &stand {
                 Some((stand, _)) => stand.kind,
-                None if order.only.is_some() => order.only.unwrap_or(Kind::Plain),
-                None => Kind::in_turn(turns.fetch_add(1, Ordering::Relaxed), focus),
+                None => order
+                    .only
+                    .unwrap_or_else(|| Kind::in_turn(turns.fetch_add(1, Ordering::Relaxed), focus)),
             };
             let mut drawn = std::iter::repeat_with(|| seeds(next.fetch_add(1, Ordering::Relaxed)));
             let seed = drawn

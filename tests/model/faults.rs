@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep_until;
+
 use super::run::Run;
 use super::stand::Kind;
 use crate::harness::{Cut, Drip, Place, Side};
@@ -127,14 +129,14 @@ pub struct Span {
     pub relays: [bool; 2],
     /// Events were certainly lost to these relays, from this moment on.
     pub loss: Option<([bool; 2], Instant)>,
-    /// What is shown of a state did not go back by it: only who hears of happenings must be told.
-    pub events_only: bool,
-    /// From then on the server itself may have gone back to what it had before.
-    pub rewinds: bool,
+    /// Keys may be gone by it that were just written.
+    pub removes: bool,
+    /// Nodes are apart in it, and go back when they are merged.
+    pub parts: bool,
 }
 
-/// What must be right again only after this: nothing tells at once that a replica had all its data anew.
-const LOOK: Duration = Duration::from_millis(2500);
+/// Two looks of the watch: nothing tells sooner that a peer's data was merged, or a replica had all its data anew.
+const LOOKS: Duration = Duration::from_millis(2500);
 
 /// A connection that leads nowhere is given up by a feed after ten seconds, by a reader after five.
 const GIVEN_UP: Duration = Duration::from_secs(12);
@@ -153,8 +155,24 @@ impl Fault {
         }
     }
 
+    fn removes(&self) -> bool {
+        matches!(
+            self,
+            Fault::Flush(_)
+                | Fault::Swap
+                | Fault::Restart { .. }
+                | Fault::PrimaryRestart { .. }
+                | Fault::FullSync { .. }
+                | Fault::Memory { .. }
+        )
+    }
+
     /// Does it, and undoes it.
     pub async fn happen(&self, run: &Run<'_>) {
+        if let (Fault::Unset, Some(on)) = (self, run.events_on.get()) {
+            // Who found them off may set them up to 1.5 s later, and the other relay saw nothing of it if they are off again.
+            sleep_until((on + Duration::from_millis(1600)).into()).await;
+        }
         let from = Instant::now();
         let loss = self.act(run).await;
         let relays = match self.lane() {
@@ -164,31 +182,22 @@ impl Fault {
         let mut to = Instant::now();
         if matches!(self, Fault::Cut { how: Cut::Vanish, .. }) {
             // It ends when it can be known: lost after ten seconds without a word, two more for the PING.
-            to += Duration::from_secs(12);
+            to += GIVEN_UP;
         }
         if matches!(self, Fault::Away { swallowed: true, .. }) {
             to += GIVEN_UP;
         }
-        let older = matches!(
-            self,
-            Fault::PrimaryRestart {
-                data: Remains::Older,
-                ..
-            }
-        );
-        let parts = matches!(self, Fault::Apart { .. } | Fault::Restart { .. });
-        if matches!(self, Fault::FullSync { .. } | Fault::PrimaryRestart { .. })
-            || run.stand.kind == Kind::Pair && parts
-        {
-            to += LOOK;
+        let parts = run.stand.kind == Kind::Pair && matches!(self, Fault::Apart { .. } | Fault::Restart { .. });
+        if parts || matches!(self, Fault::FullSync { .. } | Fault::PrimaryRestart { .. }) {
+            to += LOOKS;
         }
         run.spans.borrow_mut().push(Span {
             from,
             to,
             relays,
             loss,
-            events_only: matches!(self, Fault::Unset | Fault::FullSync { .. }),
-            rewinds: older || run.stand.kind == Kind::Pair && parts,
+            removes: self.removes() || parts,
+            parts,
         });
     }
 }

@@ -206,6 +206,14 @@ fn rand_seed() -> u64 {
     getrandom::u64().expect("there are random numbers")
 }
 
+/// Whether something must be found wrong without it. What the others are for takes longer, more keys or more servers than a
+/// schedule has: each has a test of its own in `tests/it/without.rs`.
+#[cfg(debug_assertions)]
+fn is_modelled(switch: Switch) -> bool {
+    use Switch::{Moved, Overflow, Pulse, Room, SameServer, ScanAgain};
+    !matches!(switch, Pulse | ScanAgain | SameServer | Overflow | Room | Moved)
+}
+
 /// With a mechanism out of order, the model must find something wrong. Only a build with debug assertions can switch one
 /// off.
 #[cfg(debug_assertions)]
@@ -218,7 +226,7 @@ fn every_switch_is_caught() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let only: Option<String> = variable("KEYRELAY_MODEL_SWITCH");
     let mut missed = Vec::new();
-    for (name, switch) in Switch::NAMED.into_iter().filter(|(_, switch)| switch.is_modelled()) {
+    for (name, switch) in Switch::NAMED.into_iter().filter(|(_, switch)| is_modelled(*switch)) {
         if only.as_ref().is_some_and(|only| only != name) {
             continue;
         }

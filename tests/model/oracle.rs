@@ -106,8 +106,8 @@ pub fn backs(run: &Run<'_>, picture: &Picture) -> Vec<String> {
     // Of a replica that hears nothing, a key may expire that its primary has let live on.
     let replica = run.stand.kind == Kind::Replica;
     let by_itself = |at: Instant, same: bool| {
-        let mut before = spans.iter().filter(|span| span.from < at);
-        before.any(|span| span.rewinds && !replica || same && replica && span.relays == [true; 2])
+        let mut around = spans.iter().filter(|span| span.from < at && at < span.to + AFTERMATH);
+        around.any(|span| span.parts || same && replica && span.relays == [true; 2])
     };
     let backs = picture.backs.iter().filter(|(at, same, _)| !by_itself(*at, *same));
     backs.map(|(_, _, back)| back.clone()).collect()
@@ -124,9 +124,6 @@ pub fn silences(run: &Run<'_>, picture: &Picture, end: Instant) -> Vec<String> {
                 continue;
             }
             // What was complete just before the loss may be so by what was read after it.
-            if span.events_only && !is_events(channel) {
-                continue;
-            }
             let shown = status
                 .announced
                 .is_some_and(|since| since + Duration::from_millis(50) + run.lag.get() * 4 < at);
@@ -216,11 +213,7 @@ pub fn delays(
                     let near = other.at + SOON > written.at && other.at < written.at + bound;
                     other.key == written.key && other.stamp.is_none() && near
                 };
-                // Nodes that are apart tell each other nothing, and what is merged need not be the newest.
-                if spans.iter().any(|span| span.rewinds && near(span)) {
-                    continue;
-                }
-                let emptied = spans.iter().any(|span| span.relays == [true; 2] && near(span));
+                let emptied = spans.iter().any(|span| span.removes && near(span));
                 // What is gone before it was read is never seen.
                 if written.at + bound > until || emptied || writes.iter().any(removed) {
                     continue;

@@ -389,7 +389,8 @@ async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Re
                 let mut wrong = differences(run.stand, subscribers, contents, run.lag.get());
                 let apart = contents.windows(2).any(|two| !content::agree(&two[0], &two[1]));
                 if apart && run.stand.kind == Kind::Replica {
-                    wrong.insert(0, vec!["the replica has not what its primary has".into()]);
+                    let nobodys = wrong.entry(0).or_default();
+                    nobodys.push("the replica has not what its primary has".into());
                 }
                 (wrong, apart)
             }

@@ -34,7 +34,7 @@ impl std::str::FromStr for Kind {
         match name {
             "plain" => Ok(Kind::Plain),
             "replica" => Ok(Kind::Replica),
-            "pair" => Ok(Kind::Pair),
+            "pair" if has_pairs() => Ok(Kind::Pair),
             _ => Err(()),
         }
     }
@@ -46,15 +46,19 @@ impl Kind {
         Kind::in_turn(Rng(!seed).index(TURNS.len()), focus)
     }
 
-    /// Each kind as often as it ought to be there. Only KeyDB has pairs.
+    /// Each kind as often as it ought to be there.
     pub fn in_turn(turn: usize, focus: Option<Switch>) -> Kind {
-        let has_pairs = server_version().to_lowercase().contains("keydb");
         match TURNS[turn % TURNS.len()] {
             _ if focus.is_some() => Kind::Plain,
-            Kind::Pair if !has_pairs => Kind::Replica,
+            Kind::Pair if !has_pairs() => Kind::Replica,
             kind => kind,
         }
     }
+}
+
+/// Whether the server is one of those that can be an active replica.
+pub fn has_pairs() -> bool {
+    server_version().to_lowercase().contains("keydb")
 }
 
 const TURNS: [Kind; 6] = [
@@ -122,13 +126,12 @@ impl Stand {
     /// The servers, joined through proxies; they find each other again when they are started anew.
     fn servers(kind: Kind) -> (Vec<Server>, Vec<Option<Proxy>>) {
         let debug = debug_allowed();
-        let count = if kind == Kind::Plain { 1 } else { 2 };
         let lines = match kind {
             Kind::Plain => return (vec![Server::with_config(debug)], vec![]),
             Kind::Replica => [format!("{debug}\n{SLOW_LOADING}"), debug.to_owned()],
             Kind::Pair => [(); 2].map(|()| format!("{debug}\n{SHORT_BACKLOG}")),
         };
-        let mut servers: Vec<Server> = lines[..count].iter().map(|lines| prompt_server(lines)).collect();
+        let mut servers: Vec<Server> = lines.iter().map(|lines| prompt_server(lines)).collect();
         let mut links = vec![None, None];
         for from in 0..2 {
             let to = 1 - from;
