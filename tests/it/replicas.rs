@@ -42,7 +42,8 @@ impl<C: Client> Pair<C> {
         let replica = prompt_server("");
         let proxy = Proxy::start(primary.address());
         replicate(&replica, proxy.address());
-        let upstream = format!("url = \"{}\"", replica.url());
+        // Every read is the test's own.
+        let upstream = format!("url = \"{}\"\nverify = \"off\"", replica.url());
         let relay = Relay::without(mechanism, &upstream, "", &mappings());
         let mut client = C::open(&relay, &["v", "e"]);
         client.ready();
