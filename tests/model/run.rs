@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until};
 use super::content::{self, Content};
 use super::faults::Span;
 use super::oracle;
+use super::picture::Picture;
 use super::redis::Redis;
 use super::schedule::Schedule;
 use super::stand::{Kind, Stand};
@@ -230,7 +231,6 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
     let witnesses: Vec<Witness> = (0..=usize::from(others))
         .map(|relay| Witness::new(stand.mirrored(relay)))
         .collect();
-    let witness_of = |relay: usize| &witnesses[relay.min(witnesses.len() - 1)];
     let subscribers: Vec<Subscriber<'_>> = schedule
         .subscribers
         .iter()
@@ -261,9 +261,7 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
     for (n, subscriber) in subscribers.iter().enumerate() {
         let picture = subscriber.picture.borrow();
         let mut own: BTreeSet<String> = picture.wrong.clone();
-        let lag = run.lag.get() * 4;
-        let judged = Witness::judge([0, 1].map(witness_of), &picture.items, rest.at - UNDER_WAY - lag, lag);
-        for (channel, why) in judged {
+        for (channel, why) in judge(&run, &witnesses, &picture, rest.at) {
             for witness in &witnesses {
                 report.push_str(&witness.account(&channel, start));
             }
@@ -368,11 +366,11 @@ async fn act(
         .flatten()
         .max()
         .unwrap_or(start);
-    rest(run, subscribers, end).await
+    rest(run, subscribers, witnesses, end).await
 }
 
-/// Waits until every picture is what its relay's server holds, and stays it for a moment.
-async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Rest {
+/// Waits until every picture is what its relay's server holds and all that happened was told, and stays so for a moment.
+async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], witnesses: &[Witness], end: Instant) -> Rest {
     sleep_until(end.into()).await;
     let mut contents = Err(std::io::Error::other("not read yet"));
     let mut read_at = end;
@@ -399,8 +397,9 @@ async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Re
                 false,
             ),
         };
-        right = wrong.is_empty();
         let now = Instant::now();
+        let told = |subscriber: &Subscriber<'_>| judge(run, witnesses, &subscriber.picture.borrow(), now).is_empty();
+        right = wrong.is_empty() && subscribers.iter().all(told);
         if right && was_right || now > end + run.at_most(REST) {
             return Rest {
                 at: now,
@@ -411,6 +410,13 @@ async fn rest(run: &Run<'_>, subscribers: &[Subscriber<'_>], end: Instant) -> Re
         }
         sleep(LOOK).await;
     }
+}
+
+/// What is wrong with the happenings that a page heard until `now`, by channel.
+fn judge(run: &Run<'_>, witnesses: &[Witness], picture: &Picture, now: Instant) -> Vec<(String, String)> {
+    let lag = run.lag.get() * 4;
+    let of = |relay: usize| &witnesses[relay.min(witnesses.len() - 1)];
+    Witness::judge([0, 1].map(of), &picture.items, now - UNDER_WAY - lag, lag)
 }
 
 /// What each of the servers holds.
