@@ -12,7 +12,7 @@ use super::stand::Kind;
 
 /// While nothing is wrong, a key that changed is seen again within this: reading takes milliseconds, the rest is for a machine that
 /// runs dozens of servers at once.
-const CALM: Duration = Duration::from_millis(500);
+const CALM: Duration = Duration::from_secs(1);
 
 /// Whatever is wrong, a key that changed is seen again within this, or its channel is said to be stale: a server that does not
 /// answer is noticed after 2 s at most 2 s late.
