@@ -220,7 +220,7 @@ fn is_modelled(switch: Switch) -> bool {
 #[test]
 fn every_switch_is_caught() {
     /// By far enough where the mechanism is missing: most are caught by the first schedule or two.
-    const SCHEDULES: u64 = 150;
+    const SCHEDULES: u64 = 300;
     /// Threads and servers keep no exact times, and a busy machine makes controls late.
     const CONTROLS: usize = 3;
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
