@@ -41,7 +41,8 @@ fn stopped_for(time: Duration) {
     setup.client.sees("v", "v:last", "1");
     shows_what_is_there(&mut setup);
     setup.hears_calm();
-    assert_eq!((setup.proxy.made(Side::Feed), setup.proxy.made(Side::Reader)), (1, 1));
+    // A read that was under way has had no answer for too long, which loses nothing.
+    assert_eq!(setup.proxy.made(Side::Feed), 1);
     setup.is_live();
 }
 
