@@ -154,6 +154,10 @@ both! {
                 client.sees("a", "a:1", value("live"));
                 redis!(nodes[here], "DEL", "a:2");
                 client.misses("a", "a:2");
+                // Later it would take away what is written there next.
+                eventually("the deletion has come to the other region", || {
+                    (redis!(nodes[there], "EXISTS", "a:2") == Reply::Integer(0)).then_some(())
+                });
                 cursor = client.cursor();
             }
         }
