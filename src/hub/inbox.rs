@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 
 use super::log::Log;
@@ -57,8 +58,8 @@ impl Inbox {
     /// Tells all shards at once: a cursor that one of them has given must be behind none of the others' watermarks, for who
     /// loses its connection may come back to any of them.
     pub(super) fn put(inboxes: &[Arc<Inbox>], watermark: u64, grown: &[Arc<Log>]) {
-        let mut states: Vec<_> = inboxes.iter().map(|inbox| inbox.lock()).collect();
-        let mut news = Vec::with_capacity(inboxes.len());
+        let mut states: SmallVec<[MutexGuard<'_, Delivery>; 16]> = inboxes.iter().map(|inbox| inbox.lock()).collect();
+        let mut news = 0_u64;
         for (inbox, state) in inboxes.iter().zip(&mut states) {
             state.watermark = watermark;
             let before = state.grown.len();
@@ -66,10 +67,12 @@ impl Inbox {
             // Asked under this lock: a subscriber that registered later takes the new watermark itself.
             let of_shard = grown.iter().filter(|log| log.view().shards & bit != 0);
             state.grown.extend(of_shard.cloned());
-            news.push(state.grown.len() > before);
+            if state.grown.len() > before {
+                news |= bit;
+            }
         }
         drop(states);
-        for (inbox, _) in inboxes.iter().zip(news).filter(|&(_, news)| news) {
+        for inbox in inboxes.iter().filter(|inbox| news & (1 << inbox.shard) != 0) {
             inbox.notify.notify_one();
         }
     }
