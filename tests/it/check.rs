@@ -183,18 +183,7 @@ fn a_canary_proves_that_events_come() {
 #[test]
 fn missing_rights_are_said_with_the_line_that_gives_them() {
     let server = Server::start();
-    redis!(
-        server,
-        "ACL",
-        "SETUSER",
-        "relay",
-        "reset",
-        "resetchannels",
-        "on",
-        ">hush",
-        "-@all",
-        "+hello"
-    );
+    server.grant("reset resetchannels on >hush -@all +hello");
     let upstream = format!("url = \"redis://relay:hush@{}/0\"", server.address());
     let mappings = [
         mapping(MAPPING),
@@ -346,9 +335,7 @@ fn tracking_needs_no_setting() {
     let server = Server::start();
     let rule = "reset resetchannels on >secret ~cart:* &keyrelay:idle -@all +ping +info +client|id +client|setname \
                 +client|list +client|tracking +select +subscribe +psubscribe +@read +set +del +multi +exec +scan +time";
-    let words: Vec<&str> = ["ACL", "SETUSER", "relay"].into_iter().chain(rule.split(' ')).collect();
-    let words: Vec<&dyn AsRef<[u8]>> = words.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
-    server.run(&words);
+    server.grant(rule);
     let upstream = format!(
         "url = \"redis://relay:secret@{}/0\"\nsource = \"tracking\"",
         server.address()

@@ -18,7 +18,6 @@ use keyrelay::upstream::{Address, Endpoint, Source, Subscriptions, reader};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::faults::calls;
 use crate::harness::{Data, Server, eventually};
 use crate::redis;
 
@@ -295,14 +294,14 @@ fn a_burst_that_outruns_the_mirror_is_read_again() {
     let mirror = Mirror::limited(&server, &[("m:{id}", "all")], 20);
     let all = mirror.subscribe("all");
     mirror.shows(&all, json!([]));
-    let scans = calls(&server, "scan");
+    let scans = server.calls("scan");
     let burst = "for i = 1, ARGV[1] do redis.call('SET', string.format('m:%05d', i), ARGV[2] .. i) end";
     for round in ["first ", "second "] {
         redis!(server, "EVAL", burst, "0", KEYS.to_string(), round);
         let expected: Vec<String> = (1..=KEYS).map(|id| format!("{round}{id}")).collect();
         mirror.shows(&all, json!(expected));
     }
-    assert!(calls(&server, "scan") > scans, "it was read again");
+    assert!(server.calls("scan") > scans, "it was read again");
 }
 
 #[test]

@@ -204,18 +204,7 @@ fn a_message_over_max_value_is_told_to_be_so() {
 fn with_topics_alone_no_key_events_are_asked_for() {
     use crate::harness::{Client, Sse};
     let server = Server::start();
-    redis!(
-        server,
-        "ACL",
-        "SETUSER",
-        "relay",
-        "on",
-        ">sesame",
-        "+@all",
-        "-config",
-        "allkeys",
-        "allchannels"
-    );
+    server.grant("on >sesame +@all -config allkeys allchannels");
     let refused = format!("redis://relay:sesame@{}/0", server.address());
     for url in [server.url(), refused] {
         let upstream = format!("url = \"{url}\"\nnotifications = \"ensure\"");

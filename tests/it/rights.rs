@@ -10,17 +10,6 @@ const ENOUGH: &str = "reset resetchannels on >secret ~* &__keyspace@0__:v:* -@al
                       +subscribe +info +config|get +config|set +client|setname +client|list +client|tracking +client|id \
                       +scan +pttl +type +get +getrange +strlen +hgetall +hlen +llen +lrange +multi +exec +discard";
 
-/// Gives the user `relay` these rights on top of, or less than, what it has.
-#[track_caller]
-fn grant(server: &Server, rights: &str) {
-    let words: Vec<&str> = ["ACL", "SETUSER", "relay"]
-        .into_iter()
-        .chain(rights.split_whitespace())
-        .collect();
-    let words: Vec<&dyn AsRef<[u8]>> = words.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
-    server.run(&words);
-}
-
 struct Setup<C> {
     server: Server,
     relay: Relay,
@@ -32,7 +21,7 @@ impl<C: Client> Setup<C> {
     #[track_caller]
     fn with(rights: &str) -> Setup<C> {
         let server = Server::start();
-        grant(&server, rights);
+        server.grant(rights);
         redis!(server, "MSET", "v:1", "one", "v:2", "two");
         let upstream = format!("url = \"redis://relay:secret@{}/0\"", server.address());
         let relay = Relay::reaching(&upstream, "", &mapping("key = \"v:{id}\"\nchannel = \"v\""));
@@ -75,13 +64,13 @@ both! {
     /// The server ends the connection of who may not hear what it subscribed to.
     fn channels_are_taken_away<C>() {
         let mut setup = Setup::<C>::with(ENOUGH);
-        grant(&setup.server, "resetchannels");
+        setup.server.grant("resetchannels");
         redis!(setup.server, "SET", "v:1", "unheard");
         setup.is_stale("no-permission", "is not heard: rights: ");
         let log = eventually("it is logged", || Some(setup.relay.log()).filter(|log| log.contains("but not usable")));
         assert_eq!(log.matches("upstream is there, but not usable").count(), 1, "said once: {log}");
         assert!(log.contains("PSUBSCRIBE: NOPERM"), "{log}");
-        grant(&setup.server, "&__keyspace@0__:v:*");
+        setup.server.grant("&__keyspace@0__:v:*");
         setup.is_repaired();
     }
 
@@ -90,7 +79,7 @@ both! {
         redis!(setup.server, "ACL", "DELUSER", "relay");
         redis!(setup.server, "SET", "v:1", "unheard");
         setup.is_stale("no-permission", "is not heard: login: ");
-        grant(&setup.server, ENOUGH);
+        setup.server.grant(ENOUGH);
         setup.is_repaired();
     }
 
@@ -134,7 +123,7 @@ fn the_watch_may_not_ask_everything() {
 #[test]
 fn the_watch_may_ask_nothing_any_more() {
     let mut setup = Setup::<Sse>::with(ENOUGH);
-    grant(&setup.server, "-info -client -config");
+    setup.server.grant("-info -client -config");
     eventually("it is said", || {
         let log = setup.relay.log();
         let mend = "ACL SETUSER relay +client|list +config|get +info";

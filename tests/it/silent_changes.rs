@@ -52,19 +52,6 @@ impl<C: Client> Setup<C> {
         Setup { server, relay, client }
     }
 
-    /// Two whole looks have been taken since now: what they show was told.
-    #[track_caller]
-    fn two_looks(&self) {
-        let looks = || calls(&self.server, "info");
-        // Three a look, and one that may be under way; those of this test are counted too.
-        let before = looks();
-        let mut own = 0;
-        eventually("two looks were taken", || {
-            own += 1;
-            (looks() >= before + own + 9).then_some(())
-        });
-    }
-
     /// Everything was told that there is to tell: keys and values since `before`, without the marker.
     #[track_caller]
     fn told_since(&mut self, before: usize) -> Vec<(String, Value)> {
@@ -88,15 +75,6 @@ impl<C: Client> Setup<C> {
         let troubles = ["stale", "fresh", "gap"].map(|kind| memory.count(kind));
         assert_eq!(troubles, [0; 3], "{:?}", memory.controls);
     }
-}
-
-/// How often the server has run a command.
-#[track_caller]
-fn calls(server: &Server, command: &str) -> u64 {
-    let stats = redis!(server, "INFO", "commandstats").text();
-    let name = format!("cmdstat_{command}:calls=");
-    let line = stats.lines().find_map(|line| line.strip_prefix(&name));
-    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
 }
 
 /// How many channels the client knows to be stale.
@@ -191,9 +169,8 @@ both! {
         let server = Server::start();
         let rule = "on >secret ~* &* -@all +hello +auth +ping +select +psubscribe +subscribe +info +config +client|list \
                     +client|setname +client|id +@read";
-        let words: Vec<&str> = ["ACL", "SETUSER", "relay", "reset", "resetchannels"].into_iter().chain(rule.split(' ')).collect();
-        let words: Vec<&dyn AsRef<[u8]>> = words.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
-        server.run(&words);
+        server.grant("reset resetchannels");
+        server.grant(rule);
         let upstream = format!("url = \"redis://relay:secret@{}/0\"", server.address());
         let mut setup = Setup::<C>::of(server, "", &upstream);
         assert!(setup.relay.log().contains("ACL SETUSER relay +client|tracking"), "{}", setup.relay.log());
@@ -294,7 +271,7 @@ both! {
 fn without_the_watch_a_swap_is_not_noticed() {
     let mut setup = Setup::<Sse>::without("silent-watch");
     redis!(setup.server, "SWAPDB", "0", "1");
-    setup.two_looks();
+    setup.server.looked_at_twice();
     // On KeyDB the reader would not even see a marker.
     assert_eq!(setup.relay.metric("keyrelay_resyncs_total"), 0.0);
     setup.client.poll(Duration::ZERO);
@@ -305,7 +282,7 @@ fn without_the_watch_a_swap_is_not_noticed() {
 fn without_the_signal_and_the_watch_a_flush_is_not_noticed() {
     let mut setup = Setup::<Sse>::without("flush-signal");
     redis!(setup.server, "FLUSHALL");
-    setup.two_looks();
+    setup.server.looked_at_twice();
     let before = setup.heard();
     assert_eq!(setup.told_since(before), []);
     assert_eq!(setup.client.memory().value("v", "v:1"), Some(&json!("one")));

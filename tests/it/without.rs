@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::faults::calls;
 use crate::harness::{
     BOTH, Client, Cluster, Cut, Data, FEED, Memory, Place, Proxy, READER, Relay, Reply, Server, Side, Sse, Ws,
-    debug_allowed, eventually, follow, linked, mapping, prompt_server, replicate,
+    debug_allowed, eventually, follow, linked, mapping, own_all_slots, prompt_server, replicate,
 };
 use crate::redis;
 
@@ -64,19 +63,6 @@ impl Setup {
         self.client.until(kind, |memory| {
             let last = memory.controls.last();
             last.is_some_and(|(last, data)| last == kind && data["reason"] == reason)
-        });
-    }
-
-    /// Two looks of the watch have been taken since now.
-    #[track_caller]
-    fn two_looks(&self) {
-        let looks = || calls(&self.server, "info");
-        // Three a look, and one that may be under way; those of this test are counted too.
-        let before = looks();
-        let mut own = 0;
-        eventually("two looks were taken", || {
-            own += 1;
-            (looks() >= before + own + 9).then_some(())
         });
     }
 
@@ -188,10 +174,7 @@ fn resync_after_the_feed_was_killed_for_its_output_buffer() {
 fn resync_after_rights_were_taken_away_and_given_back() {
     let server = Server::start();
     redis!(server, "MSET", "v:1", "one", "v:2", "two");
-    let mut rule = vec!["ACL", "SETUSER", "relay"];
-    rule.extend("resetchannels on >secret ~* &__keyspace@0__:v:* +@all".split(' '));
-    let rule: Vec<&dyn AsRef<[u8]>> = rule.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
-    server.run(&rule);
+    server.grant("resetchannels on >secret ~* &__keyspace@0__:v:* +@all");
     let upstream = format!("url = \"redis://relay:secret@{}/0\"", server.address());
     let proxy = Proxy::start(server.address());
     let relay = Relay::without("resync", &upstream, "", &mapping(MAPPING));
@@ -203,10 +186,10 @@ fn resync_after_rights_were_taken_away_and_given_back() {
         relay,
         client,
     };
-    redis!(setup.server, "ACL", "SETUSER", "relay", "resetchannels");
+    setup.server.grant("resetchannels");
     setup.hears("stale", "no-permission");
     setup.write();
-    redis!(setup.server, "ACL", "SETUSER", "relay", "&__keyspace@0__:v:*");
+    setup.server.grant("&__keyspace@0__:v:*");
     setup.client.until("fresh", |memory| memory.count("fresh") > 0);
     setup.has_missed_it();
 }
@@ -256,7 +239,7 @@ fn the_flush_signal() {
         let mut setup = Setup::without("flush-signal");
         let words: Vec<&dyn AsRef<[u8]>> = flush.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
         setup.server.run(&words);
-        setup.two_looks();
+        setup.server.looked_at_twice();
         assert_eq!(setup.relay.metric("keyrelay_resyncs_total"), 0.0, "{flush:?}");
         setup.has_missed_it();
     }
@@ -276,7 +259,7 @@ fn the_flush_signal_and_the_watch_when_a_replica_gets_all_data_anew() {
     eventually("the replica has what the other had", || {
         (linked(&setup.server) && redis!(setup.server, "EXISTS", "v:4") == Reply::Integer(1)).then_some(())
     });
-    setup.two_looks();
+    setup.server.looked_at_twice();
     // Only its primary takes a marker.
     let replica = std::mem::replace(&mut setup.server, other);
     setup.has_missed_it();
@@ -295,7 +278,7 @@ fn the_watch_when_a_replica_is_behind() {
     link.cut(BOTH, Cut::Close);
     eventually("the link is down", || (!linked(&setup.server)).then_some(()));
     redis!(primary, "SET", "v:1", "new");
-    setup.two_looks();
+    setup.server.looked_at_twice();
     setup.has_missed_it();
     assert_eq!(setup.client.memory().count("stale"), 0, "nobody was told");
     assert!(setup.relay.ready());
@@ -306,7 +289,7 @@ fn the_watch_when_notifications_are_switched_off() {
     let mut setup = Setup::without("silent-watch");
     redis!(setup.server, "CONFIG", "SET", "notify-keyspace-events", "");
     setup.write();
-    setup.two_looks();
+    setup.server.looked_at_twice();
     redis!(setup.server, "CONFIG", "SET", "notify-keyspace-events", "KA");
     setup.has_missed_it();
 }
@@ -353,15 +336,8 @@ fn put_back_when_a_read_is_denied() {
 #[test]
 fn put_back_when_the_server_is_busy() {
     let setup = Setup::without("put-back");
-    redis!(setup.server, "CONFIG", "SET", "lua-time-limit", "20");
-    let mut script = setup.server.connect();
-    let mut other = setup.server.connect();
-    let busy = |_: &Setup| {
-        script.send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
-        eventually("the server is busy", || {
-            matches!(other.command(&[b"PING"]).unwrap(), Reply::Error(_)).then_some(())
-        });
-    };
+    let mut script = None;
+    let busy = |setup: &Setup| script = Some(setup.server.keep_busy());
     refused_without_put_back(setup, "busy", busy, |setup| {
         redis!(setup.server, "SCRIPT", "KILL");
         setup.answers_again();
@@ -428,25 +404,15 @@ fn put_back_when_the_primary_is_away() {
 #[test]
 fn put_back_when_the_cluster_is_down() {
     let server = Server::with_config("cluster-enabled yes");
-    let all: Vec<String> = (0..16384).map(|slot| slot.to_string()).collect();
-    let slots = |server: &Server, verb, state: &str| {
-        let mut words: Vec<&dyn AsRef<[u8]>> = vec![&"CLUSTER", verb];
-        words.extend(all.iter().map(|slot| slot as &dyn AsRef<[u8]>));
-        server.run(&words);
-        eventually("the cluster has noticed", || {
-            let info = redis!(server, "CLUSTER", "INFO").text();
-            info.contains(&format!("cluster_state:{state}")).then_some(())
-        });
-    };
-    slots(&server, &"ADDSLOTS", "ok");
+    own_all_slots(&server, true);
     redis!(server, "SET", "v:1", "one");
     redis!(server, "SET", "v:2", "two");
     let setup = Setup::beside(server, "put-back");
     refused_without_put_back(
         setup,
         "cluster-down",
-        |setup| slots(&setup.server, &"DELSLOTS", "fail"),
-        |setup| slots(&setup.server, &"ADDSLOTS", "ok"),
+        |setup| own_all_slots(&setup.server, false),
+        |setup| own_all_slots(&setup.server, true),
     );
 }
 

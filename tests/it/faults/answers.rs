@@ -1,7 +1,7 @@
 //! The server answers reads with errors: no key is forgotten, and after a second clients are told why.
 
 use super::{MAPPING, Setup, listen_for};
-use crate::harness::{Client, FEED, Relay, Reply, Server, Side, Sse, eventually, mapping};
+use crate::harness::{Client, FEED, Relay, Reply, Server, Side, Sse, eventually, mapping, own_all_slots};
 use crate::redis;
 use std::time::Duration;
 
@@ -39,15 +39,8 @@ fn broken_and_mended(mut setup: Setup, reason: &str, break_it: impl FnOnce(&Setu
 #[test]
 fn busy_with_a_script() {
     let setup = Setup::new();
-    redis!(setup.server, "CONFIG", "SET", "lua-time-limit", "20");
-    let mut script = setup.server.connect();
-    let mut other = setup.server.connect();
-    let busy = |_: &Setup| {
-        script.send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
-        eventually("the server is busy", || {
-            matches!(other.command(&[b"PING"]).unwrap(), Reply::Error(_)).then_some(())
-        });
-    };
+    let mut script = None;
+    let busy = |setup: &Setup| script = Some(setup.server.keep_busy());
     broken_and_mended(setup, "busy", busy, |setup| {
         redis!(setup.server, "SCRIPT", "KILL");
     });
@@ -58,13 +51,7 @@ fn busy_with_a_script() {
 fn busy_at_the_start() {
     let server = Server::start();
     redis!(server, "SET", "v:1", "one");
-    redis!(server, "CONFIG", "SET", "lua-time-limit", "20");
-    let mut script = server.connect();
-    let mut other = server.connect();
-    script.send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
-    eventually("the server is busy", || {
-        matches!(other.command(&[b"PING"]).unwrap(), Reply::Error(_)).then_some(())
-    });
+    let _script = server.keep_busy();
     let relay = Relay::start(&server, &mapping(MAPPING));
     let mut client = Sse::open(&relay, &["v"]);
     client.control("stale");
@@ -77,7 +64,7 @@ fn busy_at_the_start() {
 fn as_user() -> Setup {
     let server = Server::start();
     redis!(server, "MSET", "v:1", "one", "v:2", "two", "v:3", "three");
-    redis!(server, "ACL", "SETUSER", "relay", "on", ">secret", "~*", "&*", "+@all");
+    server.grant("on >secret ~* &* +@all");
     Setup::of(server, "relay:secret@", MAPPING)
 }
 
@@ -106,7 +93,7 @@ fn the_right_to_read_is_taken_away() {
 fn some_keys_may_not_be_read() {
     const DENIED: usize = 1000;
     let mut setup = as_user();
-    redis!(setup.server, "ACL", "SETUSER", "relay", "resetkeys", "~v:3");
+    setup.server.grant("resetkeys ~v:3");
     let fill = "for i = 1, ARGV[1] do redis.call('SET', 'v:denied:' .. i, 'x') end";
     redis!(setup.server, "EVAL", fill, "0", DENIED.to_string());
     let mapped = "for i = 1, ARGV[1] do redis.call('SET', 'v:d' .. i, 'x') end";
@@ -122,7 +109,7 @@ fn some_keys_may_not_be_read() {
     listen_for(&mut setup.client, Duration::from_secs(2));
     let often = reads() - before;
     assert!(often < 600, "asked {often} times in 2 s for {DENIED} keys");
-    redis!(setup.server, "ACL", "SETUSER", "relay", "~*");
+    setup.server.grant("~*");
     setup.hears_fresh();
     assert_eq!(setup.client.memory().state.len(), 3 + DENIED);
     setup.look();
@@ -134,15 +121,13 @@ fn some_keys_may_not_be_read() {
 fn the_right_to_scan_comes_late() {
     let server = Server::start();
     redis!(server, "SET", "v:1", "one");
-    redis!(
-        server, "ACL", "SETUSER", "relay", "on", ">secret", "~*", "&*", "+@all", "-scan"
-    );
+    server.grant("on >secret ~* &* +@all -scan");
     let url = format!("redis://relay:secret@{}/0", server.address());
     let relay = Relay::at(&url, "", &mapping(MAPPING));
     let mut client = Sse::open(&relay, &["v"]);
     assert_eq!(client.control("stale")["reason"], "no-permission");
     assert_eq!(client.memory().count("ready"), 0);
-    redis!(server, "ACL", "SETUSER", "relay", "+scan");
+    server.grant("+scan");
     client.ready();
     assert_eq!(client.memory().value("v", "v:1"), Some(&"one".into()));
 }
@@ -152,15 +137,13 @@ fn the_right_to_scan_comes_late() {
 fn the_right_to_transactions_comes_late() {
     let server = Server::start();
     redis!(server, "RPUSH", "v:1", "one");
-    redis!(
-        server, "ACL", "SETUSER", "relay", "on", ">secret", "~*", "&*", "+@all", "-multi"
-    );
+    server.grant("on >secret ~* &* +@all -multi");
     let url = format!("redis://relay:secret@{}/0", server.address());
     let relay = Relay::at(&url, "", &mapping(MAPPING));
     let mut client = Sse::open(&relay, &["v"]);
     assert_eq!(client.control("stale")["reason"], "no-permission");
     assert_eq!(client.memory().count("ready"), 0);
-    redis!(server, "ACL", "SETUSER", "relay", "+multi");
+    server.grant("+multi");
     client.ready();
     assert_eq!(client.memory().value("v", "v:1"), Some(&serde_json::json!(["one"])));
 }
@@ -233,33 +216,15 @@ fn the_primary_is_away() {
 #[test]
 fn the_cluster_is_down() {
     let server = Server::with_config("cluster-enabled yes");
-    let all: Vec<String> = (0..16384).map(|slot| slot.to_string()).collect();
-    let slots = |verb| {
-        let mut words: Vec<&dyn AsRef<[u8]>> = vec![&"CLUSTER", verb];
-        words.extend(all.iter().map(|slot| slot as &dyn AsRef<[u8]>));
-        words
-    };
-    server.run(&slots(&"ADDSLOTS"));
-    eventually("the cluster is up", || {
-        redis!(server, "CLUSTER", "INFO")
-            .text()
-            .contains("cluster_state:ok")
-            .then_some(())
-    });
+    own_all_slots(&server, true);
     for (key, value) in [("v:1", "one"), ("v:2", "two"), ("v:3", "three")] {
         redis!(server, "SET", key, value);
     }
     let setup = Setup::of(server, "", MAPPING);
-    let down = |setup: &Setup| {
-        setup.server.run(&slots(&"DELSLOTS"));
-    };
-    broken_and_mended(setup, "cluster-down", down, |setup| {
-        setup.server.run(&slots(&"ADDSLOTS"));
-        eventually("the cluster is up", || {
-            redis!(setup.server, "CLUSTER", "INFO")
-                .text()
-                .contains("cluster_state:ok")
-                .then_some(())
-        });
-    });
+    broken_and_mended(
+        setup,
+        "cluster-down",
+        |setup| own_all_slots(&setup.server, false),
+        |setup| own_all_slots(&setup.server, true),
+    );
 }

@@ -153,18 +153,8 @@ impl Setup {
 
     /// How often the server was asked for a page of keys.
     fn scans(&self) -> u64 {
-        calls(&self.server, "scan")
+        self.server.calls("scan")
     }
-}
-
-/// How often the server was given a command.
-pub fn calls(server: &Server, command: &str) -> u64 {
-    let stats = redis!(server, "INFO", "commandstats").text();
-    let rest = stats
-        .split_once(&format!("cmdstat_{command}:calls="))
-        .map(|(_, rest)| rest);
-    let count = rest.and_then(|rest| rest.split(',').next());
-    count.map_or(0, |count| count.parse().expect("a count"))
 }
 
 /// Lets the client listen for so long.

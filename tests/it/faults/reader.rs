@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MAPPING, Setup, calls, listen_for};
+use super::{MAPPING, Setup, listen_for};
 use crate::harness::{
     BOTH, Client, Cut, Drip, FEED, Place, Proxy, READER, Relay, Server, Side, Sse, eventually, mapping,
 };
@@ -107,7 +107,7 @@ fn cut_in_a_scan(how: Cut, nth: u32, bytes: u64) {
     has_many(&client);
     assert_eq!((proxy.is_to_be_cut(Side::Reader), proxy.made(Side::Reader)), (false, 2));
     assert!(
-        calls(&server, "scan") >= u64::from(nth) - 1 + MANY as u64 / 99,
+        server.calls("scan") >= u64::from(nth) - 1 + MANY as u64 / 99,
         "the pass begins anew"
     );
     assert_eq!(client.memory().messages.len(), MANY, "each once");

@@ -1,6 +1,7 @@
 //! A cluster: primaries that share the slots, and replicas.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::ops::Range;
 
 use super::eventually::eventually;
 use super::resp::{Reply, Resp};
@@ -33,12 +34,7 @@ impl Cluster {
             redis!(node, "CLUSTER", "SET-CONFIG-EPOCH", (at + 1).to_string());
         }
         for (at, node) in cluster.nodes[..3].iter().enumerate() {
-            let slots: Vec<String> = (SLOTS * at / 3..SLOTS * (at + 1) / 3)
-                .map(|slot| slot.to_string())
-                .collect();
-            let mut words: Vec<&dyn AsRef<[u8]>> = vec![&"CLUSTER", &"ADDSLOTS"];
-            words.extend(slots.iter().map(|slot| slot as &dyn AsRef<[u8]>));
-            node.run(&words);
+            slots(node, "ADDSLOTS", SLOTS * at / 3..SLOTS * (at + 1) / 3);
         }
         for at in 1..cluster.nodes.len() {
             cluster.meet(at);
@@ -226,4 +222,26 @@ fn node(host: IpAddr) -> Server {
             return server;
         }
     }
+}
+
+/// Runs this subcommand of `CLUSTER` for these slots.
+#[track_caller]
+fn slots(node: &Server, subcommand: &str, slots: Range<usize>) {
+    let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+    let mut words: Vec<&dyn AsRef<[u8]>> = vec![&"CLUSTER", &subcommand];
+    words.extend(slots.iter().map(|slot| slot as &dyn AsRef<[u8]>));
+    node.run(&words);
+}
+
+/// Gives all slots to a node that is the only one, or takes them from it, and waits until it is a cluster that is up, or down.
+#[track_caller]
+pub fn own_all_slots(node: &Server, owned: bool) {
+    let (subcommand, state) = match owned {
+        true => ("ADDSLOTS", "cluster_state:ok"),
+        false => ("DELSLOTS", "cluster_state:fail"),
+    };
+    slots(node, subcommand, 0..SLOTS);
+    eventually(state, || {
+        redis!(node, "CLUSTER", "INFO").text().contains(state).then_some(())
+    });
 }

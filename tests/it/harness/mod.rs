@@ -18,7 +18,7 @@ mod tls;
 mod ws;
 
 pub use client::{Client, End, Event, Memory, Message, names};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, own_all_slots};
 pub use eventually::{PATIENCE, eventually};
 pub use proxy::{BOTH, Cut, Drip, FEED, Place, Proxy, READER, Side};
 pub use relay::{PROGRAM, Relay, is_tracking, mapping, track};

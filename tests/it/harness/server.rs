@@ -144,6 +144,52 @@ impl Server {
         reply
     }
 
+    /// Gives the user `relay` these rights on top of, or less than, what it has.
+    #[track_caller]
+    pub fn grant(&self, rights: &str) {
+        let mut words: Vec<&dyn AsRef<[u8]>> = vec![&"ACL", &"SETUSER", &"relay"];
+        let rights: Vec<&str> = rights.split_whitespace().collect();
+        words.extend(rights.iter().map(|right| right as &dyn AsRef<[u8]>));
+        self.run(&words);
+    }
+
+    /// How often it was given a command.
+    #[track_caller]
+    pub fn calls(&self, command: &str) -> u64 {
+        let stats = redis!(self, "INFO", "commandstats").text();
+        let name = format!("cmdstat_{command}:calls=");
+        let line = stats.lines().find_map(|line| line.strip_prefix(&name));
+        let count = line.and_then(|line| line.split(',').next());
+        count.map_or(0, |count| count.parse().expect("a count"))
+    }
+
+    /// Waits until its one relay has taken two whole looks at it since now: what they show was told.
+    #[track_caller]
+    pub fn looked_at_twice(&self) {
+        let looks = || self.calls("info");
+        // Three a look, and one that may be under way; those of this function are counted too.
+        let before = looks();
+        let mut own = 0;
+        eventually("two looks were taken", || {
+            own += 1;
+            (looks() >= before + own + 9).then_some(())
+        });
+    }
+
+    /// Begins a script that does not end before `SCRIPT KILL`, on the connection that is given, and waits until others are
+    /// told so.
+    #[track_caller]
+    pub fn keep_busy(&self) -> Resp {
+        redis!(self, "CONFIG", "SET", "lua-time-limit", "20");
+        let mut script = self.connect();
+        let mut other = self.connect();
+        script.send(&[b"EVAL", b"while true do end", b"0"]).unwrap();
+        eventually("the server is busy", || {
+            matches!(other.command(&[b"PING"]).unwrap(), Reply::Error(_)).then_some(())
+        });
+        script
+    }
+
     /// Lets the next command go over a new connection.
     pub fn forget(&self) {
         *self.connection.lock().unwrap() = None;

@@ -483,19 +483,7 @@ fn require_starts_when_nothing_is_missing_and_loses_when_something_is_later() {
 #[test]
 fn ensure_that_is_not_allowed_to_says_what_to_run() {
     let server = Server::start();
-    redis!(
-        server,
-        "ACL",
-        "SETUSER",
-        "relay",
-        "reset",
-        "on",
-        ">secret",
-        "~*",
-        "allchannels",
-        "+@all",
-        "-config"
-    );
+    server.grant("reset on >secret ~* allchannels +@all -config");
     let mut options = options(&server);
     options.endpoint.username = Some("relay".into());
     options.endpoint.password = Some("secret".into());
@@ -518,19 +506,7 @@ fn ensure_that_is_not_allowed_to_says_what_to_run() {
 #[test]
 fn a_wrong_password_or_right_is_a_reason_and_not_the_end() {
     let server = Server::start();
-    redis!(
-        server,
-        "ACL",
-        "SETUSER",
-        "relay",
-        "reset",
-        "on",
-        ">other",
-        "~*",
-        "allchannels",
-        "+@all",
-        "-psubscribe"
-    );
+    server.grant("reset on >other ~* allchannels +@all -psubscribe");
     let mut options = options(&server);
     options.endpoint.username = Some("relay".into());
     options.endpoint.password = Some("secret".into());
@@ -539,12 +515,12 @@ fn a_wrong_password_or_right_is_a_reason_and_not_the_end() {
         panic!("the password is wrong")
     };
     assert!(words.contains("WRONGPASS"), "{words}");
-    redis!(server, "ACL", "SETUSER", "relay", ">secret");
+    server.grant(">secret");
     let LostReason::Rights(words) = feed.lost() else {
         panic!("the right is missing")
     };
     assert!(words.contains("PSUBSCRIBE"), "{words}");
-    redis!(server, "ACL", "SETUSER", "relay", "+psubscribe");
+    server.grant("+psubscribe");
     feed.back();
 }
 
@@ -554,9 +530,7 @@ fn the_least_rights_are_enough() {
     let rule = "reset resetchannels on >secret ~app:* &__keyspace@0__:app:* -@all +hello +auth +ping +select \
                 +psubscribe +subscribe +punsubscribe +unsubscribe +info +config|get +client|setname +client|list \
                 +client|tracking";
-    let words: Vec<&str> = ["ACL", "SETUSER", "relay"].into_iter().chain(rule.split(' ')).collect();
-    let words: Vec<&dyn AsRef<[u8]>> = words.iter().map(|word| word as &dyn AsRef<[u8]>).collect();
-    server.run(&words);
+    server.grant(rule);
     redis!(server, "CONFIG", "SET", "notify-keyspace-events", "KA");
     let mut options = options(&server);
     options.endpoint.username = Some("relay".into());

@@ -477,22 +477,8 @@ fn several_batches_fly_at_once_and_each_gets_its_own() {
 #[test]
 fn a_key_that_may_not_be_read_fails_alone() {
     let server = Server::start();
-    redis!(
-        server, "ACL", "SETUSER", "relay", "reset", "on", ">secret", "~app:*", "-@all", "+ping", "+hello", "+info"
-    );
-    redis!(
-        server,
-        "ACL",
-        "SETUSER",
-        "relay",
-        "+type",
-        "+pttl",
-        "+getrange",
-        "+get",
-        "+llen",
-        "+lrange",
-        "+client|id"
-    );
+    server.grant("reset on >secret ~app:* -@all +ping +hello +info");
+    server.grant("+type +pttl +getrange +get +llen +lrange +client|id");
     redis!(server, "SET", "app:a", "1");
     redis!(server, "SET", "other", "1");
     redis!(server, "RPUSH", "app:list", "1");
@@ -512,7 +498,7 @@ fn a_key_that_may_not_be_read_fails_alone() {
         assert_eq!(error.kind, ReadErrorKind::NoPermission);
         assert!(error.message.contains("MULTI and EXEC"), "{error}");
         assert_eq!(readings[3].as_ref().unwrap().value, Value::Absent);
-        redis!(server, "ACL", "SETUSER", "relay", "+multi", "+exec");
+        server.grant("+multi +exec");
         let reader = Reader::connect(&options).await.unwrap();
         let reading = reader.read(vec![request(b"app:list", None)]).await.remove(0).unwrap();
         assert_eq!(reading.value, Value::List(vec![b("1")]));
@@ -522,9 +508,7 @@ fn a_key_that_may_not_be_read_fails_alone() {
 #[test]
 fn a_reply_that_got_lost_spoils_the_connection_and_no_value() {
     let server = Server::start();
-    redis!(
-        server, "ACL", "SETUSER", "relay", "reset", "on", ">secret", "~*", "+@all"
-    );
+    server.grant("reset on >secret ~* +@all");
     redis!(server, "SET", "a", "1");
     redis!(server, "RPUSH", "list", "message", "a", "b");
     let mut options = options(&server);
@@ -533,7 +517,7 @@ fn a_reply_that_got_lost_spoils_the_connection_and_no_value() {
     run(async {
         let reader = Reader::connect(&options).await.unwrap();
         // Without a transaction around it, the reply to LRANGE looks like a message.
-        redis!(server, "ACL", "SETUSER", "relay", "-multi", "-exec");
+        server.grant("-multi -exec");
         let batch = vec![request(b"list", Some(Kind::List)), request(b"a", Some(Kind::Hash))];
         for reading in reader.read(batch).await {
             assert_eq!(reading.unwrap_err().kind, ReadErrorKind::OutOfStep);
