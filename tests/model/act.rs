@@ -90,23 +90,9 @@ impl Fault {
                 None
             }
             Fault::Restart { data, away } => {
-                let pause = match data {
-                    Remains::All => Some(run.writing.write().await),
-                    _ => None,
-                };
-                if !matches!(data, Remains::Nothing) {
-                    stand.admin("SAVE").await;
-                }
-                if matches!(data, Remains::Older) {
-                    sleep(Duration::from_millis(60)).await;
-                }
-                let (lost, now) = (feeds(), Instant::now());
-                stand.kill(0).await;
-                sleep(*away).await;
-                stand.restart(0, data.kept()).await;
-                drop(pause);
+                let lost = restart(run, 0, *data, *away, feeds).await;
                 self.join(run).await;
-                Some((lost, now))
+                Some(lost)
             }
             Fault::OutputBuffer => {
                 stand
@@ -270,17 +256,7 @@ impl Fault {
                 Some(([true; 2], now))
             }
             Fault::PrimaryRestart { data, away } => {
-                let pause = match data {
-                    Remains::All => Some(run.writing.write().await),
-                    _ => None,
-                };
-                if !matches!(data, Remains::Nothing) {
-                    stand.admin_at(stand.source(), "SAVE").await;
-                }
-                stand.kill(1).await;
-                sleep(*away).await;
-                stand.restart(1, data.kept()).await;
-                drop(pause);
+                restart(run, 1, *data, *away, feeds).await;
                 self.join(run).await;
                 None
             }
@@ -295,11 +271,32 @@ impl Fault {
     }
 }
 
-impl Remains {
-    fn kept(self) -> Data {
-        match self {
-            Remains::Nothing => Data::Lost,
-            Remains::All | Remains::Older => Data::Kept,
-        }
+/// Kills a server and starts it again; gives which relays heard it when it was killed.
+async fn restart(
+    run: &Run<'_>,
+    server: usize,
+    data: Remains,
+    away: Duration,
+    feeds: impl Fn() -> [bool; 2],
+) -> ([bool; 2], Instant) {
+    let stand = run.stand;
+    let _pause = match data {
+        Remains::All => Some(run.writing.write().await),
+        Remains::Older | Remains::Nothing => None,
+    };
+    if !matches!(data, Remains::Nothing) {
+        stand.admin_at(stand.addresses()[server], "SAVE").await;
     }
+    if matches!(data, Remains::Older) {
+        sleep(Duration::from_millis(60)).await;
+    }
+    let killed = (feeds(), Instant::now());
+    stand.kill(server).await;
+    sleep(away).await;
+    let data = match data {
+        Remains::Nothing => Data::Lost,
+        Remains::All | Remains::Older => Data::Kept,
+    };
+    stand.restart(server, data).await;
+    killed
 }

@@ -129,10 +129,6 @@ pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(
     let lane = || async {
         let mut stand: Option<(Stand, usize)> = None;
         while !over() {
-            let n = begun_so_far.fetch_add(1, Ordering::Relaxed);
-            if order.count.is_some_and(|count| n >= count) {
-                break;
-            }
             stand = stand.filter(|(_, served)| *served < SCHEDULES_PER_STAND);
             let kind = match &stand {
                 Some((stand, _)) => stand.kind,
@@ -152,6 +148,10 @@ pub fn campaign(order: &Order, stop: &(dyn Fn() -> bool + Sync), each: &(dyn Fn(
             if !on.tidy().await {
                 // The servers do not come together any more.
                 continue;
+            }
+            let n = begun_so_far.fetch_add(1, Ordering::Relaxed);
+            if order.count.is_some_and(|count| n >= count) {
+                break;
             }
             let outcome = run(&schedule, &on).await;
             if stop() {

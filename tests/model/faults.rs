@@ -138,7 +138,8 @@ pub struct Span {
 /// Two looks of the watch: nothing tells sooner that a peer's data was merged, or a replica had all its data anew.
 const LOOKS: Duration = Duration::from_millis(2500);
 
-/// A connection that leads nowhere is given up by a feed after ten seconds, by a reader after five.
+/// Until it can be known that a connection leads nowhere: a feed takes ten seconds without a word and two for the PING, a
+/// reader five.
 const GIVEN_UP: Duration = Duration::from_secs(12);
 
 impl Fault {
@@ -180,11 +181,10 @@ impl Fault {
             relay => [relay == 0, relay == 1],
         };
         let mut to = Instant::now();
-        if matches!(self, Fault::Cut { how: Cut::Vanish, .. }) {
-            // It ends when it can be known: lost after ten seconds without a word, two more for the PING.
-            to += GIVEN_UP;
-        }
-        if matches!(self, Fault::Away { swallowed: true, .. }) {
+        if matches!(
+            self,
+            Fault::Cut { how: Cut::Vanish, .. } | Fault::Away { swallowed: true, .. }
+        ) {
             to += GIVEN_UP;
         }
         let parts = run.stand.kind == Kind::Pair && matches!(self, Fault::Apart { .. } | Fault::Restart { .. });

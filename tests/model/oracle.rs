@@ -30,9 +30,13 @@ const AFTERMATH: Duration = Duration::from_millis(1500);
 /// How exactly the time of an expiry is known: it is measured twice, on busy machines.
 const SAME_EXPIRY: u64 = 250;
 
-/// What differs between a picture and what the server holds.
-pub fn differences(picture: &Picture, content: &BTreeMap<usize, Content>, lag: Duration) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// What differs between a picture and what is `held` by the server of the relay that told it.
+pub fn differences<'a>(
+    picture: &Picture,
+    held: impl Fn(usize) -> &'a BTreeMap<usize, Content>,
+    lag: Duration,
+) -> Vec<String> {
+    let (mut wrong, now) = (Vec::new(), Instant::now());
     for (channel, status) in &picture.channels {
         if !status.ready || status.stale {
             wrong.push(format!(
@@ -43,6 +47,8 @@ pub fn differences(picture: &Picture, content: &BTreeMap<usize, Content>, lag: D
         if is_events(channel) {
             continue;
         }
+        let Some(relay) = status.relay_at(now) else { continue };
+        let content = held(relay);
         let mut extra: Vec<&String> = status.values.keys().collect();
         for (at, key) in KEYS.iter().enumerate().filter(|(_, key)| key.state.contains(channel)) {
             extra.retain(|name| **name != key.name);
@@ -119,8 +125,7 @@ pub fn silences(run: &Run<'_>, picture: &Picture, end: Instant) -> Vec<String> {
     for span in run.spans.borrow().iter() {
         let Some((relays, at)) = span.loss else { continue };
         for (channel, status) in &picture.channels {
-            let relay = status.relays.iter().rfind(|(since, _)| *since <= at);
-            if !relay.is_some_and(|(_, relay)| relays[*relay]) {
+            if !status.relay_at(at).is_some_and(|relay| relays[relay]) {
                 continue;
             }
             // What was complete just before the loss may be so by what was read after it.
@@ -138,20 +143,20 @@ pub fn silences(run: &Run<'_>, picture: &Picture, end: Instant) -> Vec<String> {
 }
 
 /// Emptied databases that were noticed too late.
-pub fn late_flushes(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture) -> Vec<String> {
+pub fn late_flushes(run: &Run<'_>, picture: &Picture) -> Vec<String> {
     let prompt = PROMPT + run.lag.get() * 4;
     let mut wrong = Vec::new();
     for &flushed in run.flushes.borrow().iter() {
-        let relay = moves
-            .iter()
-            .rfind(|(since, _)| *since <= flushed)
-            .map_or(0, |(_, relay)| *relay);
-        let near = |span: &&Span| span.relays[relay] && span.from < flushed + prompt && flushed < span.to + AFTERMATH;
-        // The flush is one itself.
-        if run.spans.borrow().iter().filter(near).count() > 1 {
-            continue;
-        }
         for (channel, status) in &picture.channels {
+            let Some(relay) = status.relay_at(flushed) else {
+                continue;
+            };
+            let near =
+                |span: &&Span| span.relays[relay] && span.from < flushed + prompt && flushed < span.to + AFTERMATH;
+            // The flush is one itself.
+            if run.spans.borrow().iter().filter(near).count() > 1 {
+                continue;
+            }
             let whole = |(since, until): &(Instant, Instant)| *since < flushed && flushed + prompt < *until;
             if !status.truths(flushed + prompt * 2).iter().any(whole) {
                 continue;
@@ -179,13 +184,7 @@ pub fn late_flushes(run: &Run<'_>, moves: &[(Instant, usize)], picture: &Picture
 }
 
 /// Changes that were seen too late.
-pub fn delays(
-    run: &Run<'_>,
-    moves: &[(Instant, usize)],
-    picture: &Picture,
-    start: Instant,
-    end: Instant,
-) -> Vec<String> {
+pub fn delays(run: &Run<'_>, picture: &Picture, start: Instant, end: Instant) -> Vec<String> {
     let (spans, writes) = (run.spans.borrow(), run.writes.borrow());
     let lag = run.lag.get() * 4;
     let calm = CALM + lag;
@@ -196,10 +195,7 @@ pub fn delays(
             continue;
         }
         for (since, until) in status.truths(end) {
-            let relay = moves
-                .iter()
-                .rfind(|(moved, _)| *moved <= since)
-                .map_or(0, |(_, relay)| *relay);
+            let Some(relay) = status.relay_at(since) else { continue };
             for written in writes.iter().filter(|written| written.at >= since) {
                 let key = &KEYS[written.key];
                 let Some(stamp) = written.stamp else { continue };

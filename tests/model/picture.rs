@@ -76,7 +76,7 @@ pub struct Status {
     pub spans: Vec<(Instant, Instant)>,
     pub seen: Vec<Seen>,
     /// From when on it showed what which relay had told.
-    pub relays: Vec<(Instant, usize)>,
+    relays: Vec<(Instant, usize)>,
     floors: HashMap<String, Floor>,
     pub values: BTreeMap<String, Value>,
 }
@@ -360,6 +360,12 @@ impl Status {
         if let Some(since) = self.true_since.take() {
             self.spans.push((since, now));
         }
+    }
+
+    /// The relay that had told what it showed then: until another one says something, it is still the one before.
+    pub fn relay_at(&self, at: Instant) -> Option<usize> {
+        let told = self.relays.iter().rfind(|(since, _)| *since <= at);
+        told.map(|(_, relay)| *relay)
     }
 
     fn told_by(&mut self, relay: usize, now: Instant) {

@@ -270,14 +270,8 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         own.extend(oracle::backs(&run, &picture));
         own.extend(oracle::silences(&run, &picture, rest.at));
         if !run.is_untimed() {
-            own.extend(oracle::late_flushes(&run, &subscriber.moves.borrow(), &picture));
-            own.extend(oracle::delays(
-                &run,
-                &subscriber.moves.borrow(),
-                &picture,
-                start,
-                rest.at,
-            ));
+            own.extend(oracle::late_flushes(&run, &picture));
+            own.extend(oracle::delays(&run, &picture, start, rest.at));
         }
         own.extend(rest.wrong.get(&n).into_iter().flatten().cloned());
         if !own.is_empty() {
@@ -436,8 +430,8 @@ fn differences(
     lag: Duration,
 ) -> BTreeMap<usize, Vec<String>> {
     let each = subscribers.iter().enumerate().filter_map(|(n, subscriber)| {
-        let content = &contents[stand.number_mirrored(subscriber.relay())];
-        let mut wrong = oracle::differences(&subscriber.picture.borrow(), content, lag);
+        let held = |relay: usize| &contents[stand.number_mirrored(relay)];
+        let mut wrong = oracle::differences(&subscriber.picture.borrow(), held, lag);
         if !subscriber.settled.get() {
             wrong.push("is not connected, or not through with its script".into());
         }

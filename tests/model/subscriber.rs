@@ -10,7 +10,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::picture::Picture;
 use super::schedule::{Act, Script};
-use super::wire::{Ask, Connection, Heard, Transport};
+use super::wire::{Ask, Connection, Transport};
 
 /// Between two attempts to connect, as an impatient page would.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -24,8 +24,6 @@ pub struct Subscriber<'a> {
     pub picture: RefCell<Picture>,
     /// The script is over, and the connection stands.
     pub settled: Cell<bool>,
-    /// From when on it held what which relay had told it.
-    pub moves: RefCell<Vec<(Instant, usize)>>,
     /// Times it came back.
     pub resumes: Cell<u64>,
 }
@@ -46,7 +44,6 @@ impl<'a> Subscriber<'a> {
             relays,
             picture: RefCell::default(),
             settled: Cell::new(false),
-            moves: RefCell::new(vec![(Instant::now(), script.relay)]),
             resumes: Cell::new(0),
         }
     }
@@ -56,11 +53,6 @@ impl<'a> Subscriber<'a> {
         let picture = self.picture.borrow();
         let mut all = picture.channels.values();
         !picture.channels.is_empty() && all.all(|status| status.ready && !status.stale)
-    }
-
-    /// The relay that told last what it shows.
-    pub fn relay(&self) -> usize {
-        self.moves.borrow().last().map_or(0, |(_, relay)| *relay)
     }
 
     pub fn describe(&self) -> String {
@@ -101,7 +93,7 @@ impl<'a> Subscriber<'a> {
                     act = due => act,
                     heard = connection.next() => match heard {
                         Ok(heard) => {
-                            self.hear(heard, page.relay);
+                            self.picture.borrow_mut().hear(heard, Instant::now());
                             continue;
                         }
                         Err(error) => {
@@ -119,16 +111,6 @@ impl<'a> Subscriber<'a> {
             self.settled.set(false);
             self.picture.borrow_mut().part(Instant::now());
         }
-    }
-
-    fn hear(&self, heard: Heard, relay: usize) {
-        let now = Instant::now();
-        let mut moves = self.moves.borrow_mut();
-        // Until it hears something there, what it shows is still the other one's.
-        if moves.last().is_none_or(|(_, last)| *last != relay) {
-            moves.push((now, relay));
-        }
-        self.picture.borrow_mut().hear(heard, now);
     }
 
     /// Does what the script says; whether the connection is to be given up.
@@ -170,7 +152,7 @@ impl<'a> Subscriber<'a> {
                     sleep(CRAWL).await;
                     tokio::select! {
                         heard = connection.next() => match heard {
-                            Ok(heard) => self.hear(heard, page.relay),
+                            Ok(heard) => self.picture.borrow_mut().hear(heard, Instant::now()),
                             Err(_) => return true,
                         },
                         () = sleep_until(end.into()) => {}

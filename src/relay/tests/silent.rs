@@ -240,3 +240,49 @@ fn signals_in_a_row_take_the_place_of_one() {
     world.shared.take(&mut taken);
     assert_eq!(taken.items.len(), 3, "{:?}", taken.items);
 }
+
+#[test]
+fn who_returns_to_a_channel_that_may_have_gone_back_is_told() {
+    for (cause, told) in [
+        (Cause::SignalOfReplica, "upstream-flushed"),
+        (Cause::Swapped, "upstream-swapped"),
+        (Cause::FullSync, "upstream-resynced"),
+    ] {
+        let mut world = World::new(&[("k", "k")]);
+        world.hold("k", "new");
+        let client = world.subscribe("k");
+        world.run();
+        drop(client);
+        world.step();
+        world.hold("k", "old");
+        world.intake.flushed(cause);
+        world.run();
+        let mut back = world.subscribe("k");
+        world.step();
+        assert_eq!(back.news(&world), ["k=new".to_owned(), format!("stale {told}")]);
+        world.run();
+        assert_eq!(back.news(&world), ["k=old".to_owned(), format!("fresh {told}")]);
+    }
+}
+
+/// What keeps all from being read again says more than what began that.
+#[test]
+fn who_was_told_of_a_resync_is_told_what_keeps_it() {
+    let mut world = World::new(&[("k", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.broken = Some(ReadErrorKind::Loading);
+    world.intake.flushed(Cause::FullSync);
+    world.step();
+    assert_eq!(client.news(&world), ["stale upstream-resynced"]);
+    world.answer();
+    world.pass(2000);
+    world.answer();
+    world.step();
+    assert_eq!(client.news(&world), ["stale loading"]);
+    world.broken = None;
+    world.pass(2000);
+    world.run();
+    assert_eq!(client.news(&world), ["fresh loading"]);
+}
