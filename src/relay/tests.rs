@@ -123,6 +123,8 @@ struct World {
     pages: VecDeque<(NodeId, Page)>,
     /// Keys in the order in which they were read.
     asked: Vec<String>,
+    /// Those that were thought to be gone.
+    thought_gone: Vec<String>,
     /// Pages asked for.
     scanned: usize,
     /// Every read fails with this.
@@ -183,6 +185,7 @@ impl World {
             reads: VecDeque::new(),
             pages: VecDeque::new(),
             asked: Vec::new(),
+            thought_gone: Vec::new(),
             scanned: 0,
             broken: None,
             denied: None,
@@ -278,6 +281,9 @@ impl World {
             for request in requests {
                 let key = String::from_utf8(request.key.to_vec()).unwrap();
                 let held = self.keys.get(key.as_str()).cloned();
+                if request.probably_gone {
+                    self.thought_gone.push(key.clone());
+                }
                 let (value, ttl) = held.unwrap_or((Value::Absent, None));
                 results.push(match self.broken {
                     Some(kind) => Err(error(kind)),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::hub::{Channel, Mode, Payload, Retention, Snapshot};
 
@@ -84,7 +86,7 @@ fn interest_names_each_changed_log_once() {
 #[test]
 fn a_shard_hears_of_its_logs_with_the_watermark_that_covers_them() {
     let (hub, mut appender) = hub(4);
-    let inbox = hub.open_inbox();
+    let (other, inbox) = (hub.open_inbox(), hub.open_inbox());
     let (a, b) = (hub.subscribe("a", true).unwrap(), hub.subscribe("b", true).unwrap());
     a.log().view().set_shard(inbox.shard, true);
     let payload = Payload {
@@ -98,6 +100,8 @@ fn a_shard_hears_of_its_logs_with_the_watermark_that_covers_them() {
     appender.push(a.log(), payload, Instant::now());
     assert_eq!(inbox.take().watermark, 0, "nothing is visible before the commit");
     appender.commit();
+    let woken = |inbox: &Inbox| inbox.changed().now_or_never().is_some();
+    assert_eq!((woken(&inbox), woken(&other)), (true, false));
     let delivery = inbox.take();
     assert_eq!((delivery.watermark, delivery.grown.len()), (3, 1));
     assert!(Arc::ptr_eq(&delivery.grown[0], a.log()));

@@ -22,6 +22,31 @@ fn at_the_deadline_the_key_is_read_without_an_event() {
     assert_eq!(client.news(&world), ["k=-"]);
 }
 
+/// At its deadline, and when the server says so soon after; not when it is heard of later or is there.
+#[test]
+fn a_key_is_thought_to_be_gone_while_that_is_likely() {
+    let mut world = World::new(&[("many:{id}", "many")]);
+    volatile(&mut world, "many:1", 500);
+    let _client = world.subscribe("many");
+    world.run();
+    world.pass(10);
+    world.event("many:1", "expire");
+    world.run();
+    assert_eq!(world.thought_gone, [""; 0]);
+    world.keys.clear();
+    world.pass(501);
+    world.run();
+    assert_eq!(world.thought_gone, ["many:1"]);
+    world.pass(2);
+    world.event("many:1", "expired");
+    world.run();
+    assert_eq!(world.thought_gone, ["many:1"; 2]);
+    world.pass(20);
+    world.set("many:1", "c");
+    world.run();
+    assert_eq!(world.thought_gone.len(), 2);
+}
+
 #[test]
 fn a_key_that_outlives_its_deadline_is_asked_for_less_and_less_often() {
     let mut world = World::new(&[("k", "k")]);
