@@ -1,6 +1,5 @@
 //! What only `source = "tracking"` does.
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{Client, Relay, Server, Sse, eventually, mapping, track};
@@ -87,7 +86,7 @@ fn a_relay_that_stands_still_is_cut_off() {
         "client-output-buffer-limit",
         "pubsub 1000000 0 0"
     );
-    relay.signal(Signal::STOP);
+    relay.freeze();
     let feeds = |server: &Server| {
         let clients = redis!(server, "CLIENT", "LIST").text();
         clients
@@ -108,7 +107,7 @@ fn a_relay_that_stands_still_is_cut_off() {
         "0"
     );
     redis!(server, "SET", "v:1", "last");
-    relay.signal(Signal::CONT);
+    relay.thaw();
     client.sees("v", "v:1", "last");
     client.until("what went meanwhile is gone", |memory| memory.state.len() == 1);
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{
@@ -654,9 +653,9 @@ fn cluster_without(
     let relay = Relay::without(mechanism, &upstream, "", &mappings);
     let mut client = Sse::open(&relay, &["v"]);
     client.ready();
-    relay.signal(Signal::STOP);
+    relay.freeze();
     change(cluster);
-    relay.signal(Signal::CONT);
+    relay.thaw();
     eventually("it is heard", || {
         cluster.run(&["SET", marker, "after"]);
         client.poll(Duration::from_millis(50));

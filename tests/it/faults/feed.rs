@@ -139,7 +139,6 @@ fn killed_for_its_output_buffer() {
 /// The same by a relay that does not run for a while.
 #[test]
 fn killed_for_its_output_buffer_while_the_relay_was_stopped() {
-    use rustix::process::Signal;
     let mut setup = Setup::new();
     redis!(
         setup.server,
@@ -148,10 +147,10 @@ fn killed_for_its_output_buffer_while_the_relay_was_stopped() {
         "client-output-buffer-limit",
         "pubsub 64kb 0 0"
     );
-    setup.relay.signal(Signal::STOP);
+    setup.relay.freeze();
     burst_until_the_feed_is_killed(&setup);
     setup.write();
-    setup.relay.signal(Signal::CONT);
+    setup.relay.thaw();
     shows_the_burst(&mut setup);
 }
 

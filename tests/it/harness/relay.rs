@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::eventually::eventually;
 use super::http::{self, Response};
-use super::server::Server;
+use super::server::{Server, freeze};
 
 /// The executable that cargo built for these tests.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keyrelay");
@@ -258,6 +258,16 @@ impl Relay {
     pub fn restart(&mut self) {
         self.kill();
         self.spawn();
+    }
+
+    /// Stops the relay in its tracks, connections open (SIGSTOP).
+    pub fn freeze(&self) {
+        freeze(self.pid());
+    }
+
+    /// Lets a frozen relay go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
     }
 
     pub fn signal(&self, signal: Signal) {

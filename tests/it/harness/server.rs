@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
 use super::eventually::eventually;
@@ -261,23 +261,29 @@ impl Server {
 
     /// Stops the server in its tracks, connections open (SIGSTOP).
     pub fn freeze(&self) {
-        self.signal(Signal::STOP);
+        freeze(self.pid());
     }
 
     /// Lets a frozen server go on.
     pub fn thaw(&self) {
-        self.signal(Signal::CONT);
+        kill_process(self.pid(), Signal::CONT).expect("the server can be signalled");
     }
 
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("the server runs");
-        kill_process(Pid::from_child(process), signal).expect("the server can be signalled");
+    fn pid(&self) -> Pid {
+        Pid::from_child(self.process.as_ref().expect("the server runs"))
     }
 
     /// What it has logged since it was first started.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
     }
+}
+
+/// Stops a child in its tracks, and waits until all its threads stand still.
+pub(super) fn freeze(child: Pid) {
+    kill_process(child, Signal::STOP).expect("a child can be signalled");
+    let stopped = waitpid(Some(child), WaitOptions::UNTRACED).expect("a child can be waited for");
+    assert!(stopped.is_some_and(|(_, status)| status.stopped()), "it has ended");
 }
 
 impl Drop for Server {
