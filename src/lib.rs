@@ -3,7 +3,7 @@
 //! ```text
 //! KeyDB ──feed──▶ mapping ──▶ relay (mirror) ──▶ hub (channel logs) ──▶ fanout (sessions: sse · ws) ──▶ browser
 //!   ▲                            │   ▲               │     ▲
-//!   └────── read the value ──────┘   └── interest ───┘     └── server (hyper reads every request)
+//!   └────── read the value ──────┘   └── interest ───┘     └── server (hyper reads every request) ── access: may this client read this channel?
 //! ```
 //!
 //! Left and right meet only in `hub`: nothing to its right names a key, a mapping or a server command, nothing to
@@ -20,6 +20,7 @@
 //! * `session`: what a client gets next
 //! * `transport`: the bytes of a message in SSE and WebSocket
 //! * `fanout`: the shards that own the clients' sockets
+//! * `access`: may this client read this channel?
 //! * `server`: listeners, HTTP requests, hand-over to a shard
 //! * `admin`: health, metrics and status, for operators
 //! * `config`: the file as written, and what it means
@@ -28,6 +29,7 @@
 //! * `app`: builds everything from a config and runs until drained
 //! * [`switches`]: what tests may put out of order
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod cli;

@@ -45,8 +45,20 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "access",
+        &[
+            "pattern",
+            "hub",
+            "hyper",
+            "hyper_util",
+            "http_body_util",
+            "jsonwebtoken",
+        ],
+    ),
+    (
         "server",
         &[
+            "access",
             "hub",
             "session",
             "transport",
