@@ -1,12 +1,16 @@
 //! The answers, without a network.
 
 use super::*;
-use crate::hub::{self, Catalog, Channel};
+use crate::hub::{self, Access, Catalog, Channel, Way};
 use crate::upstream::NodeId;
 
 struct Nothing;
 
 impl Catalog for Nothing {
+    fn access(&self, name: &str) -> Option<Vec<Access>> {
+        self.describe(name).map(|_| vec![vec![Way::Public]])
+    }
+
     fn describe(&self, _: &str) -> Option<Channel> {
         None
     }

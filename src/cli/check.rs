@@ -25,6 +25,9 @@ pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsStrin
         many => writeln!(out, "  {many} mappings")?,
     }
     let addresses: Vec<String> = config.server.listen.iter().map(address).collect();
+    for warning in super::closed(&config) {
+        writeln!(out, "  warning: {warning}")?;
+    }
     writeln!(out, "  listens on {}", addresses.join(", "))?;
     let endpoint = &config.upstream.endpoint;
     let place = config.upstream.topology.place(endpoint);

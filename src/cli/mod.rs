@@ -174,6 +174,20 @@ fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
     }
 }
 
+/// Mappings whose channels nobody may read, each with what to do about it.
+fn closed(config: &Config) -> Vec<String> {
+    let closed = config.mappings.iter().filter(|rule| rule.access.is_empty());
+    let told = closed.map(|rule| {
+        format!(
+            "nobody may read the channels of the mapping at {}:{}: it has no `access`; write access = \"public\" if everyone \
+             who can reach keyrelay may read these keys, or who else may: \"signed-in\", \"listed\" or {{ sub = \"{{user}}\" }}",
+            rule.file.display(),
+            rule.line
+        )
+    });
+    told.collect()
+}
+
 /// Colours are for people: not for files and pipes, nor for those who asked for none (no-color.org).
 fn colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

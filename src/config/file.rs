@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostics::{At, Problem, Problems};
@@ -81,7 +82,7 @@ pub(crate) struct Mapping {
     pub(crate) key: Option<Written<String>>,
     pub(crate) subscribe: Option<Written<String>>,
     pub(crate) channel: Option<Written<String>>,
-    pub(crate) access: Option<Written<Access>>,
+    pub(crate) access: Option<Written<WrittenAccess>>,
     /// Whether `key` or `subscribe` is there, if perhaps with a value that could not be read, so that it is not reported
     /// as missing as well.
     pub(crate) has_pattern: bool,
@@ -90,13 +91,22 @@ pub(crate) struct Mapping {
 
 /// `access` as it was written.
 #[derive(Debug)]
-pub(crate) enum Access {
+pub(crate) enum WrittenAccess {
     /// A word.
     Word(String),
-    /// A table or a list: rules over a token.
-    Rules,
-    /// Nothing that could be a rule; already reported.
+    /// Claims that a token must have, all of them.
+    Claims(Vec<Claim>),
+    /// Several of these.
+    AnyOf(Vec<Written<WrittenAccess>>),
+    /// Nothing that could be any of them; already reported.
     Wrong,
+}
+
+/// `sub = "{user}"`
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) name: String,
+    pub(crate) text: Written<String>,
 }
 
 /// What a mapping and `[defaults]` have in common.
@@ -194,7 +204,7 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
                 key: table.text(reader, "key"),
                 subscribe: table.text(reader, "subscribe"),
                 channel: table.text(reader, "channel"),
-                access: access(reader, table),
+                access: table.any("access").map(|value| access(reader, value)),
                 has_pattern: table.any("key").or(table.any("subscribe")).is_some(),
                 options: options(reader, table),
             })
@@ -268,14 +278,54 @@ fn options(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> MappingOptions {
     }
 }
 
-fn access(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Option<Written<Access>> {
-    let value = table.any("access")?;
-    Some(match value.get_ref() {
-        DeValue::Table(_) | DeValue::Array(_) => reader.written(value, Access::Rules),
+fn access(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Written<WrittenAccess> {
+    match value.get_ref() {
+        DeValue::Array(list) => {
+            let list = list.iter().map(|item| access(reader, item)).collect();
+            reader.written(value, WrittenAccess::AnyOf(list))
+        }
+        DeValue::Table(claims) => {
+            let claims: Vec<Option<Claim>> = claims
+                .iter()
+                .map(|(name, text)| claim(reader, name.get_ref(), text))
+                .collect();
+            // A table without what could not be read would ask for less than was written.
+            match claims.into_iter().collect() {
+                Some(claims) => reader.written(value, WrittenAccess::Claims(claims)),
+                None => reader.written(value, WrittenAccess::Wrong),
+            }
+        }
         _ => match reader.text_of(value, "access", Kind::Text) {
-            Some(text) => text.map(Access::Word(text.value.clone())),
-            None => reader.written(value, Access::Wrong),
+            Some(text) => text.map(WrittenAccess::Word(text.value.clone())),
+            None => reader.written(value, WrittenAccess::Wrong),
         },
+    }
+}
+
+/// Claims are compared as text, so numbers, `true` and `false` may be written as they are.
+fn claim(reader: &mut Reader<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Option<Claim> {
+    let text = match value.get_ref() {
+        DeValue::Integer(number) if number.radix() == 10 => reader.written(value, number.as_str().replace('_', "")),
+        DeValue::Boolean(flag) => reader.written(value, flag.to_string()),
+        DeValue::String(_) => reader.text_of(value, name, Kind::Text)?,
+        _ => {
+            let at = At::new(reader.source, value.span());
+            let problem = Problem::new(
+                at,
+                format!("what the claim `{name}` must hold is no text"),
+                "one text is expected",
+            );
+            reader.problems.add(
+                problem
+                    .why("a claim is compared as text, and a claim that is a list must contain it")
+                    .instead(format!("write {name} = \"{{capture}}\" or {name} = \"admin\"; of several ways in, make a list: [{{ … }}, {{ … }}]")),
+            );
+            return None;
+        }
+    };
+    Some(Claim {
+        name: name.to_owned(),
+        text,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::compile::Compiler;
 use super::diagnostics::{At, Problem};
-use super::file::{Access, Mapping};
+use super::file::Mapping;
 use super::options::{Form, Options, Template};
 use super::reader::Written;
 use crate::hub::Mode;
@@ -53,7 +53,6 @@ impl Compiler<'_> {
         files: &mut HashMap<usize, Arc<Path>>,
     ) -> Option<Compiled> {
         let own = &mapping.options;
-        self.access(mapping);
         let before = self.problems.count();
         let mut options = self.options("", own, defaults);
         // Options that are wrong by themselves stand at their defaults, and nothing is to be concluded from those.
@@ -72,6 +71,7 @@ impl Compiler<'_> {
         let named = self.named(mapping);
         let pattern = named.and_then(|named| self.names(named));
         let channel = self.channel(mapping, named.zip(pattern.as_ref()));
+        let access = self.ways(mapping, channel.as_ref().map(|(channel, _)| channel));
         // Without its captures, a template would seem to use variables that do not exist.
         let payload = pattern
             .as_ref()
@@ -90,6 +90,7 @@ impl Compiler<'_> {
             subject: named.subject,
             pattern,
             channel,
+            access,
             mode: options.mode,
             on: options.on.filter(|_| events).map(|list| {
                 list.value
@@ -120,46 +121,6 @@ impl Compiler<'_> {
             retain: place(own.retain.as_ref().map(|retain| retain.at)),
             snapshot: place(own.snapshot.as_ref().map(|snapshot| snapshot.at)),
         })
-    }
-
-    fn access(&mut self, mapping: &Mapping) {
-        const WHY: &str =
-            "access control comes with a later release; until then a mapping is either open to everyone or not there";
-        const INSTEAD: &str = "write access = \"public\" if everyone who can reach keyrelay may read these keys; otherwise leave the mapping out";
-        let refuse = |title: &str, at: At, label: &str| Problem::new(at, title, label).why(WHY).instead(INSTEAD);
-        let problem = match &mapping.access {
-            None => refuse("the mapping does not say who may read it", mapping.at, "no `access`"),
-            Some(Written {
-                value: Access::Wrong, ..
-            }) => return,
-            Some(Written {
-                value: Access::Rules,
-                at,
-                ..
-            }) => refuse(
-                "rules over tokens are not in this release",
-                *at,
-                "cannot be checked yet",
-            ),
-            Some(Written {
-                value: Access::Word(word),
-                at,
-                ..
-            }) => match word.as_str() {
-                "public" => return,
-                "signed-in" | "listed" => refuse(
-                    &format!("access = \"{word}\" is not in this release"),
-                    *at,
-                    "cannot be checked yet",
-                ),
-                _ => refuse(
-                    "not a kind of access",
-                    *at,
-                    "the only one in this release is \"public\"",
-                ),
-            },
-        };
-        self.problems.add(problem);
     }
 
     /// What the mapping is about: exactly one of `key` and `subscribe`.

@@ -4,6 +4,7 @@
 //!   lists them, `mistakes` tells what was found in their place)
 //! * `compile`: what an option means (`server`, `admin`, `upstream`, `tls`, `options`, `mapping` are its parts, `units`
 //!   and `variables` the small languages in its texts, `include` further files)
+//! * `ways`: who may read a mapping's channels
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
 //! * `diagnostics`: what is wrong, told as a compiler would
@@ -32,6 +33,7 @@ mod units;
 mod upstream;
 mod url;
 mod variables;
+mod ways;
 mod words;
 
 use std::collections::HashMap;

@@ -89,7 +89,6 @@ impl Section {
     /// Options that are planned and not in this release, each with what it will do.
     pub(crate) fn planned(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Section::Top => &[("access", "tokens, signed names and asking the app")],
             Section::Server => &[
                 (
                     "tls",
@@ -97,7 +96,8 @@ impl Section {
                 ),
                 ("max_connections", "a limit of connections"),
             ],
-            Section::Upstream
+            Section::Top
+            | Section::Upstream
             | Section::Defaults
             | Section::Mapping
             | Section::Admin

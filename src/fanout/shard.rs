@@ -112,7 +112,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use crate::hub::{self, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Subscription};
+    use crate::hub::{self, Access, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Subscription, Way};
     use crate::session::{Session, Start};
 
     use super::super::{Client, Refusal, Socket, Transport};
@@ -121,6 +121,10 @@ mod tests {
     struct One;
 
     impl Catalog for One {
+        fn access(&self, name: &str) -> Option<Vec<Access>> {
+            self.describe(name).map(|_| vec![vec![Way::Public]])
+        }
+
         fn describe(&self, name: &str) -> Option<Channel> {
             Some(Channel {
                 name: name.into(),

@@ -44,8 +44,28 @@ pub struct Channel {
     pub on_reset: Vec<Payload>,
 }
 
+/// One way to be allowed to read a channel. `T` is a text that a claim must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way<T = String> {
+    /// Everyone may.
+    Public,
+    /// Whoever has a token that counts.
+    SignedIn,
+    /// Whoever has a token that lists the channel, or a pattern that covers it.
+    Listed,
+    /// Whoever has a token with all of these claims.
+    Claims(Vec<(Arc<str>, T)>),
+}
+
+/// Who may read a channel, as one mapping says it: each of these ways suffices; where there is none, nobody may.
+pub type Access = Vec<Way>;
+
 /// Says which channel names exist; the left side's answer to a subscriber.
 pub trait Catalog: Send + Sync + 'static {
+    /// Who may read the channel of this name, one entry for each mapping that can produce it: a client must satisfy all
+    /// of them. `None` where no mapping can.
+    fn access(&self, name: &str) -> Option<Vec<Access>>;
+
     /// The channel of this name, or `None` where no mapping can produce the name.
     fn describe(&self, name: &str) -> Option<Channel>;
 }

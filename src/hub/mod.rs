@@ -13,7 +13,7 @@ mod message;
 mod registry;
 
 pub use appender::Appender;
-pub use channel::{Catalog, Channel, Mode, Retention};
+pub use channel::{Access, Catalog, Channel, Mode, Retention, Way};
 pub use cursor::{Cursor, set_of};
 pub use inbox::{Delivery, Inbox};
 pub use log::{Found, Log, LogView, SlotKey, TOMBSTONE_AGE, Trim};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 
 use super::appender::Appender;
-use super::channel::Catalog;
+use super::channel::{Access, Catalog};
 use super::inbox::Inbox;
 use super::log::Log;
 use super::message::Name;
@@ -112,9 +112,9 @@ impl Hub {
         self.registry().logs.len()
     }
 
-    /// Whether a channel of this name can exist.
-    pub fn knows(&self, name: &str) -> bool {
-        self.catalog.describe(name).is_some()
+    /// Who may read the channel of this name: all of these must be satisfied. `None` where it cannot exist.
+    pub fn access(&self, name: &str) -> Option<Vec<Access>> {
+        self.catalog.access(name)
     }
 
     /// Counts one more subscriber of the channel, whose log is made if there was none. `lingers`: the log is to be kept

@@ -66,6 +66,19 @@ impl ChannelTemplate {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Field { .. }))
     }
 
+    /// The text that it makes of values for its captures: the values as they are, not as a channel name has them. `None`
+    /// where one is missing, or the text would not be UTF-8.
+    pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v [u8]>) -> Option<String> {
+        let mut filled = Vec::new();
+        for piece in &*self.pieces {
+            match piece {
+                Piece::Literal(text) => filled.extend_from_slice(text.as_bytes()),
+                Piece::Capture { name, .. } | Piece::Field { name, .. } => filled.extend_from_slice(value(name)?),
+            }
+        }
+        String::from_utf8(filled).ok()
+    }
+
     /// Ties the template to the pattern that its captures come from.
     ///
     /// # Errors

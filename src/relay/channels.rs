@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Rule;
-use crate::hub::{self, Channel, Mode, Payload, Snapshot};
+use crate::hub::{self, Access, Channel, Mode, Payload, Snapshot, Way};
 use crate::keyspace::EventName;
-use crate::mapping::{self, MappingId, Mappings, RuleError};
+use crate::mapping::{self, MappingId, Mappings, RuleError, Source};
+use crate::pattern::ChannelTemplate;
 
 /// All mappings, and the way from a key to their channels and back.
 #[derive(Debug)]
@@ -51,6 +52,16 @@ pub struct Catalog {
 }
 
 impl hub::Catalog for Catalog {
+    fn access(&self, name: &str) -> Option<Vec<Access>> {
+        let sources = self.table.mappings.sources(name);
+        let asked = |source: &Source| {
+            let ways = &self.table.rule(source.mapping).access;
+            ways.iter().filter_map(|way| filled(way, &source.captures)).collect()
+        };
+        let asked: Vec<Access> = sources.iter().map(asked).collect();
+        Some(asked).filter(|asked| !asked.is_empty())
+    }
+
     /// Mappings of one channel agree in mode, event name and retention; it lingers as long as the longest of them says,
     /// and has a snapshot if one of them wants it.
     fn describe(&self, name: &str) -> Option<Channel> {
@@ -84,6 +95,25 @@ impl hub::Catalog for Catalog {
         });
         Some(channel)
     }
+}
+
+/// A way with the texts that its claims must hold; `None` where a capture is no text, which no claim can hold.
+fn filled(way: &Way<ChannelTemplate>, captures: &[(Arc<str>, Bytes)]) -> Option<Way> {
+    let value = |name: &str| {
+        let capture = captures.iter().find(|(capture, _)| **capture == *name);
+        capture.map(|(_, value)| &**value)
+    };
+    Some(match way {
+        Way::Public => Way::Public,
+        Way::SignedIn => Way::SignedIn,
+        Way::Listed => Way::Listed,
+        Way::Claims(claims) => {
+            let claims = claims
+                .iter()
+                .map(|(claim, text)| Some((claim.clone(), text.fill(value)?)));
+            Way::Claims(claims.collect::<Option<_>>()?)
+        }
+    })
 }
 
 fn plain(live: Bytes) -> Payload {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::hub::{Mode, Retention};
+use crate::hub::{Mode, Retention, Way};
 use crate::keyspace::EventName;
 use crate::mapping::MappingId;
 use crate::pattern::{ChannelTemplate, KeyPattern, Subject};
@@ -21,6 +21,9 @@ pub struct Rule {
     pub pattern: KeyPattern,
     /// The name of the channel that a key or message goes to.
     pub channel: ChannelTemplate,
+    /// Who may read the channels: each of these ways suffices; where there is none, nobody may. What a claim must hold is
+    /// made of captures that the channel's name tells.
+    pub access: Vec<Way<ChannelTemplate>>,
     /// Whether the channel is a state or a sequence of happenings.
     pub mode: Mode,
     /// In events mode, the events that it takes; all of them if `None`.

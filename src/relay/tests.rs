@@ -16,7 +16,7 @@ use super::reads::Batch;
 use super::rule::Rule;
 use super::scan::Page;
 use super::taken::Taken;
-use crate::hub::{self, Body, Hub, Mode, Retention, Subscription};
+use crate::hub::{self, Body, Hub, Mode, Retention, Subscription, Way};
 use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
 use crate::pattern::{KeyPattern, Subject};
@@ -68,6 +68,7 @@ pub(super) fn rule(id: u32, key: &str, channel: &str) -> Rule {
         subject,
         pattern,
         channel: crate::pattern::ChannelTemplate::parse(channel).unwrap(),
+        access: vec![Way::Public],
         mode: if channel.starts_with("log") {
             Mode::Events
         } else {

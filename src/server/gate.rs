@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::query::{QueryError, check_name};
 use crate::fanout;
-use crate::hub::{Hub, SubscribeError, Subscription, set_of};
+use crate::hub::{Hub, SubscribeError, Subscription, Way, set_of};
 use crate::session::Start;
 
 /// About as many bytes of refused names stand in a line of the log: enough for any list that is meant, and no stranger
@@ -33,6 +33,9 @@ pub enum Denial {
     /// Nobody may: it does not exist.
     #[error("no mapping gives a channel of this name")]
     Unknown,
+    /// This client may not.
+    #[error("this channel is not open to you")]
+    Closed,
     /// No channel can have this name.
     #[error(transparent)]
     Name(#[from] QueryError),
@@ -43,6 +46,7 @@ impl Denial {
     pub fn word(&self) -> &'static str {
         match self {
             Denial::Unknown => "unknown",
+            Denial::Closed => "closed",
             Denial::Name(_) => "invalid",
         }
     }
@@ -81,10 +85,10 @@ impl Gate {
     /// Whether this client may open the channel. Every way to a channel leads through here.
     fn judge(&self, name: &str) -> Result<(), Denial> {
         check_name(name)?;
-        if self.hub.knows(name) {
-            Ok(())
-        } else {
-            Err(Denial::Unknown)
+        let access = self.hub.access(name).ok_or(Denial::Unknown)?;
+        match access.iter().all(|ways| ways.contains(&Way::Public)) {
+            true => Ok(()),
+            false => Err(Denial::Closed),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::*;
-use crate::hub::{Appender, Catalog, Hub, Mode, Options, Payload, Reason, Retention, SlotKey, Snapshot};
+use crate::hub::{Access, Appender, Catalog, Hub, Mode, Options, Payload, Reason, Retention, SlotKey, Snapshot, Way};
 
 mod schedules;
 mod stale;
@@ -15,6 +15,10 @@ mod stale;
 struct Any;
 
 impl Catalog for Any {
+    fn access(&self, name: &str) -> Option<Vec<Access>> {
+        self.describe(name).map(|_| vec![vec![Way::Public]])
+    }
+
     fn describe(&self, name: &str) -> Option<Channel> {
         Some(Channel {
             name: name.into(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use keyrelay::hub::{self, Body, Hub, Mode, Retention, Subscription};
+use keyrelay::hub::{self, Body, Hub, Mode, Retention, Subscription, Way};
 use keyrelay::keyspace::EventName;
 use keyrelay::mapping::MappingId;
 use keyrelay::pattern::{ChannelTemplate, KeyPattern, Subject};
@@ -43,6 +43,7 @@ fn rule(id: u32, key: &str, channel: &str) -> Rule {
         subject: Subject::Keys,
         pattern,
         channel: ChannelTemplate::parse(channel).unwrap(),
+        access: vec![Way::Public],
         mode: if channel.starts_with("log") {
             Mode::Events
         } else {

@@ -287,3 +287,30 @@ fn what_cannot_be_sent_takes_back_what_was() {
     assert_eq!(one.values(&world), [r#"{"name":"c"}"#]);
     assert_eq!(all.values(&world), [r#"{"name":"d"}"#]);
 }
+
+/// What a claim must hold is what the name says, byte for byte; a capture that is no text no claim can hold.
+#[test]
+fn access_is_asked_of_every_mapping_with_the_captures_of_the_name() {
+    let claim = |text: &str| {
+        let text = crate::pattern::ChannelTemplate::parse(text).unwrap();
+        Way::Claims(vec![("sub".into(), text)])
+    };
+    let mut owned = rule(0, "cart:{user}", "cart:{user}");
+    owned.access = vec![claim("u-{user}"), Way::Listed];
+    let mut shared = rule(1, "extra:{rest...}", "cart:{rest...}");
+    shared.access = vec![Way::SignedIn];
+    let mut closed = rule(2, "closed:{id}", "closed:{id}");
+    closed.access = Vec::new();
+    let table = Table::new(vec![owned, shared, closed]).unwrap();
+    let catalog = Catalog { table: Arc::new(table) };
+    let access = |name: &str| hub::Catalog::access(&catalog, name);
+    let held = |text: &str| Way::Claims(vec![("sub".into(), text.to_owned())]);
+    assert_eq!(
+        access("cart:a%25b"),
+        Some(vec![vec![held("u-a%b"), Way::Listed], vec![Way::SignedIn]])
+    );
+    assert_eq!(access("cart:a:b"), Some(vec![vec![Way::SignedIn]]));
+    assert_eq!(access("cart:%FF"), Some(vec![vec![Way::Listed], vec![Way::SignedIn]]));
+    assert_eq!(access("closed:1"), Some(vec![vec![]]));
+    assert_eq!(access("other:1"), None);
+}
