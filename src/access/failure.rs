@@ -26,9 +26,12 @@ pub enum Failure {
     /// It does not say when its time is over.
     #[error("the token has no `exp`: one that never expires is not taken")]
     NoExpiry,
-    /// It is meant for somebody else.
-    #[error("the token is for another audience (`aud`)")]
+    /// It is not meant for whom the config says.
+    #[error("the token is not for the audience that is expected here (`aud`)")]
     Audience,
+    /// It is meant for somebody, and the config does not say for whom tokens are.
+    #[error("the token is for an audience (`aud`), and no `audience` is configured with its key")]
+    NoAudience,
     /// Somebody else has made it.
     #[error("the token is from another issuer (`iss`)")]
     Issuer,
@@ -54,7 +57,7 @@ impl Failure {
             Failure::Expired(_) => "expired",
             Failure::NotYet(_) => "not-yet-valid",
             Failure::NoExpiry => "no-expiry",
-            Failure::Audience => "audience",
+            Failure::Audience | Failure::NoAudience => "audience",
             Failure::Issuer => "issuer",
             Failure::Purpose => "purpose",
             Failure::Denied => "denied",

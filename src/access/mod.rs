@@ -1,10 +1,27 @@
 //! Who may read what: a credential becomes claims, and claims meet what a channel asks for.
 //!
+//! * `verifier`: judges credentials, on whichever thread they come
+//! * [`jwt`]: tokens, [`key`]: what their signatures are checked with, [`jwks`]: sets of keys, fetched
+//! * [`signed`]: names of channels that Rails signed
+//! * [`ask`]: the app is asked
 //! * `claims`: what a credential says
 //! * `failure`: why a credential does not count
+//! * `members`: JSON objects, `http`: requests to the places that the config names
 
+pub mod ask;
 mod claims;
 mod failure;
+mod http;
+pub mod jwks;
+pub mod jwt;
+pub mod key;
+mod members;
+pub mod signed;
+mod verifier;
 
+pub use ask::Credential;
 pub use claims::{Claims, NBF_LEEWAY};
 pub use failure::Failure;
+pub use http::{Url, UrlError};
+pub use signed::Signed;
+pub use verifier::{Options, Verifier};

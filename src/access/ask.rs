@@ -1,0 +1,274 @@
+//! Asks the app who may read what, by the credential that a client came with.
+
+mod cache;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue};
+use hyper::{Request, StatusCode};
+use ring::hmac;
+use serde_json::json;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+
+use super::claims::Claims;
+use super::failure::Failure;
+use super::http::{Client, Url};
+use super::members;
+use cache::Cache;
+
+/// A client is waiting for its first byte.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Questions under way at once: as many as an app server has threads and then some.
+const IN_FLIGHT: usize = 64;
+/// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
+const MAX_WAITING: usize = 1_024;
+/// Largest answer: a thousand names of channels fit.
+const MAX_ANSWER: usize = 64 * 1024;
+/// The operator is told of failures this often.
+const TELL: Duration = Duration::from_secs(10);
+/// Seconds that nobody means: such an `exp` is in milliseconds.
+const LATEST: f64 = 100_000_000_000.0;
+
+/// Where the app is asked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The app's own page for it.
+    pub url: Url,
+}
+
+/// What a client came with, byte for byte.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credential {
+    /// The header `Authorization`.
+    pub authorization: Option<Bytes>,
+    /// The header `Cookie`.
+    pub cookie: Option<Bytes>,
+}
+
+/// Asks, and remembers the answers for as long as they say.
+pub(super) struct Asker {
+    url: Url,
+    client: Client,
+    runtime: Handle,
+    /// Makes the keys of the cache: what lies in memory is no credential, and who chooses his cannot choose their keys.
+    secret: hmac::Key,
+    permits: Semaphore,
+    shared: Mutex<Shared>,
+}
+
+/// A question that was asked before is asked once: it is in `open` until its answer is in `cache`.
+struct Shared {
+    cache: Cache,
+    open: HashMap<Question, watch::Receiver<Answer>>,
+    /// When the operator was last told of a failure, and how many there were since.
+    told: Option<Instant>,
+    untold: u64,
+}
+
+/// A credential and a set of channels.
+pub(super) type Question = [u8; 32];
+
+/// `None` until it came.
+type Answer = Option<Result<Claims, Failure>>;
+
+/// Shows which of them came, and nothing of them.
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential")
+            .field("authorization", &self.authorization.is_some())
+            .field("cookie", &self.cookie.is_some())
+            .finish()
+    }
+}
+
+impl Asker {
+    pub(super) fn new(options: Options, client: Client, runtime: Handle) -> Arc<Asker> {
+        let secret = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new());
+        Arc::new(Asker {
+            url: options.url,
+            client,
+            runtime,
+            secret: secret.expect("the system gives random numbers"),
+            permits: Semaphore::new(IN_FLIGHT),
+            shared: Mutex::new(Shared {
+                cache: Cache::default(),
+                open: HashMap::new(),
+                told: None,
+                untold: 0,
+            }),
+        })
+    }
+
+    /// What the app says of a credential that asks for these channels.
+    pub(super) async fn ask(self: &Arc<Self>, credential: &Credential, channels: &[String]) -> Result<Claims, Failure> {
+        if *credential == Credential::default() {
+            return Err(Failure::Missing);
+        }
+        let mut channels = channels.to_vec();
+        channels.sort_unstable();
+        channels.dedup();
+        let question = self.question(credential, &channels);
+        let mut answer = match self.look(question) {
+            Look::Known(claims) => return Ok(claims),
+            Look::Asked(answer) => answer,
+            Look::New(sender, answer) => {
+                let asking = self.clone().answer(question, credential.clone(), channels, sender);
+                self.runtime.spawn(asking);
+                answer
+            }
+            Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
+        };
+        // The question has its own end; this one is for when nobody asks it any more, as while the process ends.
+        let came = timeout(PATIENCE, answer.wait_for(Option::is_some)).await;
+        match came {
+            Ok(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
+            Ok(Err(_)) | Err(_) => Err(LATE),
+        }
+    }
+
+    fn question(&self, credential: &Credential, channels: &[String]) -> Question {
+        let mut context = hmac::Context::with_key(&self.secret);
+        let mut add = |part: Option<&[u8]>| {
+            // Lengths keep apart what would run together.
+            context.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
+            context.update(part.unwrap_or_default());
+        };
+        add(credential.authorization.as_deref());
+        add(credential.cookie.as_deref());
+        for channel in channels {
+            add(Some(channel.as_bytes()));
+        }
+        let tag = context.sign();
+        tag.as_ref().try_into().expect("HMAC-SHA256 makes 32 bytes")
+    }
+
+    fn look(&self, question: Question) -> Look {
+        let mut shared = self.shared();
+        if let Some(claims) = shared.cache.get(&question, SystemTime::now()) {
+            return Look::Known(claims);
+        }
+        if let Some(answer) = shared.open.get(&question) {
+            return Look::Asked(answer.clone());
+        }
+        if shared.open.len() >= MAX_WAITING {
+            return Look::TooMany;
+        }
+        let (sender, answer) = watch::channel(None);
+        shared.open.insert(question, answer.clone());
+        Look::New(sender, answer)
+    }
+
+    /// Asks, remembers, and tells those who wait.
+    async fn answer(
+        self: Arc<Self>,
+        question: Question,
+        credential: Credential,
+        channels: Vec<String>,
+        sender: watch::Sender<Answer>,
+    ) {
+        let asked = timeout(PATIENCE, async {
+            let _permit = self.permits.acquire().await;
+            self.exchange(&credential, &channels).await
+        });
+        let (answer, size) = match asked.await {
+            Ok(Ok(Some((claims, size)))) => (Ok(claims), size),
+            Ok(Ok(None)) => (Err(Failure::Denied), 0),
+            Ok(Err(why)) => (Err(self.failed(&why)), 0),
+            Err(_) => (Err(self.failed("it did not answer within 2 s")), 0),
+        };
+        {
+            let mut shared = self.shared();
+            if let Ok(claims) = &answer {
+                shared.cache.put(question, claims.clone(), size);
+            }
+            shared.open.remove(&question);
+        }
+        sender.send_replace(Some(answer));
+    }
+
+    /// What the app says and how long its answer is; `None`: it does not know the credential; else what it should mend.
+    async fn exchange(&self, credential: &Credential, channels: &[String]) -> Result<Option<(Claims, usize)>, String> {
+        let mut request = Request::post("/")
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json");
+        for (name, value) in [(AUTHORIZATION, &credential.authorization), (COOKIE, &credential.cookie)] {
+            if let Some(value) = value {
+                let Ok(mut value) = HeaderValue::from_maybe_shared(value.clone()) else {
+                    return Ok(None);
+                };
+                value.set_sensitive(true);
+                request = request.header(name, value);
+            }
+        }
+        let body = json!({ "channels": channels }).to_string();
+        let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
+        let answer = self.client.send(&self.url, request, MAX_ANSWER).await;
+        let (parts, body) = answer.map_err(|error| error.to_string())?;
+        match parts.status {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
+            // To the page where one signs in.
+            status if status.is_redirection() => return Ok(None),
+            status => {
+                return Err(format!(
+                    "its answer is {}: let it answer 200 with claims, or 401 or 403",
+                    status.as_u16()
+                ));
+            }
+        }
+        let members = members::parse(&body)
+            .ok_or("its answer is not a JSON object: let it answer {\"exp\":…,\"sub\":…,\"channels\":[…]}")?;
+        let exp = members.get("exp").and_then(serde_json::Value::as_f64);
+        if exp.is_some_and(|exp| exp >= LATEST) {
+            return Err("its `exp` is in milliseconds: let it be in seconds since 1970".into());
+        }
+        match Claims::new(members, SystemTime::now()) {
+            Ok(claims) => Ok(Some((claims, body.len()))),
+            Err(Failure::NoExpiry) => Err("its answer has no `exp`: let it say until when it counts".into()),
+            Err(Failure::Expired(_)) => {
+                Err("the `exp` of its answer is over: let it lie ahead, and compare clocks".into())
+            }
+            Err(failure) => Err(format!("its answer is of no use: {failure}")),
+        }
+    }
+
+    /// Tells the operator what to mend, now and then, and the client that it must wait.
+    fn failed(&self, why: &str) -> Failure {
+        let others = {
+            let mut shared = self.shared();
+            if shared.told.is_some_and(|told| told.elapsed() < TELL) {
+                shared.untold += 1;
+                return LATE;
+            }
+            shared.told = Some(Instant::now());
+            std::mem::take(&mut shared.untold)
+        };
+        tracing::warn!(url = %self.url, why, others_since = others, "the app cannot be asked who may read (access.ask)");
+        LATE
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+        // Nothing that could panic happens under it.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a question stands.
+enum Look {
+    Known(Claims),
+    Asked(watch::Receiver<Answer>),
+    New(watch::Sender<Answer>, watch::Receiver<Answer>),
+    TooMany,
+}
+
+/// All that a client learns of it.
+const LATE: Failure = Failure::Unavailable("the app did not answer as it should");

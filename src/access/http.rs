@@ -1,0 +1,324 @@
+//! A client for one HTTP request at a time, to those places only that the config names.
+//!
+//! It follows no redirect, uses no proxy, keeps no connection, and reads no more than it was told to.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::HOST;
+use hyper::http::response::Parts;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Endings of names that are not given out on the internet: RFC 6761, RFC 6762, RFC 8375, ICANN's `.internal`, and what
+/// Kubernetes resolves inside a cluster.
+const PRIVATE_NAMES: [&str; 7] = ["localhost", "local", "internal", "lan", "arpa", "svc", "test"];
+
+/// Where a request goes: https, or http within the machine or a private network.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    https: bool,
+    /// A name, or an address without brackets.
+    host: String,
+    port: u16,
+    path: PathAndQuery,
+}
+
+/// Why a text is not such a URL, with what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct UrlError {
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// Why that is refused.
+    pub why: &'static str,
+    /// What to write instead.
+    pub instead: String,
+}
+
+/// Sends requests.
+#[derive(Clone)]
+pub(super) struct Client {
+    tls: Option<TlsConnector>,
+}
+
+/// What came back: status and headers, and the body.
+pub(super) type Answer = (Parts, Bytes);
+
+/// Why nothing came back that is of use; for the operator.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    #[error("the system trusts no authority: install the package ca-certificates")]
+    NoRoots,
+    #[error("its host has no address: {0}")]
+    Resolve(io::Error),
+    #[error(
+        "http leads to an address that is not private ({0}): what is sent could be read and changed on the way; use https"
+    )]
+    Public(IpAddr),
+    #[error("it cannot be connected to: {0}")]
+    Connect(io::Error),
+    #[error("TLS failed: {0}")]
+    Tls(io::Error),
+    #[error("HTTP failed: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("its answer is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("its answer broke off")]
+    Broken,
+}
+
+/// A connection with or without TLS.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Url {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// If it is none, or leads over http to the internet.
+    pub fn parse(text: &str) -> Result<Url, UrlError> {
+        let wrong = |what, why, instead: String| UrlError { what, why, instead };
+        let uri: Uri = text.parse().map_err(|_| {
+            wrong(
+                "not a URL",
+                "scheme, host and path are needed",
+                "write e.g. https://app.example.com/path".into(),
+            )
+        })?;
+        let https = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => {
+                let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
+                return Err(wrong(
+                    "neither https:// nor http://",
+                    "it is asked over HTTP",
+                    format!("write https://{bare}"),
+                ));
+            }
+        };
+        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        if authority.contains('@') {
+            return Err(wrong(
+                "a user or password in the URL",
+                "they are not sent",
+                "leave out what stands before the @".into(),
+            ));
+        }
+        let host = uri.host().unwrap_or_default();
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        if host.is_empty() {
+            return Err(wrong(
+                "no host",
+                "scheme, host and path are needed",
+                "write e.g. https://app.example.com/path".into(),
+            ));
+        }
+        if !https && !could_be_private(host) {
+            return Err(wrong(
+                "http over the internet",
+                "who sits in between could read what is sent, and answer in another's place",
+                format!("write https{}", &text[4..]),
+            ));
+        }
+        Ok(Url {
+            https,
+            host: host.to_owned(),
+            port: uri.port_u16().unwrap_or(if https { 443 } else { 80 }),
+            path: uri
+                .path_and_query()
+                .cloned()
+                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+        })
+    }
+
+    /// As in the header `Host` (RFC 9110 §7.2).
+    fn authority(&self) -> String {
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        match (self.https, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
+/// Without the query, which may hold a secret.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority(), self.path.path())
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Client {
+    /// One that trusts whom the system trusts.
+    pub(super) fn new() -> Client {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Client::trusting(roots)
+    }
+
+    fn trusting(roots: RootCertStore) -> Client {
+        if roots.is_empty() {
+            return Client { tls: None };
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has what TLS 1.2 and 1.3 need")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Client {
+            tls: Some(TlsConnector::from(Arc::new(config))),
+        }
+    }
+
+    /// Sends a request to the URL and reads the answer, of at most so many bytes. It takes as long as it takes: the caller
+    /// bounds it, and ends it by dropping it.
+    pub(super) async fn send(
+        &self,
+        url: &Url,
+        mut request: Request<Full<Bytes>>,
+        most: usize,
+    ) -> Result<Answer, ClientError> {
+        *request.uri_mut() = Uri::from(url.path.clone());
+        let host = url.authority().parse().expect("the host of a URL is a header's value");
+        request.headers_mut().insert(HOST, host);
+        let stream = TokioIo::new(self.connect(url).await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        let exchange = async {
+            let (parts, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, most).collect().await.map_err(|error| match error
+                .is::<http_body_util::LengthLimitError>(
+            ) {
+                true => ClientError::TooLarge(most),
+                false => ClientError::Broken,
+            })?;
+            Ok((parts, body.to_bytes()))
+        };
+        // The connection is driven here rather than by a task of its own, so that both end together.
+        let mut exchange = std::pin::pin!(exchange);
+        tokio::select! {
+            biased;
+            answer = &mut exchange => answer,
+            // What went wrong with it the exchange hears as well.
+            _ = connection => exchange.await,
+        }
+    }
+
+    async fn connect(&self, url: &Url) -> Result<Stream, ClientError> {
+        let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
+        let addresses: Vec<SocketAddr> = found.map_err(ClientError::Resolve)?.collect();
+        // Of a name the config could not know where it leads.
+        if !url.https
+            && let Some(public) = addresses.iter().find(|address| !is_private(address.ip()))
+        {
+            return Err(ClientError::Public(public.ip()));
+        }
+        let stream = TcpStream::connect(&addresses[..]).await.map_err(ClientError::Connect)?;
+        stream.set_nodelay(true).map_err(ClientError::Connect)?;
+        if !url.https {
+            return Ok(Stream::Plain(stream));
+        }
+        let tls = self.tls.as_ref().ok_or(ClientError::NoRoots)?;
+        let name = ServerName::try_from(url.host.clone())
+            .map_err(|error| ClientError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let stream = tls.connect(name, stream).await.map_err(ClientError::Tls)?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Whether a host may turn out to be this machine or one of a private network.
+fn could_be_private(host: &str) -> bool {
+    match host.parse() {
+        Ok(address) => is_private(address),
+        Err(_) => match host.trim_end_matches('.').rsplit_once('.') {
+            None => true,
+            Some((_, last)) => PRIVATE_NAMES.iter().any(|name| last.eq_ignore_ascii_case(name)),
+        },
+    }
+}
+
+/// This machine, and networks that are not routed on the internet: RFC 1918, RFC 3927, RFC 6598, RFC 4193, RFC 4291.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_private_v4(v4),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_private_v4(v4),
+            None => is_private_v6(v6),
+        },
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    address.is_loopback()
+        || address.is_private()
+        || address.is_link_local()
+        || (first == 100 && (64..128).contains(&second))
+}
+
+fn is_private_v6(address: Ipv6Addr) -> bool {
+    address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+}

@@ -1,0 +1,176 @@
+//! Judges credentials, on whichever thread they come.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use super::ask::{self, Asker, Credential};
+use super::claims::Claims;
+use super::failure::Failure;
+use super::http::Client;
+use super::jwks::{Fetched, Set};
+use super::jwt::{self, Keys, Token};
+use super::key::Algorithm;
+use super::signed::{self, Signed};
+
+/// A token waits this long for keys that are being fetched: a client is waiting for its first byte.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a client hears while keys are not to be had.
+const NO_KEYS: Failure = Failure::Unavailable("the keys of tokens could not be fetched");
+
+/// Whose credentials count.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Who makes tokens.
+    pub jwt: Vec<jwt::Options>,
+    /// Who signs names of channels.
+    pub signed: Vec<signed::Options>,
+    /// The app, if it is asked.
+    pub ask: Option<ask::Options>,
+}
+
+/// Judges credentials. All clones are one.
+#[derive(Clone)]
+pub struct Verifier(Arc<Inner>);
+
+struct Inner {
+    jwt: Vec<Issuer>,
+    signed: Vec<signed::Options>,
+    asker: Option<Arc<Asker>>,
+}
+
+struct Issuer {
+    options: jwt::Options,
+    fetched: Option<(Fetched, Option<Algorithm>)>,
+}
+
+impl Verifier {
+    /// Begins to fetch what keys are fetched. What happens in the background happens on this runtime, which must keep
+    /// running; the callers may be on others.
+    pub fn new(options: Options, runtime: Handle) -> Verifier {
+        let fetches = |options: &jwt::Options| matches!(options.keys, Keys::Fetched { .. });
+        let is_needed = options.ask.is_some() || options.jwt.iter().any(fetches);
+        // The system's trust store is not read for nothing.
+        let client = is_needed.then(Client::new);
+        let issuer = |options: jwt::Options| Issuer {
+            fetched: match (&options.keys, &client) {
+                (Keys::Fetched { url, algorithm }, Some(client)) => {
+                    let fetched = Fetched::new(url.clone(), *algorithm, client.clone(), &runtime);
+                    Some((fetched, *algorithm))
+                }
+                _ => None,
+            },
+            options,
+        };
+        let jwt = options.jwt.into_iter().map(issuer).collect();
+        let asker = match (options.ask, client) {
+            (Some(options), Some(client)) => Some(Asker::new(options, client, runtime)),
+            _ => None,
+        };
+        Verifier(Arc::new(Inner {
+            jwt,
+            signed: options.signed,
+            asker,
+        }))
+    }
+
+    /// Whether any token can count.
+    pub fn takes_tokens(&self) -> bool {
+        !self.0.jwt.is_empty()
+    }
+
+    /// Whether any signed name can count.
+    pub fn takes_signed(&self) -> bool {
+        !self.0.signed.is_empty()
+    }
+
+    /// Whether the app is asked.
+    pub fn asks(&self) -> bool {
+        self.0.asker.is_some()
+    }
+
+    /// What a token says, if it counts. It waits for nothing unless keys are fetched from a URL, and then for 2 s at most.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub async fn token(&self, text: &str, now: SystemTime) -> Result<Claims, Failure> {
+        let token = Token::parse(text)?;
+        let known = self.0.jwt.iter().filter_map(|issuer| match &issuer.options.keys {
+            Keys::One(key) => Some((key, &issuer.options)),
+            Keys::Fetched { .. } => None,
+        });
+        let closest = match token.verify(known, now) {
+            Err(failure @ (Failure::Algorithm | Failure::Signature)) => failure,
+            judged => return judged,
+        };
+        // A secret is never fetched, so a token that was signed with one brings nobody to wait.
+        if token.algorithm.is_symmetric() || self.0.jwt.iter().all(|issuer| issuer.fetched.is_none()) {
+            return Err(closest);
+        }
+        timeout(PATIENCE, self.fetched(&token, closest, now))
+            .await
+            .unwrap_or(Err(NO_KEYS))
+    }
+
+    /// What a token says by the keys that are fetched; `closest` is why none of the others made it count.
+    async fn fetched(&self, token: &Token<'_>, mut closest: Failure, now: SystemTime) -> Result<Claims, Failure> {
+        for issuer in &self.0.jwt {
+            let Some((fetched, only)) = &issuer.fetched else {
+                continue;
+            };
+            if only.is_some_and(|only| only != token.algorithm) {
+                continue;
+            }
+            match issuer.token(fetched, token, now).await {
+                // Another issuer may know it.
+                Err(Failure::Algorithm) => {}
+                Err(failure @ Failure::Signature) if closest == Failure::Algorithm => closest = failure,
+                Err(Failure::Signature) => {}
+                Err(
+                    failure @ (Failure::Unavailable(_) | Failure::Audience | Failure::NoAudience | Failure::Issuer),
+                ) => closest = failure,
+                judged => return judged,
+            }
+        }
+        Err(closest)
+    }
+
+    /// The channel that a signed name opens, if it counts.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub fn signed(&self, text: &str, now: SystemTime) -> Result<Signed, Failure> {
+        signed::verify(&self.0.signed, text, now)
+    }
+
+    /// What the app says of a credential that asks for these channels; within 2 s.
+    ///
+    /// # Errors
+    /// If the app refuses it, or does not answer as it should.
+    pub async fn ask(&self, credential: &Credential, channels: &[String]) -> Result<Claims, Failure> {
+        match &self.0.asker {
+            Some(asker) => asker.ask(credential, channels).await,
+            None => Err(Failure::Denied),
+        }
+    }
+}
+
+impl Issuer {
+    async fn token(&self, fetched: &Fetched, token: &Token<'_>, now: SystemTime) -> Result<Claims, Failure> {
+        let kid = token.kid.as_deref();
+        let judge = |set: &Set| token.verify(set.fitting(kid).map(|key| (key, &self.options)), now);
+        let set = fetched.set().await.ok_or(NO_KEYS)?;
+        let judged = judge(&set);
+        // A key that is not in the set may have come since.
+        match (&judged, kid) {
+            (Err(Failure::Algorithm | Failure::Signature), Some(kid)) if !set.names(kid) => {
+                let set = fetched.fresher().await.ok_or(Failure::Signature)?;
+                judge(&set)
+            }
+            _ => judged,
+        }
+    }
+}
