@@ -8,6 +8,9 @@ pub enum Failure {
     /// None came, on any of the ways.
     #[error("no token came: send one as `Authorization: Bearer`, as a parameter of the URL, or as a cookie")]
     Missing,
+    /// One came as a cookie, and nothing says that a page of an allowed origin has sent it.
+    #[error("the cookie does not count: no page of an allowed origin has sent it")]
+    Untrusted,
     /// It is not of the form that it should have; the text says what was expected.
     #[error("the token is malformed: {0}")]
     Malformed(&'static str),
@@ -51,6 +54,7 @@ impl Failure {
     pub fn word(&self) -> &'static str {
         match self {
             Failure::Missing => "missing",
+            Failure::Untrusted => "untrusted",
             Failure::Malformed(_) => "malformed",
             Failure::Algorithm => "algorithm",
             Failure::Signature => "signature",

@@ -8,8 +8,8 @@ use super::diagnostics::Problem;
 use super::file;
 use super::origin::{From, Origin};
 use super::reader::Written;
-use crate::server::{Address, Options};
-use crate::{fanout, hub};
+use crate::server::{Address, Options, Places};
+use crate::{access, fanout, hub};
 
 /// Loopback only, so that nothing is open to a network before somebody says so.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7400);
@@ -71,7 +71,13 @@ impl Compiler<'_> {
             &MAX_CHANNELS_BOUNDS,
         );
         (
-            Options { listen, path, origins },
+            Options {
+                listen,
+                path,
+                origins,
+                places: Places::default(),
+                access: access::Options::default(),
+            },
             fanout::Options {
                 heartbeat,
                 write_timeout,

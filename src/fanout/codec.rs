@@ -1,7 +1,7 @@
 //! Which bytes a client is sent: those of its transport, with or without the chunks around them.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -38,6 +38,11 @@ pub(super) fn step(transport: Transport, step: &Step, epoch: u64) -> Bytes {
 /// The sign of life of an idle stream.
 pub(super) fn heartbeat(transport: Transport) -> Bytes {
     fit(transport, transport::heartbeat(wire(transport)))
+}
+
+/// Tells that the stream will end at this time.
+pub(super) fn expiring(transport: Transport, at: SystemTime) -> Bytes {
+    fit(transport, transport::expiring(at, wire(transport)))
 }
 
 /// The last bytes of a stream.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -12,7 +13,10 @@ use super::inbound::Inbound;
 use super::socket::Socket;
 use super::stats::Stats;
 use super::wheel::Wheel;
-use super::{PINNED, Transport};
+use super::{Gate, PINNED, Transport};
+
+/// Who wants to be told that it will expire is told this long before: time to fetch a new token over a bad network.
+const ANNOUNCED: Duration = Duration::from_secs(30);
 
 /// Names a client for as long as it is connected: the place is used again, the generation is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,10 @@ pub(super) struct Conn {
     /// The state of a WebSocket client that is in the midst of a message.
     pub inbound: Option<Box<Inbound>>,
     pub token: Token,
+    /// What it asks while it is connected.
+    pub gate: Option<Arc<dyn Gate>>,
+    /// The tick in which it may no longer read; `u32::MAX` if that never comes.
+    pub expires: u32,
     /// The tick of its valid entry in the wheel; any other entry is void.
     pub due: u32,
     /// The tick in which it last took anything.
@@ -84,6 +92,12 @@ pub(super) struct Conn {
     pub queued: bool,
     /// Nothing was heard since it was pinged.
     pub unanswered: bool,
+    /// It waits for what its gate says, and is not heard until then.
+    pub asking: bool,
+    /// It is still to be told that it will expire.
+    pub announce: bool,
+    /// What it showed may count again after it expired.
+    pub renewable: bool,
 }
 
 /// What became of a frame.
@@ -209,6 +223,21 @@ impl Conn {
         rest.extend_from_slice(bytes);
         self.release(books);
         self.hold(&rest.into(), 0, books);
+    }
+
+    /// Lets it read until this time at the latest; what ends earlier stays.
+    pub fn expire(&mut self, at: SystemTime, books: &mut Books) {
+        let left = at.duration_since(SystemTime::now()).unwrap_or_default();
+        self.expires = self.expires.min(books.tick.saturating_add(books.wheel.ticks(left)));
+        self.arm(self.next_of_expiry(books), books);
+    }
+
+    /// The next tick in which something is to be done because it will expire.
+    pub fn next_of_expiry(&self, books: &Books) -> u32 {
+        match self.announce {
+            true => self.expires.saturating_sub(books.wheel.ticks(ANNOUNCED)),
+            false => self.expires,
+        }
     }
 
     /// Has it looked at in this tick at the latest.

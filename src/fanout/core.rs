@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::hub::{Hub, Inbox, Log};
 use crate::session::Ending;
 
+use super::asking::Asking;
 use super::conn::{Books, Conn, Phase, Pins, Sent, Token};
 use super::handle::Handle;
 use super::stats::Stats;
@@ -22,7 +23,7 @@ use super::subscribers::Subscribers;
 use super::timers::Drain;
 use super::walk::Turn;
 use super::wheel::Wheel;
-use super::{Client, Gate, Options, Transport};
+use super::{Client, Options, Transport};
 
 /// Most sends of one kind in a slice: about a millisecond.
 pub(super) const SLICE: usize = 256;
@@ -36,8 +37,9 @@ const SCRATCH: usize = 16 * 1024;
 /// All of a shard but its waiting.
 pub(super) struct Core {
     pub options: Options,
-    pub gate: Arc<dyn Gate>,
     pub epoch: u64,
+    /// What gates were asked and have not said yet.
+    pub asking: Asking,
     pub inbox: Arc<Inbox>,
     pub handle: Handle,
     pub epoll: Rc<OwnedFd>,
@@ -62,14 +64,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub fn new(
-        options: Options,
-        gate: Arc<dyn Gate>,
-        hub: &Hub,
-        stats: Arc<Stats>,
-        seed: u64,
-        start: Instant,
-    ) -> std::io::Result<Core> {
+    pub fn new(options: Options, hub: &Hub, stats: Arc<Stats>, seed: u64, start: Instant) -> std::io::Result<Core> {
         let inbox = hub.open_inbox();
         let wheel = Wheel::new(options.heartbeat.min(options.write_timeout));
         let write_timeout = wheel.ticks(options.write_timeout);
@@ -86,8 +81,8 @@ impl Core {
         };
         Ok(Core {
             options,
-            gate,
             epoch: hub.epoch,
+            asking: Asking::default(),
             handle: Handle::new(),
             epoll: Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
             events: Vec::with_capacity(SLICE),
@@ -199,6 +194,8 @@ impl Core {
             pending: None,
             inbound: None,
             token,
+            gate: given.gate,
+            expires: u32::MAX,
             due: u32::MAX,
             last: self.books.tick,
             received: 0,
@@ -209,12 +206,18 @@ impl Core {
             readable: false,
             queued: false,
             unanswered: false,
+            asking: false,
+            announce: given.until.announced,
+            renewable: given.until.renewable,
         };
         count(&self.books.stats, conn.transport, 1);
         for log in conn.session.logs() {
             self.subscribers.add(log, token);
         }
         conn.arm(self.books.tick + self.interval(&conn), &mut self.books);
+        if let Some(expires) = given.until.expires {
+            conn.expire(expires, &mut self.books);
+        }
         if self.drain.is_some() {
             conn.phase = Phase::Ending(Ending::Drain);
         }

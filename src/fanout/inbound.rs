@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, W
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 
 use crate::session::Ending;
-use crate::transport::ws::{self, MAX_CHANNELS, Request};
+use crate::transport::ws::{self, Request};
 
 use super::Transport;
 use super::conn::{Phase, Sent, Token};
@@ -91,7 +91,7 @@ impl Core {
                 return;
             };
             // Who does not take the answers is not heard either.
-            if conn.phase != Phase::Open || conn.blocked {
+            if conn.phase != Phase::Open || conn.blocked || conn.asking {
                 return;
             }
             let raw = conn.transport == (Transport::WebSocket { raw: true });
@@ -136,7 +136,7 @@ impl Core {
     }
 
     /// Sends a frame of the client's own, or several in one.
-    fn say(&mut self, token: Token, frames: &Bytes) {
+    pub fn say(&mut self, token: Token, frames: &Bytes) {
         let Some(conn) = client(&mut self.clients, token).filter(|_| !frames.is_empty()) else {
             return;
         };
@@ -171,7 +171,11 @@ impl Core {
                 channels,
                 cursor,
                 reference,
-            }) => return self.subscribe(token, &channels, cursor.as_deref(), reference),
+            }) => return self.ask_to_subscribe(token, channels, cursor, reference),
+            Ok(Request::Renew {
+                token: shown,
+                reference,
+            }) => return self.ask_to_renew(token, shown, reference),
             Ok(Request::Unsubscribe { channels, reference }) => {
                 for name in &channels {
                     if let Some(log) = conn.session.unsubscribe(name) {
@@ -188,41 +192,6 @@ impl Core {
             }
         }
         false
-    }
-
-    /// Adds channels; `false` if they were refused.
-    fn subscribe(&mut self, token: Token, names: &[String], cursor: Option<&str>, reference: Option<u64>) -> bool {
-        let Some(conn) = client(&mut self.clients, token) else {
-            return false;
-        };
-        let called = reference.map(|reference| reference.to_string());
-        if conn.session.logs().count() + names.len() > MAX_CHANNELS {
-            let what = format!("a connection may have {MAX_CHANNELS} channels; unsubscribe from some, or open another");
-            self.say(token, &ws::error_message(None, "too-many", &what, called.as_deref()));
-            return false;
-        }
-        let opened = match self.gate.open(names, cursor) {
-            Ok(opened) => opened,
-            Err(refusals) => {
-                let mut frames = Vec::new();
-                for refusal in &refusals {
-                    let (channel, reason) = (Some(&*refusal.channel), refusal.reason);
-                    frames.extend_from_slice(&ws::error_message(channel, reason, &refusal.what, called.as_deref()));
-                }
-                self.say(token, &frames.into());
-                return false;
-            }
-        };
-        for (subscription, start) in opened {
-            let log = subscription.log();
-            if conn.session.logs().all(|other| other.id != log.id) {
-                self.subscribers.add(log, token);
-            }
-            conn.session
-                .subscribe(subscription, start, self.books.walked, reference);
-        }
-        self.take();
-        true
     }
 }
 

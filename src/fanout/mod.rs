@@ -8,6 +8,7 @@
 //! Everything is done in slices, so that neither a channel with very many subscribers nor a very long snapshot holds up
 //! the others: after each slice other work gets its turn.
 
+mod asking;
 mod codec;
 mod conn;
 mod core;
@@ -24,11 +25,16 @@ mod timers;
 mod walk;
 mod wheel;
 
-use std::time::Duration;
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::hub::Subscription;
+#[cfg(doc)]
+use crate::session::Ending;
 use crate::session::{Session, Start};
 
 pub use handle::Handle;
@@ -80,19 +86,59 @@ pub struct Client {
     pub read_ahead: Bytes,
     /// Its channels.
     pub session: Session,
+    /// Until when it may read them.
+    pub until: Until,
+    /// What it asks while it is connected; a client that cannot ask has none.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
-/// Opens channels for clients that ask for them while they are connected.
-pub trait Gate: Send + Sync {
+/// Until when a client may read its channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Until {
+    /// Then its stream ends; never if `None`.
+    pub expires: Option<SystemTime>,
+    /// Whether what it showed may count again when it comes back ([`Ending::Expired`]).
+    pub renewable: bool,
+    /// Whether it wants to be told some time before.
+    pub announced: bool,
+}
+
+/// Judges what one client asks for while it is connected.
+pub trait Gate: Debug + Send + Sync {
     /// Opens all of these channels, or says of each one that is refused why. `cursor`: as the client gave it.
-    fn open(&self, names: &[String], cursor: Option<&str>) -> Result<Vec<(Subscription, Start)>, Vec<Refusal>>;
+    fn open(&self, names: Vec<String>, cursor: Option<String>) -> Asked<Opened>;
+
+    /// Lets another token count in place of what the client has shown so far, if it allows all of these channels.
+    /// One refusal without a channel speaks of the token itself.
+    fn renew(&self, token: String, names: Vec<String>) -> Asked<Renewed>;
 }
 
-/// A channel that is not opened.
+/// What a [`Gate`] says, now or a little later.
+pub type Asked<T> = Pin<Box<dyn Future<Output = Result<T, Vec<Refusal>>> + Send>>;
+
+/// Channels that were opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Each with where the client begins in it.
+    pub channels: Vec<(Subscription, Start)>,
+    /// When the client may no longer read them.
+    pub expires: Option<SystemTime>,
+}
+
+/// What counts for a client from now on.
+#[derive(Debug)]
+pub struct Renewed {
+    /// When the client may no longer read its channels.
+    pub expires: Option<SystemTime>,
+    /// What it asks from now on.
+    pub gate: Arc<dyn Gate>,
+}
+
+/// Something that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its name, as the client gave it.
-    pub channel: String,
+    /// The channel, as the client named it; none if it is not about one.
+    pub channel: Option<String>,
     /// Why, in one word.
     pub reason: &'static str,
     /// Why, in a sentence.

@@ -5,16 +5,17 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hub::Hub;
 
+use super::Options;
 use super::core::Core;
 use super::handle::Handle;
 use super::stats::Stats;
-use super::{Gate, Options};
 
 /// News of the hub that are served in a row, before the sockets and the other tasks of the thread get their turn: where
 /// the next is always there already, they would wait for ever.
@@ -32,14 +33,8 @@ pub struct Shard {
 ///
 /// # Errors
 /// If the system grants no further epoll set.
-pub fn shard(
-    options: Options,
-    hub: &Hub,
-    gate: Arc<dyn Gate>,
-    stats: Arc<Stats>,
-    seed: u64,
-) -> io::Result<(Shard, Handle)> {
-    let core = Core::new(options, gate, hub, stats, seed, Instant::now())?;
+pub fn shard(options: Options, hub: &Hub, stats: Arc<Stats>, seed: u64) -> io::Result<(Shard, Handle)> {
+    let core = Core::new(options, hub, stats, seed, Instant::now())?;
     #[expect(
         deprecated,
         reason = "its successor is unsafe for the sake of types that are no real descriptors"
@@ -95,6 +90,9 @@ impl Shard {
                     // Only where the runtime goes down.
                     Err(_) => return,
                 },
+                Some(answer) = core.asking.next(), if !core.asking.is_empty() => {
+                    core.answered(answer);
+                }
                 () = handle.changed() => {}
                 () = &mut timer, if wake.is_some() => {}
             }
@@ -112,10 +110,10 @@ mod tests {
 
     use bytes::Bytes;
 
-    use crate::hub::{self, Access, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Subscription, Way};
+    use crate::hub::{self, Access, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Way};
     use crate::session::{Session, Start};
 
-    use super::super::{Client, Refusal, Socket, Transport};
+    use super::super::{Client, Socket, Transport, Until};
     use super::*;
 
     struct One;
@@ -142,14 +140,6 @@ mod tests {
         }
     }
 
-    struct Closed;
-
-    impl Gate for Closed {
-        fn open(&self, _: &[String], _: Option<&str>) -> Result<Vec<(Subscription, Start)>, Vec<Refusal>> {
-            Err(Vec::new())
-        }
-    }
-
     fn options() -> Options {
         Options {
             heartbeat: Duration::from_secs(15),
@@ -168,6 +158,8 @@ mod tests {
             head: Bytes::from_static(b"HEAD\r\n\r\n"),
             read_ahead: Bytes::new(),
             session,
+            until: Until::default(),
+            gate: None,
         }
     }
 
@@ -192,7 +184,7 @@ mod tests {
         const CLIENTS: usize = 8;
         let (hub, mut appender) = hub::Hub::new(hub::Options { max_channels: 10 }, 7, One);
         let stats = Arc::new(Stats::default());
-        let (shard, handle) = shard(options(), &hub, Arc::new(Closed), stats.clone(), 1).unwrap();
+        let (shard, handle) = shard(options(), &hub, stats.clone(), 1).unwrap();
         let subscription = hub.subscribe("a", false).unwrap();
         appender.activate(subscription.log());
         appender.fill(subscription.log());
@@ -241,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn it_runs_until_it_was_drained() {
         let (hub, mut appender) = hub::Hub::new(hub::Options { max_channels: 10 }, 7, One);
-        let (shard, handle) = shard(options(), &hub, Arc::new(Closed), Arc::default(), 1).unwrap();
+        let (shard, handle) = shard(options(), &hub, Arc::default(), 1).unwrap();
         let subscription = hub.subscribe("a", false).unwrap();
         appender.activate(subscription.log());
         appender.fill(subscription.log());

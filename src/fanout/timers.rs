@@ -1,7 +1,7 @@
 //! What happens because time has passed: heartbeats, clients that take nothing, the drain.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::session::Ending;
 
 use super::Transport;
 use super::codec;
-use super::conn::{Phase, Sent, Token};
+use super::conn::{Phase, Token};
 use super::core::{Core, SLICE, client};
 
 /// In a drain one client per this long is ended, as long as that leaves half of the time for the last of them: a reverse
@@ -48,12 +48,32 @@ impl Core {
         if conn.phase == Phase::Closing {
             return self.close(token, Ending::Gone);
         }
+        if now >= conn.expires && conn.phase == Phase::Open {
+            let renewable = conn.renewable;
+            self.end(token, Ending::Expired { renewable });
+            // Who takes nothing is not given more time by having expired.
+            if let Some(conn) = client(&mut self.clients, token) {
+                conn.arm(now + 1, &mut self.books);
+            }
+            return;
+        }
+        if now >= conn.next_of_expiry(&self.books)
+            && conn.phase == Phase::Open
+            && !conn.blocked
+            && conn.pending.is_none()
+        {
+            return self.announce(token);
+        }
         if conn.blocked {
             let until = conn.last.saturating_add(self.books.write_timeout);
             if now >= until {
                 return self.close(token, Ending::TooSlow);
             }
-            return conn.arm(until, &mut self.books);
+            let next = match conn.phase {
+                Phase::Open => until.min(conn.expires.max(now + 1)),
+                _ => until,
+            };
+            return conn.arm(next, &mut self.books);
         }
         let (last, unanswered) = (conn.last, conn.unanswered);
         let conn = &self.clients[token.index as usize];
@@ -63,7 +83,8 @@ impl Core {
         };
         let until = last.saturating_add(interval);
         if now < until || conn.phase != Phase::Open || conn.pending.is_some() {
-            return conn.arm(until.max(now + 1), &mut self.books);
+            let next = until.min(conn.next_of_expiry(&self.books));
+            return conn.arm(next.max(now + 1), &mut self.books);
         }
         if matches!(conn.transport, Transport::WebSocket { .. }) {
             if unanswered {
@@ -71,12 +92,21 @@ impl Core {
             }
             conn.unanswered = true;
         }
-        conn.arm(now + interval, &mut self.books);
-        match conn.send(&codec::heartbeat(conn.transport), &mut self.books) {
-            Sent::Whole => {}
-            Sent::Part | Sent::Nothing => conn.session.fall_behind(self.books.walked),
-            Sent::Gone => self.close(token, Ending::Gone),
-        }
+        conn.arm((now + interval).min(conn.next_of_expiry(&self.books)), &mut self.books);
+        let heartbeat = codec::heartbeat(conn.transport);
+        self.say(token, &heartbeat);
+    }
+
+    /// Tells a client that it will expire.
+    fn announce(&mut self, token: Token) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        conn.announce = false;
+        let left = self.books.wheel.begins(conn.expires.saturating_sub(self.books.tick));
+        conn.arm(self.books.tick + 1, &mut self.books);
+        let frame = codec::expiring(conn.transport, SystemTime::now() + left);
+        self.say(token, &frame);
     }
 
     /// Begins the orderly end.

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
@@ -87,7 +85,6 @@ impl Refusal {
 pub fn json(status: StatusCode, body: Bytes, mut headers: HeaderMap) -> Answer {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     whole(status, body, headers)
 }
 
@@ -102,7 +99,6 @@ pub fn stream_that_ends(body: Bytes, mut headers: HeaderMap) -> Answer {
     for (name, value) in sse::HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     whole(StatusCode::OK, body, headers)
 }

@@ -31,7 +31,7 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// What leaves hyper.
 enum Exit {
-    Stream(Opening),
+    Stream(Box<Opening>),
     Farewell(Bytes),
 }
 
@@ -97,7 +97,7 @@ pub async fn serve(stream: Accepted, desk: Rc<Desk>, shard: Handle, write_timeou
     let parts = connection.into_parts();
     let (io, read_ahead) = (parts.io.into_inner(), parts.read_buf);
     match exit.take() {
-        Some(Exit::Stream(opening)) => hand_over(io, read_ahead, opening, &shard).await,
+        Some(Exit::Stream(opening)) => hand_over(io, read_ahead, *opening, &shard).await,
         Some(Exit::Farewell(bytes)) => io.farewell(&bytes).await,
         None => {}
     }
@@ -117,6 +117,8 @@ async fn hand_over(io: Io, read_ahead: Bytes, opening: Opening, shard: &Handle) 
             head: opening.head,
             read_ahead: if is_stream { Bytes::new() } else { read_ahead },
             session: opening.session,
+            until: opening.until,
+            gate: opening.gate,
         }),
         Err(error) => tracing::debug!(%error, "a connection could not be handed over"),
     }
@@ -151,8 +153,10 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::access::Verifier;
     use crate::fanout;
     use crate::hub::{Payload, SlotKey, Snapshot};
+    use crate::server::credentials::Places;
     use crate::server::gate::Gate;
     use crate::server::origin::Origins;
     use crate::server::testing::hub;
@@ -179,7 +183,8 @@ mod tests {
         let desk = Desk {
             path: String::new(),
             origins: Origins::new(&[]),
-            gate: Gate::new(hub.clone()),
+            places: Places::default(),
+            gate: Gate::new(hub.clone(), Verifier::default()),
             drain: CancellationToken::new(),
         };
         let options = fanout::Options {
@@ -187,8 +192,7 @@ mod tests {
             write_timeout: WRITE_TIMEOUT,
             drain: Duration::from_secs(4),
         };
-        let gate = Arc::new(desk.gate.clone());
-        let (shard, handle) = fanout::shard(options, &hub, gate, Arc::default(), 0).unwrap();
+        let (shard, handle) = fanout::shard(options, &hub, Arc::default(), 0).unwrap();
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use super::credentials::Credentials;
+use super::holder::{Closed, Expiry, Holder};
 use super::query::{QueryError, check_name};
-use crate::fanout;
-use crate::hub::{Hub, SubscribeError, Subscription, Way, set_of};
+use crate::access::{Failure, Verifier};
+use crate::fanout::{self, Asked, Opened, Renewed};
+use crate::hub::{Hub, SubscribeError, Subscription, set_of};
 use crate::session::Start;
 
 /// About as many bytes of refused names stand in a line of the log: enough for any list that is meant, and no stranger
@@ -16,15 +20,18 @@ const LOGGED: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Gate {
     hub: Arc<Hub>,
+    verifier: Verifier,
 }
 
 /// Why a list of channels was not opened.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Some may not be opened, by this client or by anyone: each of them with why.
     ForGood(BTreeMap<String, Denial>),
     /// There is no room for more channels now.
     Full,
+    /// Whether they may be opened cannot be found out now.
+    Unavailable(Failure),
 }
 
 /// Why one channel may not be opened.
@@ -33,12 +40,18 @@ pub enum Denial {
     /// Nobody may: it does not exist.
     #[error("no mapping gives a channel of this name")]
     Unknown,
-    /// This client may not.
-    #[error("this channel is not open to you")]
-    Closed,
     /// No channel can have this name.
     #[error(transparent)]
     Name(#[from] QueryError),
+    /// Nobody may.
+    #[error("this channel is open to nobody: a mapping that gives it has no `access`")]
+    Closed,
+    /// What the client has shown does not count.
+    #[error(transparent)]
+    Credential(Failure),
+    /// What the client has shown counts, and not for this channel.
+    #[error("what this client has shown does not cover this channel")]
+    NotCovered,
 }
 
 impl Denial {
@@ -46,8 +59,20 @@ impl Denial {
     pub fn word(&self) -> &'static str {
         match self {
             Denial::Unknown => "unknown",
-            Denial::Closed => "closed",
             Denial::Name(_) => "invalid",
+            Denial::Closed => "closed",
+            Denial::Credential(failure) => failure.word(),
+            Denial::NotCovered => "not-covered",
+        }
+    }
+}
+
+impl From<Closed> for Denial {
+    fn from(closed: Closed) -> Denial {
+        match closed {
+            Closed::Nobody => Denial::Closed,
+            Closed::Failure(failure) => Denial::Credential(failure),
+            Closed::NotCovered => Denial::NotCovered,
         }
     }
 }
@@ -72,9 +97,9 @@ fn listed(denied: &BTreeMap<String, Denial>) -> String {
 }
 
 impl Gate {
-    /// A gate to the hub's channels.
-    pub fn new(hub: Arc<Hub>) -> Gate {
-        Gate { hub }
+    /// A gate to the hub's channels, for those whom the verifier knows.
+    pub fn new(hub: Arc<Hub>, verifier: Verifier) -> Gate {
+        Gate { hub, verifier }
     }
 
     /// The hub behind it.
@@ -82,32 +107,55 @@ impl Gate {
         &self.hub
     }
 
-    /// Whether this client may open the channel. Every way to a channel leads through here.
-    fn judge(&self, name: &str) -> Result<(), Denial> {
-        check_name(name)?;
-        let access = self.hub.access(name).ok_or(Denial::Unknown)?;
-        match access.iter().all(|ways| ways.contains(&Way::Public)) {
-            true => Ok(()),
-            false => Err(Denial::Closed),
-        }
+    /// The client that shows these credentials.
+    ///
+    /// # Errors
+    /// If a signed name does not count; it is logged here.
+    pub fn holder(&self, credentials: Credentials) -> Result<Holder, Failure> {
+        Holder::new(self.verifier.clone(), credentials, SystemTime::now()).inspect_err(|failure| {
+            tracing::info!(reason = failure.word(), "signed name refused");
+        })
     }
 
-    /// Opens the channels for a client that stays (`lingers`) or for one that only looks. A refusal is logged here, once.
-    pub fn open<'a>(
-        &self,
-        names: impl IntoIterator<Item = &'a str> + Clone,
-        lingers: bool,
-    ) -> Result<Vec<Subscription>, Refused> {
+    /// Judges the channels for a client: until when it may read all of them. A refusal is logged here, once. Every way to
+    /// a channel leads through here.
+    async fn judge(&self, holder: &Holder, names: &[String]) -> Result<Expiry, Refused> {
         let mut denied = BTreeMap::new();
-        for name in names.clone() {
-            if let Err(denial) = self.judge(name) {
-                denied.insert(name.to_owned(), denial);
+        let mut asked = Vec::new();
+        for name in names {
+            match check_name(name).map(|()| self.hub.access(name)) {
+                Ok(Some(access)) => asked.push((name.as_str(), access)),
+                Ok(None) => drop(denied.insert(name.clone(), Denial::Unknown)),
+                Err(error) => drop(denied.insert(name.clone(), Denial::Name(error))),
             }
         }
-        if !denied.is_empty() {
-            tracing::info!(count = denied.len(), channels = %listed(&denied), "channels refused");
-            return Err(Refused::ForGood(denied));
+        let mut until: Expiry = None;
+        for ((name, _), judged) in asked.iter().zip(holder.judge(&asked, SystemTime::now()).await) {
+            match judged {
+                Ok(expiry) => until = until.into_iter().chain(expiry).min(),
+                Err(Closed::Failure(failure @ Failure::Unavailable(_))) => {
+                    tracing::info!(reason = failure.word(), "channels refused for now: {failure}");
+                    return Err(Refused::Unavailable(failure));
+                }
+                Err(closed) => drop(denied.insert((*name).to_owned(), closed.into())),
+            }
         }
+        if denied.is_empty() {
+            return Ok(until);
+        }
+        tracing::info!(count = denied.len(), channels = %listed(&denied), "channels refused");
+        Err(Refused::ForGood(denied))
+    }
+
+    /// Opens the channels for a client that stays (`lingers`) or for one that only looks, and says until when it may read
+    /// them.
+    pub async fn open(
+        &self,
+        holder: &Holder,
+        names: &[String],
+        lingers: bool,
+    ) -> Result<(Vec<Subscription>, Expiry), Refused> {
+        let until = self.judge(holder, names).await?;
         let mut opened = Vec::new();
         for name in names {
             match self.hub.subscribe(name, lingers) {
@@ -121,60 +169,108 @@ impl Gate {
                 }
                 // It was known a moment ago.
                 Err(SubscribeError::Unknown) => {
-                    return Err(Refused::ForGood([(name.to_owned(), Denial::Unknown)].into()));
+                    return Err(Refused::ForGood([(name.clone(), Denial::Unknown)].into()));
                 }
             }
         }
-        Ok(opened)
+        Ok((opened, until))
     }
 
     /// Where a client begins that asks for these channels: `header` is `Last-Event-ID`, which wins where it is not empty;
     /// `parameter` is the cursor in the URL or in a message.
     ///
-    /// A browser sends the header back to the very URL that the id came from, so the header needs no set of channels.
-    /// Nothing of the kind holds for the parameter.
-    pub fn start<'a>(
-        &self,
-        names: impl IntoIterator<Item = &'a str>,
-        header: Option<&[u8]>,
-        parameter: Option<&str>,
-    ) -> Start {
-        let (epoch, set) = (self.hub.epoch, set_of(names));
+    /// A browser sends the header back to the very URL that the id came from, so the header needs no set of channels, if
+    /// the URL names them (`named`). Nothing of the kind holds for the parameter.
+    pub fn start(&self, names: &[String], named: bool, header: Option<&[u8]>, parameter: Option<&str>) -> Start {
+        let (epoch, set) = (self.hub.epoch, set_of(names.iter().map(String::as_str)));
         match header.filter(|value| !value.is_empty()) {
             // What is not text is no cursor, as the empty text is none.
-            Some(value) => Start::judge(Some(std::str::from_utf8(value).unwrap_or_default()), epoch, set, true),
+            Some(value) => Start::judge(Some(std::str::from_utf8(value).unwrap_or_default()), epoch, set, named),
             None => Start::judge(parameter.filter(|text| !text.is_empty()), epoch, set, false),
         }
     }
 }
 
-impl fanout::Gate for Gate {
-    fn open(&self, names: &[String], cursor: Option<&str>) -> Result<Vec<(Subscription, Start)>, Vec<fanout::Refusal>> {
-        let each = || names.iter().map(String::as_str);
-        let refusal = |channel: &str, reason, what: String| fanout::Refusal {
-            channel: channel.to_owned(),
+/// One connected client before the gate.
+#[derive(Clone, Debug)]
+pub struct Door {
+    gate: Gate,
+    holder: Arc<Holder>,
+}
+
+impl Door {
+    /// For a client that was let in.
+    pub fn new(gate: Gate, holder: Arc<Holder>) -> Door {
+        Door { gate, holder }
+    }
+
+    async fn open(self, names: Vec<String>, cursor: Option<String>) -> Result<Opened, Vec<fanout::Refusal>> {
+        let opened = self.gate.open(&self.holder, &names, true).await;
+        let (subscriptions, expires) = opened.map_err(|refused| refusals(refused, &names))?;
+        let start = self.gate.start(&names, false, None, cursor.as_deref());
+        let channels = subscriptions.into_iter().map(|subscription| (subscription, start));
+        Ok(Opened {
+            channels: channels.collect(),
+            expires,
+        })
+    }
+
+    async fn renew(self, token: String, names: Vec<String>) -> Result<Renewed, Vec<fanout::Refusal>> {
+        let credentials = self.holder.credentials().renewed(token);
+        let holder = self
+            .gate
+            .holder(credentials)
+            .map_err(|failure| vec![of_token(&failure)])?;
+        // A token that is good for nothing yet is told so, not taken on trust.
+        holder.plain_names().await.map_err(|failure| vec![of_token(&failure)])?;
+        let judged = self.gate.judge(&holder, &names).await;
+        let expires = judged.map_err(|refused| refusals(refused, &names))?;
+        let door = Door::new(self.gate, Arc::new(holder));
+        Ok(Renewed {
+            expires,
+            gate: Arc::new(door),
+        })
+    }
+}
+
+impl fanout::Gate for Door {
+    fn open(&self, names: Vec<String>, cursor: Option<String>) -> Asked<Opened> {
+        Box::pin(self.clone().open(names, cursor))
+    }
+
+    fn renew(&self, token: String, names: Vec<String>) -> Asked<Renewed> {
+        Box::pin(self.clone().renew(token, names))
+    }
+}
+
+fn of_token(failure: &Failure) -> fanout::Refusal {
+    fanout::Refusal {
+        channel: None,
+        reason: failure.word(),
+        what: failure.to_string(),
+    }
+}
+
+fn refusals(refused: Refused, names: &[String]) -> Vec<fanout::Refusal> {
+    let each = |reason: &'static str, what: String| {
+        let refusal = |name: &String| fanout::Refusal {
+            channel: Some(name.clone()),
             reason,
-            what,
+            what: what.clone(),
         };
-        match Gate::open(self, each(), true) {
-            Ok(subscriptions) => {
-                let start = self.start(each(), None, cursor);
-                Ok(subscriptions
-                    .into_iter()
-                    .map(|subscription| (subscription, start))
-                    .collect())
-            }
-            Err(Refused::ForGood(denied)) => {
-                let refusals = denied.iter();
-                Err(refusals
-                    .map(|(name, denial)| refusal(name, denial.word(), denial.to_string()))
-                    .collect())
-            }
-            Err(Refused::Full) => {
-                let what = "too many channels are in use: ask again later";
-                Err(each().map(|name| refusal(name, "full", what.to_owned())).collect())
-            }
+        names.iter().map(refusal).collect()
+    };
+    match refused {
+        Refused::ForGood(denied) => {
+            let refusal = |(name, denial): (String, Denial)| fanout::Refusal {
+                channel: Some(name),
+                reason: denial.word(),
+                what: denial.to_string(),
+            };
+            denied.into_iter().map(refusal).collect()
         }
+        Refused::Full => each("full", "too many channels are in use: ask again later".to_owned()),
+        Refused::Unavailable(failure) => each(failure.word(), failure.to_string()),
     }
 }
 
@@ -196,7 +292,15 @@ mod tests {
     }
 
     fn start(header: Option<&str>, parameter: Option<&str>) -> Start {
-        Gate::new(hub(10).0).start(NAMES, header.map(str::as_bytes), parameter)
+        gate(hub(10).0).start(&owned(&NAMES), true, header.map(str::as_bytes), parameter)
+    }
+
+    fn gate(hub: Arc<Hub>) -> Gate {
+        Gate::new(hub, Verifier::default())
+    }
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
@@ -221,9 +325,17 @@ mod tests {
         assert_eq!(start(None, Some(&other)), Start::Unknown);
         assert_eq!(start(Some(&text(EPOCH + 1, None)), Some(&fits)), Start::Unknown);
         assert_eq!(
-            Gate::new(hub(10).0).start(NAMES, Some(b"\xff"), Some(&fits)),
+            gate(hub(10).0).start(&owned(&NAMES), true, Some(b"\xff"), Some(&fits)),
             Start::Unknown
         );
+    }
+
+    /// Where the token names the channels, the same URL may stand for others next time.
+    #[test]
+    fn the_header_needs_a_set_where_the_url_does_not_name_the_channels() {
+        let start = |cursor: &str| gate(hub(10).0).start(&owned(&NAMES), false, Some(cursor.as_bytes()), None);
+        assert_eq!(start(&text(EPOCH, None)), Start::Unknown);
+        assert_eq!(start(&text(EPOCH, Some(set_of(NAMES)))), Start::Resume(42));
     }
 
     #[test]
@@ -237,17 +349,19 @@ mod tests {
         assert!(line.ends_with("… (unknown), …"), "{line}");
     }
 
-    #[test]
-    fn all_are_opened_or_none() {
+    #[tokio::test]
+    async fn all_are_opened_or_none() {
         let (hub, _appender) = hub(2);
-        let gate = Gate::new(hub.clone());
-        let Err(Refused::ForGood(denied)) = gate.open(["a", "no:1", "", "no:2"], true) else {
+        let gate = gate(hub.clone());
+        let holder = gate.holder(Credentials::default()).unwrap();
+        let open = async |names: &[&str]| gate.open(&holder, &owned(names), true).await;
+        let Err(Refused::ForGood(denied)) = open(&["a", "no:1", "", "no:2"]).await else {
             panic!("unknown channels are refused");
         };
         assert_eq!(denied.keys().collect::<Vec<_>>(), ["", "no:1", "no:2"]);
         assert_eq!((denied["no:1"].word(), denied[""].word()), ("unknown", "invalid"));
         assert_eq!(hub.channels(), 0, "nothing was opened");
-        assert_eq!(gate.open(["a", "b", "c"], true).unwrap_err(), Refused::Full);
-        assert_eq!(gate.open(["a", "b"], true).unwrap().len(), 2);
+        assert_eq!(open(&["a", "b", "c"]).await.unwrap_err(), Refused::Full);
+        assert_eq!(open(&["a", "b"]).await.unwrap().0.len(), 2);
     }
 }

@@ -7,8 +7,10 @@
 mod accept;
 mod answer;
 mod connection;
+mod credentials;
 mod gate;
 mod handshake;
+mod holder;
 mod io;
 mod listen;
 mod origin;
@@ -32,9 +34,11 @@ use anyhow::Context as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{self, Verifier};
 use crate::fanout::{self, Stats};
 use crate::hub::Hub;
 pub use accept::accept;
+pub use credentials::Places;
 use gate::Gate;
 pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
@@ -57,6 +61,10 @@ pub struct Options {
     pub path: String,
     /// Origins other than the server's own whose pages may connect, as browsers write them (`https://app.example.com`), or `*`.
     pub origins: Vec<String>,
+    /// Where clients show their credentials.
+    pub places: Places,
+    /// Whose credentials count.
+    pub access: access::Options,
 }
 
 /// A place to listen at.
@@ -120,11 +128,13 @@ pub async fn serve(
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
     let deadline = fanout.drain + GRACE;
+    let verifier = Verifier::new(options.access, tokio::runtime::Handle::current());
     let parts = Parts {
         desk: Desk {
             path: options.path,
             origins: Origins::new(&options.origins),
-            gate: Gate::new(hub),
+            places: options.places,
+            gate: Gate::new(hub, verifier),
             drain: drain.clone(),
         },
         fanout,

@@ -6,7 +6,8 @@
 use hyper::HeaderMap;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, HOST, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, HOST, HeaderValue, ORIGIN, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 
 /// The request headers that pages may set: those of an authorised `fetch` of a stream, and those that htmx and Datastar
@@ -74,6 +75,9 @@ impl Origins {
     pub fn headers(&self, request: &HeaderMap) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(VARY, HeaderValue::from_static("Origin"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // A token may stand in the URL, which is nobody else's business.
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         match (self.judge(request), request.get(ORIGIN)) {
             (Verdict::Listed, Some(origin)) => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -85,6 +89,21 @@ impl Origins {
             _ => {}
         }
         headers
+    }
+}
+
+/// Whether the cookies of a request count. Browsers send them with whatever any page asks for, so there must be a word of
+/// the browser that it was a page that may read this: its origin; without one, that no other site is behind the request.
+/// Any page may open a WebSocket, so there only the origin counts.
+pub fn trusts_cookies(verdict: Verdict, headers: &HeaderMap, is_web_socket: bool) -> bool {
+    match verdict {
+        Verdict::Same | Verdict::Listed => true,
+        Verdict::Any | Verdict::Foreign => false,
+        Verdict::None if is_web_socket => false,
+        Verdict::None => {
+            let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+            matches!(site, None | Some(b"same-origin" | b"none"))
+        }
     }
 }
 

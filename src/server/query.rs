@@ -18,6 +18,12 @@ pub struct Query {
     pub cursor: Option<String>,
     /// Whether bare payloads are wanted (`raw=1`).
     pub raw: bool,
+    /// A token.
+    pub token: Option<String>,
+    /// Signed names of channels, as Rails makes them.
+    pub signed: Vec<String>,
+    /// Whether the client wants to be told before what allows it to read expires (`expiring=1`).
+    pub expiring: bool,
 }
 
 /// Why a request's URL cannot be understood.
@@ -40,8 +46,9 @@ pub enum QueryError {
 }
 
 impl Query {
-    /// Reads a query string (without `?`) and the name from the path, where there is one; it comes first.
-    pub fn parse(path_name: Option<&str>, query: &str) -> Result<Query, QueryError> {
+    /// Reads a query string (without `?`) and the name from the path, where there is one; it comes first. `token` is what
+    /// the parameter with a token is called.
+    pub fn parse(path_name: Option<&str>, query: &str, token: &str) -> Result<Query, QueryError> {
         let mut seen = HashSet::new();
         let mut parsed = Query::default();
         if let Some(name) = path_name {
@@ -58,13 +65,23 @@ impl Query {
                 Some("cursor") if parsed.cursor.is_none() && !value.is_empty() => {
                     parsed.cursor = Some(decode(value, true).ok_or(QueryError::Encoding("cursor"))?);
                 }
+                Some("signed" | "signed[]" | "turbo_signed_stream_name") if parsed.signed.len() < MAX_CHANNELS => {
+                    parsed
+                        .signed
+                        .push(decode(value, true).ok_or(QueryError::Encoding("signed"))?);
+                }
                 Some("raw") => parsed.raw = value == "1",
+                Some("expiring") => parsed.expiring = value == "1",
+                Some(name) if name == token && parsed.token.is_none() && !value.is_empty() => {
+                    parsed.token = Some(decode(value, true).ok_or(QueryError::Encoding("token"))?);
+                }
                 _ => {}
             }
         }
         Ok(parsed)
     }
 
+    /// Adds a channel unless it is there.
     fn add(&mut self, name: String, seen: &mut HashSet<String>) -> Result<(), QueryError> {
         check_name(&name)?;
         if seen.insert(name.clone()) {
@@ -111,7 +128,7 @@ mod tests {
     use super::*;
 
     fn channels(query: &str) -> Result<Vec<String>, QueryError> {
-        Query::parse(None, query).map(|query| query.channels)
+        Query::parse(None, query, "token").map(|query| query.channels)
     }
 
     #[test]
@@ -123,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_name_in_the_path_comes_first_and_keeps_its_plus() {
-        let query = Query::parse(Some("a+b/%2525"), "channel=c").unwrap();
+        let query = Query::parse(Some("a+b/%2525"), "channel=c", "token").unwrap();
         assert_eq!(query.channels, ["a+b/%25", "c"]);
     }
 
@@ -135,7 +152,7 @@ mod tests {
         assert_eq!(channels("%FF=1&utm=%FF&%=%&channel=a").unwrap(), ["a"]);
         assert_eq!(channels("channel="), Err(QueryError::EmptyName));
         assert_eq!(channels("channel"), Err(QueryError::EmptyName));
-        assert!(Query::parse(Some("%"), "").is_err() && Query::parse(Some(""), "").is_err());
+        assert!(Query::parse(Some("%"), "", "token").is_err() && Query::parse(Some(""), "", "token").is_err());
     }
 
     #[test]
@@ -156,9 +173,9 @@ mod tests {
 
     #[test]
     fn cursor_and_raw_are_read() {
-        let query = Query::parse(None, "cursor=&cursor=a-1&cursor=b&raw=1").unwrap();
+        let query = Query::parse(None, "cursor=&cursor=a-1&cursor=b&raw=1", "token").unwrap();
         assert_eq!((query.cursor.as_deref(), query.raw), (Some("a-1"), true));
-        assert!(!Query::parse(None, "raw=0&cursor=").unwrap().raw);
+        assert!(!Query::parse(None, "raw=0&cursor=", "token").unwrap().raw);
     }
 
     proptest! {
@@ -167,12 +184,12 @@ mod tests {
             let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("channel", &name).finish();
             prop_assert_eq!(channels(&query).unwrap(), vec![name.clone()]);
             let path = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
-            prop_assert_eq!(Query::parse(Some(&path), "").unwrap().channels, vec![name]);
+            prop_assert_eq!(Query::parse(Some(&path), "", "token").unwrap().channels, vec![name]);
         }
 
         #[test]
         fn no_text_panics(text in "\\PC*", path in "\\PC*") {
-            let _ = Query::parse(Some(&path), &text);
+            let _ = Query::parse(Some(&path), &text, "token");
         }
     }
 }

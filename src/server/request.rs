@@ -1,21 +1,26 @@
 //! What a request gets: an answer, or a stream that leaves hyper.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{ACCEPT, ALLOW, CONNECTION};
+use hyper::header::{ACCEPT, ALLOW, CONNECTION, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer, Refusal};
-use super::gate::{Denial, Gate, Refused};
+use super::credentials::{Credentials, Places};
+use super::gate::{Denial, Door, Gate, Refused};
 use super::handshake::Handshake;
-use super::origin::{Origins, Verdict, preflight};
+use super::holder::{Expiry, Holder};
+use super::origin::{self, Origins, Verdict, preflight};
 use super::query::Query;
 use super::route::Route;
 use super::snapshot;
-use crate::fanout::Transport;
+use crate::access::Failure;
+use crate::fanout::{self, Transport, Until};
 use crate::hub::Subscription;
 use crate::session::{Ending, Session, Start};
 use crate::transport::{Wire, ending, sse, ws};
@@ -33,6 +38,8 @@ pub struct Desk {
     pub path: String,
     /// Whose pages may read.
     pub origins: Origins,
+    /// Where clients show their credentials.
+    pub places: Places,
     /// Which channels are open.
     pub gate: Gate,
     /// No stream begins once this is cancelled.
@@ -45,7 +52,7 @@ pub enum Outcome {
     /// It is answered by hyper.
     Answer(Answer),
     /// Its socket leaves hyper for a shard.
-    Stream(Opening),
+    Stream(Box<Opening>),
     /// Its socket leaves hyper to be closed after these bytes.
     Farewell(Bytes),
 }
@@ -59,6 +66,30 @@ pub struct Opening {
     pub head: Bytes,
     /// The client's channels.
     pub session: Session,
+    /// Until when it may read them.
+    pub until: Until,
+    /// What it asks while it is connected, if it can.
+    pub gate: Option<Arc<dyn fanout::Gate>>,
+}
+
+/// What one request asks for.
+struct Wanted<'a> {
+    /// The channels.
+    names: Vec<String>,
+    /// Whether the URL names them; otherwise the token does, and the same URL may stand for others next time.
+    named: bool,
+    query: &'a Query,
+    holder: Arc<Holder>,
+}
+
+impl Wanted<'_> {
+    fn until(&self, expires: Expiry) -> Until {
+        Until {
+            expires,
+            renewable: self.holder.is_renewable(),
+            announced: self.query.expiring,
+        }
+    }
 }
 
 impl Desk {
@@ -80,7 +111,7 @@ impl Desk {
         if request.method == Method::OPTIONS {
             let mut headers = headers.clone();
             preflight(&mut headers, route.allow());
-            headers.insert(ALLOW, hyper::header::HeaderValue::from_static(route.allow()));
+            headers.insert(ALLOW, HeaderValue::from_static(route.allow()));
             return Ok(Outcome::Answer(answer::empty(StatusCode::NO_CONTENT, headers)));
         }
         if !route.takes(&request.method) {
@@ -89,7 +120,9 @@ impl Desk {
         if has_body {
             return Err(bad("a request here has no body: everything stands in the URL"));
         }
-        if self.origins.judge(&request.headers) == Verdict::Foreign {
+        let verdict = self.origins.judge(&request.headers);
+        if verdict == Verdict::Foreign {
+            tracing::info!(origin = ?shown(request.headers.get(ORIGIN)), "origin refused");
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "pages of this origin may not connect: add it to `origins` in [server], or let the proxy in front pass the \
@@ -100,88 +133,138 @@ impl Desk {
             Route::Channel(name) => Some(name),
             _ => None,
         };
-        let query =
-            Query::parse(name, request.uri.query().unwrap_or_default()).map_err(|error| bad(error.to_string()))?;
-        if query.channels.is_empty() && route != Route::WebSocket {
-            return Err(bad("no channel is named: write ?channel=NAME, once for each"));
+        let text = request.uri.query().unwrap_or_default();
+        let query = Query::parse(name, text, &self.places.parameter).map_err(|error| bad(error.to_string()))?;
+        let trusts_cookies = origin::trusts_cookies(verdict, &request.headers, route == Route::WebSocket);
+        let credentials = Credentials::of(&request.headers, &query, &self.places, trusts_cookies);
+        let holder = self
+            .gate
+            .holder(credentials)
+            .map_err(|failure| unauthorized(&failure))?;
+        let mut asked = Wanted {
+            names: query.channels.clone(),
+            named: true,
+            query: &query,
+            holder: Arc::new(holder),
+        };
+        for name in asked.holder.signed_names() {
+            if !asked.names.iter().any(|known| known == name) {
+                asked.names.push(name.to_owned());
+            }
+        }
+        if asked.names.is_empty() && route != Route::WebSocket {
+            asked.names = self.plain_names(request, &asked).await?;
+            asked.named = false;
         }
         match route {
-            Route::Events => self.events(request, &query, headers),
-            Route::WebSocket => self.web_socket(request, &query, headers),
-            Route::Channels | Route::Channel(_) => self.channels(&query, headers).await,
+            Route::Events => self.events(request, &asked, headers).await,
+            Route::WebSocket => self.web_socket(request, &asked, headers).await,
+            Route::Channels | Route::Channel(_) => self.channels(&asked, headers).await,
         }
     }
 
-    fn events(&self, request: &Parts, query: &Query, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    /// The channels of a request that names none: those that its token lists by their names.
+    async fn plain_names(&self, request: &Parts, asked: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
+        let unnamed = "no channel is named: write ?channel=NAME, once for each";
+        match asked.holder.plain_names().await {
+            Ok(names) if names.is_empty() => Err(bad(format!("{unnamed}; the token lists none by its name either"))),
+            Ok(names) => Ok(names),
+            Err(Failure::Missing) => Err(bad(unnamed)),
+            Err(failure @ Failure::Unavailable(_)) => Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED))),
+            Err(failure) => {
+                tracing::info!(reason = failure.word(), path = request.uri.path(), "token refused");
+                Err(unauthorized(&failure))
+            }
+        }
+    }
+
+    async fn events(&self, request: &Parts, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         if self.drain.is_cancelled() {
             return later(request, headers, Ending::Drain);
         }
-        let subscriptions = match self.open(query, true) {
-            Ok(subscriptions) => subscriptions,
+        let (subscriptions, expires) = match self.open(asked, true).await {
+            Ok(opened) => opened,
             Err(Refused::Full) => return later(request, headers, Ending::Overload),
-            Err(Refused::ForGood(denied)) => return Err(not_found(&denied)),
+            Err(Refused::Unavailable(_)) => return later(request, headers, Ending::Unavailable),
+            Err(Refused::ForGood(denied)) => return Err(refused(&denied)),
         };
         let last = request.headers.get("last-event-id").map(|value| value.as_bytes());
-        let session = self.session(subscriptions, self.start(query, last));
+        let session = self.session(subscriptions, self.start(asked, last));
         let opening = sse::opening(jitter(RETRY));
         // The stream is the last thing on its connection, so the next request of a proxy must not come here.
         let close = (CONNECTION.as_str(), "close".as_bytes());
-        let nosniff = ("x-content-type-options", "nosniff".as_bytes());
         let (framing, first, own) = match request.version {
             Version::HTTP_10 => (sse::Framing::Close, sse::without_chunk(&opening), None),
             _ => (sse::Framing::Chunked, opening, Some(close)),
         };
-        let extra = own.into_iter().chain([nosniff]).chain(lines(headers));
+        let extra = own.into_iter().chain(lines(headers));
         let mut head = BytesMut::from(sse::response_head(framing, extra));
         head.extend_from_slice(&first);
-        Ok(Outcome::Stream(Opening {
+        Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::Sse {
                 chunked: framing == sse::Framing::Chunked,
             },
             head: head.freeze(),
             session,
-        }))
+            until: asked.until(expires),
+            gate: None,
+        })))
     }
 
-    fn web_socket(&self, request: &Parts, query: &Query, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    async fn web_socket(&self, request: &Parts, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         let handshake = Handshake::parse(request.version, &request.headers)?;
         let head = ws::response_head(handshake.key, handshake.subprotocol, lines(headers));
-        let wire = if query.raw { Wire::RawWebSocket } else { Wire::WebSocket };
+        let raw = asked.query.raw;
+        let wire = if raw { Wire::RawWebSocket } else { Wire::WebSocket };
         if self.drain.is_cancelled() {
             return Ok(farewell(head, wire, Ending::Drain));
         }
         let mut head = BytesMut::from(head);
-        let subscriptions = match self.open(query, true) {
-            Ok(subscriptions) => subscriptions,
+        let (subscriptions, expires) = match self.open(asked, true).await {
+            Ok(opened) => opened,
             Err(Refused::Full) => return Ok(farewell(head.freeze(), wire, Ending::Overload)),
-            // Who hears nothing but payloads can be told before the handshake only.
-            Err(Refused::ForGood(denied)) if query.raw => return Err(not_found(&denied)),
+            Err(Refused::Unavailable(_)) => return Ok(farewell(head.freeze(), wire, Ending::Unavailable)),
+            // Who hears nothing but payloads can be told by the close code only.
+            Err(Refused::ForGood(denied)) if raw => {
+                let why = match denied.values().next() {
+                    Some(Denial::Credential(failure)) => Ending::Refused(failure.word()),
+                    Some(denial) => Ending::Refused(denial.word()),
+                    None => Ending::Refused("closed"),
+                };
+                return Ok(farewell(head.freeze(), wire, why));
+            }
             // As if the first message had asked for them.
             Err(Refused::ForGood(denied)) => {
                 for (channel, denial) in &denied {
                     let frame = ws::error_message(Some(channel), denial.word(), &denial.to_string(), None);
                     head.extend_from_slice(&frame);
                 }
-                Vec::new()
+                (Vec::new(), None)
             }
         };
-        Ok(Outcome::Stream(Opening {
-            transport: Transport::WebSocket { raw: query.raw },
+        let gate = (!raw).then(|| Door::new(self.gate.clone(), asked.holder.clone()));
+        Ok(Outcome::Stream(Box::new(Opening {
+            transport: Transport::WebSocket { raw },
             head: head.freeze(),
-            session: self.session(subscriptions, self.start(query, None)),
-        }))
+            session: self.session(subscriptions, self.start(asked, None)),
+            until: asked.until(expires),
+            gate: gate.map(|door| Arc::new(door) as Arc<dyn fanout::Gate>),
+        })))
     }
 
-    async fn channels(&self, query: &Query, headers: &HeaderMap) -> Result<Outcome, Refusal> {
-        let subscriptions = match self.open(query, false) {
-            Ok(subscriptions) => subscriptions,
+    async fn channels(&self, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+        let (subscriptions, _) = match self.open(asked, false).await {
+            Ok(opened) => opened,
             Err(Refused::Full) => {
                 return Err(Refusal::for_now(
                     "too many channels are in use: come back later",
                     jitter(RETRY_REFUSED),
                 ));
             }
-            Err(Refused::ForGood(denied)) => return Err(not_found(&denied)),
+            Err(Refused::Unavailable(failure)) => {
+                return Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED)));
+            }
+            Err(Refused::ForGood(denied)) => return Err(refused(&denied)),
         };
         let hub = self.gate.hub();
         let watermark = tokio::select! {
@@ -210,13 +293,13 @@ impl Desk {
         }
     }
 
-    fn open(&self, query: &Query, lingers: bool) -> Result<Vec<Subscription>, Refused> {
-        self.gate.open(query.channels.iter().map(String::as_str), lingers)
+    async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
+        self.gate.open(&asked.holder, &asked.names, lingers).await
     }
 
-    fn start(&self, query: &Query, last_event_id: Option<&[u8]>) -> Start {
-        let names = query.channels.iter().map(String::as_str);
-        self.gate.start(names, last_event_id, query.cursor.as_deref())
+    fn start(&self, asked: &Wanted<'_>, last_event_id: Option<&[u8]>) -> Start {
+        let cursor = asked.query.cursor.as_deref();
+        self.gate.start(&asked.names, asked.named, last_event_id, cursor)
     }
 
     fn session(&self, subscriptions: Vec<Subscription>, start: Start) -> Session {
@@ -234,13 +317,47 @@ fn bad(error: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, error)
 }
 
-fn not_found(denied: &std::collections::BTreeMap<String, Denial>) -> Refusal {
-    let mut refusal = Refusal::new(StatusCode::NOT_FOUND, "these channels cannot be opened");
+/// Nothing that was shown counts.
+fn unauthorized(failure: &Failure) -> Refusal {
+    let status = match failure {
+        Failure::Denied => StatusCode::FORBIDDEN,
+        _ => StatusCode::UNAUTHORIZED,
+    };
+    challenge(Refusal::new(status, failure.to_string()))
+}
+
+/// RFC 9110 §15.5.2 asks for a challenge with every 401.
+fn challenge(refusal: Refusal) -> Refusal {
+    match refusal.status {
+        StatusCode::UNAUTHORIZED => refusal.with(WWW_AUTHENTICATE, "Bearer"),
+        _ => refusal,
+    }
+}
+
+fn refused(denied: &BTreeMap<String, Denial>) -> Refusal {
+    let any = |what: fn(&Denial) -> bool| denied.values().any(what);
+    let (status, error) = if any(|denial| matches!(denial, Denial::Unknown | Denial::Name(_))) {
+        (StatusCode::NOT_FOUND, "these channels cannot be opened")
+    } else if any(|denial| matches!(denial, Denial::Credential(failure) if *failure != Failure::Denied)) {
+        (
+            StatusCode::UNAUTHORIZED,
+            "what this client has shown does not open these channels",
+        )
+    } else {
+        (StatusCode::FORBIDDEN, "these channels are not open to this client")
+    };
+    let mut refusal = Refusal::new(status, error);
     refusal.channels = denied
         .iter()
         .map(|(name, denial)| (name.clone(), denial.to_string()))
         .collect();
-    refusal
+    challenge(refusal)
+}
+
+/// What a stranger wrote into a header, for a line of the log.
+fn shown(header: Option<&HeaderValue>) -> String {
+    let text = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    text.unwrap_or_default().chars().take(100).collect()
 }
 
 /// Tells a client to come back: a browser's EventSource by a stream that ends at once, others by the status.

@@ -36,6 +36,8 @@ impl Site {
             listen: Vec::new(),
             path: String::new(),
             origins: Vec::new(),
+            places: Places::default(),
+            access: access::Options::default(),
         };
         let fanout = fanout::Options {
             heartbeat: Duration::from_secs(15),

@@ -61,10 +61,9 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Accepted>) -> anyhow::
     let Parts { desk, fanout, stats } = parts;
     let (write_timeout, deadline) = (fanout.write_timeout, fanout.drain);
     let drain = desk.drain.clone();
-    let gate = Arc::new(desk.gate.clone());
     // Spreads moments only; without randomness the shards have theirs together.
     let seed = getrandom::u64().unwrap_or_default();
-    let (shard, handle) = shard(fanout, desk.gate.hub(), gate, stats, seed)?;
+    let (shard, handle) = shard(fanout, desk.gate.hub(), stats, seed)?;
     let desk = Rc::new(desk);
     // The one place of this thread where tasks begin; the drain waits for all of them.
     let tasks = TaskTracker::new();

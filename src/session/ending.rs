@@ -13,6 +13,15 @@ pub enum Ending {
     TooBig,
     /// The client broke the protocol; the text says how.
     Protocol(&'static str),
+    /// Whether the client may read cannot be found out now.
+    Unavailable,
+    /// The client may not read what it asked for; the word says why.
+    Refused(&'static str),
+    /// What allowed the client to read has come to its end.
+    Expired {
+        /// Whether what it showed may count again, as a cookie that the app renews does and a token in the URL does not.
+        renewable: bool,
+    },
     /// The client has gone, or said that it is going.
     Gone,
 }
@@ -26,22 +35,35 @@ impl Ending {
             Ending::TooSlow => "too-slow",
             Ending::TooBig => "too-big",
             Ending::Protocol(_) => "protocol",
+            Ending::Unavailable => "unavailable",
+            Ending::Refused(why) => why,
+            Ending::Expired { .. } => "expired",
             Ending::Gone => "gone",
         }
     }
 
     /// Whether the client would do well to connect again.
     pub fn reconnect(self) -> bool {
-        matches!(self, Ending::Drain | Ending::Overload | Ending::TooSlow)
+        matches!(
+            self,
+            Ending::Drain
+                | Ending::Overload
+                | Ending::TooSlow
+                | Ending::Unavailable
+                | Ending::Expired { renewable: true }
+        )
     }
 
     /// The WebSocket close code (RFC 6455 §7.4.1 and the IANA registry).
     pub fn close_code(self) -> u16 {
         match self {
             Ending::Drain => 1012,
-            Ending::Overload | Ending::TooSlow => 1013,
+            Ending::Overload | Ending::TooSlow | Ending::Unavailable => 1013,
             Ending::TooBig => 1009,
             Ending::Protocol(_) => 1002,
+            // 4000 to 4999 are for applications.
+            Ending::Expired { .. } | Ending::Refused("expired") => 4401,
+            Ending::Refused(_) => 4403,
             Ending::Gone => 1000,
         }
     }

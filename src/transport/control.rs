@@ -42,6 +42,8 @@ pub(super) enum Control<'a> {
         /// How many, where that is known.
         missed: Option<u64>,
     },
+    /// The stream will end, unless the client renews what allows it to read.
+    Expiring { at: SystemTime },
     /// The stream ends after this.
     End {
         reason: &'static str,
@@ -56,6 +58,7 @@ pub(super) enum Control<'a> {
 pub(super) fn description(ending: Ending) -> &'static str {
     match ending {
         Ending::Protocol(what) => what,
+        Ending::Expired { renewable: false } => "what allowed this client to read has expired: get a new token first",
         ending => ending.reason(),
     }
 }
@@ -77,6 +80,7 @@ impl Control<'_> {
             Control::Stale { .. } => "stale",
             Control::Fresh { .. } => "fresh",
             Control::Gap { .. } => "gap",
+            Control::Expiring { .. } => "expiring",
             Control::End { .. } => "end",
         }
     }
@@ -107,8 +111,7 @@ impl Control<'_> {
             }
             Control::Reset { channel, reason } => write_channel(out, channel, format_args!(""), reason),
             Control::Stale { channel, reason, since } | Control::Fresh { channel, reason, since } => {
-                // A clock before 1970 has no better answer.
-                let since = millis(since.duration_since(UNIX_EPOCH).unwrap_or_default());
+                let since = since_1970(since);
                 write_channel(out, channel, format_args!("\"since\":{since}"), reason);
             }
             Control::Gap {
@@ -119,6 +122,7 @@ impl Control<'_> {
             Control::Gap { channel, reason, .. } => {
                 write_channel(out, channel, format_args!("\"missed\":null"), reason);
             }
+            Control::Expiring { at } => write(out, format_args!("\"expires_at\":{}", since_1970(at))),
             Control::End { reason, message, retry } => {
                 write_member(out, "reason", reason);
                 if let Some(message) = message {
@@ -140,6 +144,11 @@ fn write_channel(out: &mut Vec<u8>, name: &str, traits: std::fmt::Arguments<'_>,
     write_string(out, name);
     write(out, format_args!(":{{{traits}}}}},"));
     write_member(out, "reason", reason);
+}
+
+/// In milliseconds; a clock before 1970 has no better answer.
+pub(super) fn since_1970(time: SystemTime) -> u64 {
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn write_member(out: &mut Vec<u8>, name: &str, text: &str) {

@@ -9,7 +9,7 @@ pub mod sse;
 mod tests;
 pub mod ws;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -154,6 +154,11 @@ pub fn heartbeat(wire: Wire) -> Bytes {
         Wire::Sse => Bytes::from_static(sse::HEARTBEAT),
         Wire::WebSocket | Wire::RawWebSocket => Bytes::from_static(ws::PING),
     }
+}
+
+/// Tells that the stream will end at this time; empty if this wire has nothing to say of it.
+pub fn expiring(at: SystemTime, wire: Wire) -> Bytes {
+    control_frame(&Control::Expiring { at }, None, wire).unwrap_or_default()
 }
 
 /// The last bytes of a stream, up to and with the end of an HTTP/1.1 body or the close frame. `retry` is the time after

@@ -3,11 +3,12 @@
 mod request;
 
 use std::io::Write as _;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::control::Control;
+use super::control::{Control, since_1970};
 use super::{Frame, write_string};
 use crate::hub::{Channel, Cursor};
 pub use request::{MAX_CHANNELS, Request, RequestError};
@@ -90,6 +91,20 @@ pub fn pong_message(reference: Option<&str>) -> Bytes {
     let mut frame = Frame::new(64);
     let out = frame.body();
     out.extend_from_slice(b"{\"type\":\"pong\"");
+    write_reference(out, reference);
+    out.push(b'}');
+    finish(OPCODE_TEXT, frame)
+}
+
+/// The answer to [`Request::Renew`]: until when the client may read now, if that has an end.
+pub fn renewed_message(expires: Option<SystemTime>, reference: Option<&str>) -> Bytes {
+    let mut frame = Frame::new(64);
+    let out = frame.body();
+    out.extend_from_slice(b"{\"type\":\"renewed\",\"expires_at\":");
+    match expires {
+        Some(at) => write!(out, "{}", since_1970(at)).expect("a Vec takes all that is written"),
+        None => out.extend_from_slice(b"null"),
+    }
     write_reference(out, reference);
     out.push(b'}');
     finish(OPCODE_TEXT, frame)

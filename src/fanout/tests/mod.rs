@@ -1,5 +1,6 @@
 //! A shard that is driven by hand over real sockets, with a clock of its own.
 
+mod asking;
 mod delivery;
 mod slow;
 mod timers;
@@ -8,8 +9,8 @@ mod websocket;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -23,7 +24,7 @@ use crate::session::{Session, Start};
 use super::conn::{Conn, Token};
 use super::core::{Core, SLICE, client};
 use super::serve::CHATTER;
-use super::{Client, Gate, Options, PINNED, Refusal, Socket, Transport};
+use super::{Asked, Client, Gate, Opened, Options, PINNED, Refusal, Renewed, Socket, Transport, Until};
 
 const SSE: Transport = Transport::Sse { chunked: true };
 const WS: Transport = Transport::WebSocket { raw: false };
@@ -58,25 +59,57 @@ impl Catalog for AnyName {
     }
 }
 
-struct Open(Arc<Hub>);
+/// Opens every channel there is, at once or, where the flag is down, once it is up. The token `long` counts for an hour,
+/// `short` for a second, no other at all.
+#[derive(Clone, Debug)]
+struct Open(Arc<Hub>, Arc<AtomicBool>);
+
+impl Open {
+    async fn raised(&self) {
+        while !self.1.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
 
 impl Gate for Open {
-    fn open(&self, names: &[String], _: Option<&str>) -> Result<Vec<(Subscription, Start)>, Vec<Refusal>> {
-        let mut opened = Vec::new();
-        for name in names {
-            match self.0.subscribe(name, false) {
-                Ok(subscription) => opened.push((subscription, Start::New)),
-                Err(_) => {
-                    let (channel, what) = (name.clone(), "no such channel".to_owned());
-                    return Err(vec![Refusal {
-                        channel,
-                        reason: "unknown",
-                        what,
-                    }]);
-                }
+    fn open(&self, names: Vec<String>, _: Option<String>) -> Asked<Opened> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.raised().await;
+            let opened = names.into_iter().map(|name| match this.0.subscribe(&name, false) {
+                Ok(subscription) => Ok((subscription, Start::New)),
+                Err(_) => Err(vec![Refusal {
+                    channel: Some(name),
+                    reason: "unknown",
+                    what: "no such channel".to_owned(),
+                }]),
+            });
+            Ok(Opened {
+                channels: opened.collect::<Result<_, _>>()?,
+                expires: None,
+            })
+        })
+    }
+
+    fn renew(&self, token: String, _: Vec<String>) -> Asked<Renewed> {
+        let seconds = match token.as_str() {
+            "long" => 3_600,
+            "short" => 1,
+            _ => {
+                let refusal = Refusal {
+                    channel: None,
+                    reason: "expired",
+                    what: "too old".to_owned(),
+                };
+                return Box::pin(std::future::ready(Err(vec![refusal])));
             }
-        }
-        Ok(opened)
+        };
+        let renewed = Renewed {
+            expires: Some(SystemTime::now() + Duration::from_secs(seconds)),
+            gate: Arc::new(self.clone()),
+        };
+        Box::pin(std::future::ready(Ok(renewed)))
     }
 }
 
@@ -87,6 +120,8 @@ struct Rig {
     appender: Appender,
     now: Instant,
     listener: TcpListener,
+    /// Whether gates answer at once.
+    answers: Arc<AtomicBool>,
 }
 
 impl Rig {
@@ -98,7 +133,7 @@ impl Rig {
             drain: Duration::from_secs(4),
         };
         let now = Instant::now();
-        let core = Core::new(options, Arc::new(Open(hub.clone())), &hub, Arc::default(), 1, now).unwrap();
+        let core = Core::new(options, &hub, Arc::default(), 1, now).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Rig {
             core,
@@ -106,7 +141,12 @@ impl Rig {
             appender,
             now,
             listener,
+            answers: Arc::new(AtomicBool::new(true)),
         }
+    }
+
+    fn gate(&self) -> Option<Arc<dyn Gate>> {
+        Some(Arc::new(Open(self.hub.clone(), self.answers.clone())))
     }
 
     /// A channel that is filled and has no values yet.
@@ -136,6 +176,11 @@ impl Rig {
 
     /// A client, and the shard's token of it.
     fn join(&mut self, transport: Transport, names: &[&str]) -> (Peer, Token) {
+        self.join_until(transport, names, Until::default())
+    }
+
+    /// A client that may read until then, and the shard's token of it.
+    fn join_until(&mut self, transport: Transport, names: &[&str], until: Until) -> (Peer, Token) {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, _) = self.listener.accept().unwrap();
         let mut session = Session::new(self.hub.epoch);
@@ -153,6 +198,8 @@ impl Rig {
             head: Bytes::from_static(b"HEAD\r\n\r\n"),
             read_ahead: Bytes::new(),
             session,
+            until,
+            gate: self.gate(),
         };
         self.core.handle.adopt(client);
         self.core.slice(self.now);

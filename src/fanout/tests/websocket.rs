@@ -182,6 +182,8 @@ fn what_came_with_the_request_is_heard() {
         head: Bytes::from_static(b"HEAD\r\n\r\n"),
         read_ahead: read_ahead.into(),
         session: Session::new(rig.hub.epoch),
+        until: Until::default(),
+        gate: rig.gate(),
     });
     stream.set_nonblocking(true).unwrap();
     let mut peer = Peer {

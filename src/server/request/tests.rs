@@ -5,6 +5,7 @@ use hyper::Request;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::access::Verifier;
 use crate::server::testing::hub;
 
 struct Site {
@@ -17,7 +18,8 @@ fn site(max_channels: usize, path: &str) -> Site {
     let desk = Desk {
         path: path.to_owned(),
         origins: Origins::new(&["https://app.example".to_owned()]),
-        gate: Gate::new(hub),
+        places: Places::default(),
+        gate: Gate::new(hub, Verifier::default()),
         drain: CancellationToken::new(),
     };
     Site { desk, appender }
@@ -60,7 +62,7 @@ impl Site {
 
     async fn head(&self, target: &str, headers: &[(&str, &str)]) -> (String, Opening) {
         match self.get(target, headers).await {
-            Outcome::Stream(opening) => (String::from_utf8_lossy(&opening.head).into_owned(), opening),
+            Outcome::Stream(opening) => (String::from_utf8_lossy(&opening.head).into_owned(), *opening),
             other => panic!("not a stream: {other:?}"),
         }
     }
@@ -170,8 +172,11 @@ async fn a_refusal_names_every_channel_that_is_refused() {
         "{head}"
     );
     assert_eq!(opening.session.logs().count(), 0, "all or none");
-    let (status, ..) = site.answer("GET", "/ws?raw=1&channel=no:1", &UPGRADE).await;
-    assert_eq!(status, 404, "who hears only payloads is told by the status");
+    let Outcome::Farewell(bytes) = site.get("/ws?raw=1&channel=no:1", &UPGRADE).await else {
+        panic!("who hears only payloads is told by the close code");
+    };
+    let close = [&[0x88, 9][..], &4403_u16.to_be_bytes(), b"unknown"].concat();
+    assert!(bytes.ends_with(&close), "{bytes:?}");
 }
 
 #[tokio::test]

@@ -27,6 +27,13 @@ pub enum Request {
         /// What the client calls this request.
         reference: Option<u64>,
     },
+    /// `{"type":"renew","token":"…","ref":1?}`
+    Renew {
+        /// What the client shows of itself from now on.
+        token: String,
+        /// What the client calls this request, a number or a string, as JSON.
+        reference: Option<String>,
+    },
     /// `{"type":"ping","ref":1?}`
     Ping {
         /// What the client calls this request, a number or a string, as JSON.
@@ -72,16 +79,23 @@ impl Request {
                     channels: channels(&members).map_err(named)?,
                     reference: number(&members).map_err(named)?,
                 }),
+                "renew" => match members.get("token") {
+                    Some(Value::String(token)) => Ok(Request::Renew {
+                        token: token.clone(),
+                        reference,
+                    }),
+                    _ => Err(named("`token` must be a string".to_owned())),
+                },
                 "ping" => Ok(Request::Ping { reference }),
                 // What a stranger wrote is repeated only in part.
                 other => Err(named(format!(
-                    "there is no message of type {:?}; send `subscribe`, `unsubscribe` or `ping`",
+                    "there is no message of type {:?}; send `subscribe`, `unsubscribe`, `renew` or `ping`",
                     other.chars().take(40).collect::<String>()
                 ))),
             },
             Some(_) => Err(named("`type` must be a string".to_owned())),
             None => Err(named(
-                "the message has no `type`; send `subscribe`, `unsubscribe` or `ping`".to_owned(),
+                "the message has no `type`; send `subscribe`, `unsubscribe`, `renew` or `ping`".to_owned(),
             )),
         }
     }
@@ -175,12 +189,12 @@ mod tests {
         assert_eq!(wrong("[]"), "a message is a JSON object with a `type`");
         assert_eq!(
             wrong("{}"),
-            "the message has no `type`; send `subscribe`, `unsubscribe` or `ping`"
+            "the message has no `type`; send `subscribe`, `unsubscribe`, `renew` or `ping`"
         );
         assert_eq!(wrong(r#"{"type":1}"#), "`type` must be a string");
         assert_eq!(
             wrong(r#"{"type":"publish"}"#),
-            "there is no message of type \"publish\"; send `subscribe`, `unsubscribe` or `ping`"
+            "there is no message of type \"publish\"; send `subscribe`, `unsubscribe`, `renew` or `ping`"
         );
         assert_eq!(
             wrong(r#"{"type":"ping","ref":{}}"#),

@@ -1,0 +1,143 @@
+//! What clients ask their gates while they are connected: to open channels, to let another token count.
+//!
+//! Most answers are there at once. While one is waited for, its client is not heard any further, so that what it asks for is
+//! done in the order in which it was asked; all others are served.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::stream::FuturesUnordered;
+
+use crate::transport::ws::{self, MAX_CHANNELS};
+
+use super::conn::Token;
+use super::core::{Core, client, enqueue};
+use super::{Asked, Opened, Refusal, Renewed};
+
+/// Answers that are waited for; each client waits for one at most.
+pub(super) type Asking = FuturesUnordered<Pin<Box<dyn Future<Output = Answer>>>>;
+
+/// What a gate has said, and to whom.
+pub(super) struct Answer {
+    token: Token,
+    /// What the client called its request, as JSON.
+    reference: Option<String>,
+    said: Said,
+}
+
+enum Said {
+    /// To a request for channels, which the client gave this number.
+    Opened(Result<Opened, Vec<Refusal>>, Option<u64>),
+    Renewed(Result<Renewed, Vec<Refusal>>),
+}
+
+impl Core {
+    /// Asks to open channels; `true` if the answer is the session's to give, now or later.
+    pub fn ask_to_subscribe(
+        &mut self,
+        token: Token,
+        names: Vec<String>,
+        cursor: Option<String>,
+        number: Option<u64>,
+    ) -> bool {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return false;
+        };
+        let reference = number.map(|number| number.to_string());
+        if conn.session.logs().count() + names.len() > MAX_CHANNELS {
+            let what = format!("a connection may have {MAX_CHANNELS} channels; unsubscribe from some, or open another");
+            self.say(token, &ws::error_message(None, "too-many", &what, reference.as_deref()));
+            return false;
+        }
+        let Some(gate) = &conn.gate else { return false };
+        let asked = gate.open(names, cursor);
+        self.ask(token, reference, asked, move |said| Said::Opened(said, number))
+    }
+
+    /// Asks to let another token count; `true` if the answer is waited for.
+    pub fn ask_to_renew(&mut self, token: Token, shown: String, reference: Option<String>) -> bool {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return false;
+        };
+        let Some(gate) = &conn.gate else { return false };
+        let names = conn.session.logs().map(|log| log.channel.name.to_string()).collect();
+        let asked = gate.renew(shown, names);
+        self.ask(token, reference, asked, Said::Renewed)
+    }
+
+    fn ask<T: 'static>(
+        &mut self,
+        token: Token,
+        reference: Option<String>,
+        mut asked: Asked<T>,
+        said: impl FnOnce(Result<T, Vec<Refusal>>) -> Said + 'static,
+    ) -> bool {
+        let answer = move |result| Answer {
+            token,
+            reference,
+            said: said(result),
+        };
+        match asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => self.answered(answer(result)),
+            Poll::Pending => {
+                if let Some(conn) = client(&mut self.clients, token) {
+                    conn.asking = true;
+                    self.asking.push(Box::pin(async move { answer(asked.await) }));
+                }
+                true
+            }
+        }
+    }
+
+    /// Does what a gate has said; `true` if there is more for the session to say.
+    pub fn answered(&mut self, answer: Answer) -> bool {
+        let Answer { token, reference, said } = answer;
+        let Some(conn) = client(&mut self.clients, token) else {
+            return false;
+        };
+        if std::mem::take(&mut conn.asking) {
+            enqueue(conn, &mut self.ready);
+        }
+        match said {
+            Said::Opened(Ok(opened), number) => {
+                self.subscribe(token, opened, number);
+                return true;
+            }
+            Said::Renewed(Ok(Renewed { expires, gate })) => {
+                conn.expires = u32::MAX;
+                // A token that was shown in a message comes back only if the page shows one again.
+                (conn.gate, conn.renewable) = (Some(gate), false);
+                if let Some(at) = expires {
+                    conn.expire(at, &mut self.books);
+                }
+                self.say(token, &ws::renewed_message(expires, reference.as_deref()));
+            }
+            Said::Opened(Err(refusals), _) | Said::Renewed(Err(refusals)) => {
+                let mut frames = Vec::new();
+                for Refusal { channel, reason, what } in &refusals {
+                    let frame = ws::error_message(channel.as_deref(), reason, what, reference.as_deref());
+                    frames.extend_from_slice(&frame);
+                }
+                self.say(token, &frames.into());
+            }
+        }
+        false
+    }
+
+    fn subscribe(&mut self, token: Token, opened: Opened, number: Option<u64>) {
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
+        for (subscription, start) in opened.channels {
+            let log = subscription.log();
+            if conn.session.logs().all(|other| other.id != log.id) {
+                self.subscribers.add(log, token);
+            }
+            conn.session.subscribe(subscription, start, self.books.walked, number);
+        }
+        if let Some(at) = opened.expires {
+            conn.expire(at, &mut self.books);
+        }
+        self.take();
+    }
+}

@@ -1,0 +1,201 @@
+//! What a client shows of itself in its request: explicit before ambient.
+//!
+//! The header `Authorization` counts before what a WebSocket offers as a subprotocol, that before the URL, and that
+//! before a cookie: what a page has chosen to send says more than what its browser sends with everything.
+
+use std::fmt;
+
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+
+use super::query::Query;
+
+/// What stands before a token that is offered as a WebSocket subprotocol: a page cannot set headers there.
+pub const TOKEN_PROTOCOL: &str = "keyrelay.token.";
+
+/// Where credentials are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The cookie that holds a token; none is looked at without it.
+    pub cookie: Option<String>,
+    /// The parameter of the URL that holds a token.
+    pub parameter: String,
+    /// Whether any cookie may count, because the app is asked.
+    pub any_cookie: bool,
+}
+
+impl Default for Places {
+    /// No cookie, and the parameter `token`.
+    fn default() -> Places {
+        Places {
+            cookie: None,
+            parameter: "token".to_owned(),
+            any_cookie: false,
+        }
+    }
+}
+
+/// What a client shows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The token that counts, from the first place that has one.
+    pub token: Option<String>,
+    /// Whether it came as a cookie, which the app may renew without the page's doing.
+    pub ambient: bool,
+    /// There was a cookie, but it does not count: nothing says that a page of an allowed origin has sent it.
+    pub untrusted: bool,
+    /// Signed names of channels.
+    pub signed: Vec<String>,
+    /// `Authorization` as it came, or as it would be with the token that counts.
+    pub authorization: Option<HeaderValue>,
+    /// `Cookie` as it came, if cookies count.
+    pub cookie: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Credentials {
+    /// Tells what there is, and nothing of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("token", &self.token.is_some())
+            .field("signed", &self.signed.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Those of a request. `trusts_cookies`: a page of an allowed origin has sent it, or no page.
+    pub fn of(headers: &HeaderMap, query: &Query, places: &Places, trusts_cookies: bool) -> Credentials {
+        let header = headers.get(AUTHORIZATION);
+        let explicit = header
+            .and_then(bearer)
+            .or_else(|| offered(headers))
+            .or_else(|| query.token.clone());
+        let wanted = places.cookie.as_deref();
+        let cookie = wanted.and_then(|name| cookie(headers, name));
+        let counts = cookie.is_some() || places.any_cookie && headers.contains_key(COOKIE);
+        let untrusted = explicit.is_none() && !trusts_cookies && counts;
+        let ambient = explicit.is_none() && trusts_cookies && cookie.is_some();
+        let token = explicit.or_else(|| cookie.filter(|_| trusts_cookies));
+        let made = token.as_ref().filter(|_| !ambient);
+        let made = made.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        Credentials {
+            ambient,
+            untrusted,
+            signed: query.signed.clone(),
+            authorization: header.cloned().or(made),
+            cookie: headers.get(COOKIE).filter(|_| trusts_cookies).cloned(),
+            token,
+        }
+    }
+
+    /// Those of a client that shows another token in place of what it has shown so far.
+    pub fn renewed(&self, token: String) -> Credentials {
+        Credentials {
+            authorization: HeaderValue::try_from(format!("Bearer {token}")).ok(),
+            token: Some(token),
+            signed: self.signed.clone(),
+            ..Credentials::default()
+        }
+    }
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 §2.1); other schemes are the app's business.
+fn bearer(header: &HeaderValue) -> Option<String> {
+    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+fn offered(headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut items = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','));
+    items.find_map(|item| item.trim().strip_prefix(TOKEN_PROTOCOL).map(str::to_owned))
+}
+
+/// The value of the first cookie of this name (RFC 6265 §5.4).
+fn cookie(headers: &HeaderMap, wanted: &str) -> Option<String> {
+    let lines = headers.get_all(COOKIE).iter();
+    let mut pairs = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(';'));
+    pairs.find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = value.trim();
+        let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        (name.trim() == wanted).then(|| bare.unwrap_or(value).to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> Places {
+        Places {
+            cookie: Some("relay".into()),
+            ..Places::default()
+        }
+    }
+
+    fn shown(headers: &[(&'static str, &str)], query: &str, trusts_cookies: bool) -> Credentials {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let query = Query::parse(None, query, "token").unwrap();
+        Credentials::of(&map, &query, &places(), trusts_cookies)
+    }
+
+    #[test]
+    fn explicit_counts_before_ambient() {
+        let header = ("authorization", "bearer  H");
+        let protocol = ("sec-websocket-protocol", "keyrelay.v1.json, keyrelay.token.P");
+        let cookie = ("cookie", "a=b; relay=\"C\"; relay=D");
+        let token = |headers: &[(&'static str, &str)], query| {
+            let shown = shown(headers, query, true);
+            (shown.token.unwrap_or_default(), shown.ambient)
+        };
+        let all = [header, protocol, cookie];
+        assert_eq!(token(&all, "token=Q"), ("H".into(), false));
+        assert_eq!(token(&all[1..], "token=Q"), ("P".into(), false));
+        assert_eq!(token(&all[2..], "token=Q"), ("Q".into(), false));
+        assert_eq!(token(&all[2..], ""), ("C".into(), true));
+        assert_eq!(token(&[("cookie", "xrelay=1; relay2=2")], ""), (String::new(), false));
+        assert_eq!(token(&[("authorization", "Basic abc")], "token=Q"), ("Q".into(), false));
+    }
+
+    #[test]
+    fn a_cookie_that_is_not_trusted_is_neither_used_nor_passed_on() {
+        let all = [("cookie", "relay=C"), ("authorization", "Basic abc")];
+        let nothing = shown(&all, "", false);
+        assert!(nothing.untrusted && nothing.token.is_none() && nothing.cookie.is_none());
+        assert_eq!(nothing.authorization.unwrap(), "Basic abc");
+        assert!(!shown(&all, "token=Q", false).untrusted);
+        assert_eq!(shown(&all, "token=Q", false).token.as_deref(), Some("Q"));
+        assert_eq!(shown(&[], "", false), Credentials::default());
+    }
+
+    #[test]
+    fn nothing_of_a_credential_is_told() {
+        let text = format!(
+            "{:?}",
+            shown(&[("cookie", "relay=sesame")], "token=sesame&signed=sesame", true)
+        );
+        assert!(!text.contains("sesame"), "{text}");
+    }
+
+    #[test]
+    fn another_token_stands_in_place_of_all_but_signed_names() {
+        let before = shown(
+            &[("cookie", "relay=C"), ("authorization", "Bearer H")],
+            "signed=S",
+            true,
+        );
+        let after = before.renewed("N".into());
+        assert_eq!((after.token.as_deref(), after.cookie), (Some("N"), None));
+        assert_eq!(after.authorization.unwrap(), "Bearer N");
+        assert_eq!(after.signed, ["S"]);
+    }
+}

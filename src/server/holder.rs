@@ -1,0 +1,191 @@
+//! What one client may read, by what it has shown: its credentials, verified no earlier than they are needed.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use hyper::header::HeaderValue;
+use tokio::sync::OnceCell;
+
+use super::credentials::Credentials;
+use crate::access::{Claims, Credential, Failure, Signed, Verifier};
+use crate::hub::{Access, Way};
+
+/// A client with its credentials.
+#[derive(Debug)]
+pub struct Holder {
+    verifier: Verifier,
+    credentials: Credentials,
+    /// Verified at the first look, and kept.
+    token: OnceCell<Result<Claims, Failure>>,
+    signed: Vec<Signed>,
+}
+
+/// Why a channel is not open to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// A mapping opens it to nobody.
+    Nobody,
+    /// The credential that would be needed does not count.
+    Failure(Failure),
+    /// The credential counts, and does not cover it.
+    NotCovered,
+}
+
+/// Until when a channel may be read; never the end if `None`.
+pub type Expiry = Option<SystemTime>;
+
+impl Holder {
+    /// A client with these credentials.
+    ///
+    /// # Errors
+    /// If a signed name does not count: it names a channel, and which is not known then.
+    pub fn new(verifier: Verifier, credentials: Credentials, now: SystemTime) -> Result<Holder, Failure> {
+        let signed = credentials.signed.iter().map(|text| verifier.signed(text, now));
+        Ok(Holder {
+            signed: signed.collect::<Result<_, _>>()?,
+            verifier,
+            credentials,
+            token: OnceCell::new(),
+        })
+    }
+
+    /// What it has shown.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// The channels whose names were signed.
+    pub fn signed_names(&self) -> impl Iterator<Item = &str> {
+        self.signed.iter().map(|signed| &*signed.channel)
+    }
+
+    /// The channels that the token, or the app, lists by their names.
+    ///
+    /// # Errors
+    /// If the credential does not count.
+    pub async fn plain_names(&self) -> Result<Vec<String>, Failure> {
+        let names = |claims: &Claims| claims.plain_names().map(str::to_owned).collect();
+        match self.claims(SystemTime::now()).await {
+            Ok(claims) => Ok(names(claims)),
+            Err(failure) if !self.can_ask() => Err(failure),
+            Err(_) => self.ask(&[]).await.map(|claims| names(&claims)),
+        }
+    }
+
+    /// Judges channels, each given with who may read it: until when this client may, or why it may not. In the same order.
+    pub async fn judge(&self, channels: &[(&str, Vec<Access>)], now: SystemTime) -> Vec<Result<Expiry, Closed>> {
+        let open = |claims: Option<&Claims>| {
+            let judged = channels.iter().map(|(name, access)| meets(access, claims, name));
+            judged.collect::<Vec<bool>>()
+        };
+        let mut found: Vec<Option<Expiry>> = open(None).into_iter().map(|open| open.then_some(None)).collect();
+        for (place, (name, access)) in found.iter_mut().zip(channels) {
+            let signed = self.signed.iter().filter(|signed| signed.channel == *name);
+            let lasting = signed
+                .map(|signed| signed.expires)
+                .max_by_key(|expires| later(*expires));
+            let named = lasting.filter(|expires| expires.is_none_or(|at| at > now));
+            if place.is_none() && named.is_some() && access.iter().all(|ways| !ways.is_empty()) {
+                *place = named;
+            }
+        }
+        let mut why = Closed::Failure(Failure::Missing);
+        let missing = |found: &[Option<Expiry>]| found.iter().any(Option::is_none);
+        if missing(&found) {
+            match self.claims(now).await {
+                Ok(claims) => {
+                    why = Closed::NotCovered;
+                    fill(&mut found, open(Some(claims)), claims.expires());
+                }
+                Err(failure) => why = Closed::Failure(failure),
+            }
+        }
+        if missing(&found) && self.can_ask() {
+            let names = channels.iter().zip(&found).filter(|(_, place)| place.is_none());
+            let mut names: Vec<String> = names.map(|((name, _), _)| (*name).to_owned()).collect();
+            names.sort_unstable();
+            match self.ask(&names).await {
+                Ok(claims) => {
+                    why = Closed::NotCovered;
+                    fill(&mut found, open(Some(&claims)), claims.expires());
+                }
+                // What the token's failure was is nothing to the app.
+                Err(failure) => why = Closed::Failure(failure),
+            }
+        }
+        let answers = found.into_iter().zip(channels).map(|(place, (_, access))| {
+            let nobody = access.iter().any(Vec::is_empty);
+            place.ok_or_else(|| if nobody { Closed::Nobody } else { why.clone() })
+        });
+        answers.collect()
+    }
+
+    /// Whether what it has shown may count again, once it has expired.
+    pub fn is_renewable(&self) -> bool {
+        self.credentials.ambient || self.can_ask()
+    }
+
+    async fn claims(&self, now: SystemTime) -> Result<&Claims, Failure> {
+        let Some(text) = self.credentials.token.as_ref().filter(|_| self.verifier.takes_tokens()) else {
+            return Err(match self.credentials.untrusted {
+                true => Failure::Untrusted,
+                false => Failure::Missing,
+            });
+        };
+        let claims = self.token.get_or_init(|| self.verifier.token(text, now)).await;
+        let claims = claims.as_ref().map_err(Clone::clone)?;
+        // It may have been verified a while ago.
+        match now.duration_since(claims.expires()) {
+            Ok(since) => Err(Failure::Expired(since)),
+            Err(_) => Ok(claims),
+        }
+    }
+
+    fn can_ask(&self) -> bool {
+        let Credentials {
+            authorization, cookie, ..
+        } = &self.credentials;
+        self.verifier.asks() && (authorization.is_some() || cookie.is_some())
+    }
+
+    async fn ask(&self, channels: &[String]) -> Result<Claims, Failure> {
+        let Credentials {
+            authorization, cookie, ..
+        } = &self.credentials;
+        let bytes = |value: &Option<HeaderValue>| value.as_ref().map(|value| Bytes::copy_from_slice(value.as_bytes()));
+        let credential = Credential {
+            authorization: bytes(authorization),
+            cookie: bytes(cookie),
+        };
+        self.verifier.ask(&credential, channels).await
+    }
+}
+
+/// Notes what these claims have opened.
+fn fill(found: &mut [Option<Expiry>], open: Vec<bool>, expires: SystemTime) {
+    for (place, open) in found.iter_mut().zip(open) {
+        if place.is_none() && open {
+            *place = Some(Some(expires));
+        }
+    }
+}
+
+/// Orders expiries, the one that never comes last.
+fn later(expires: Expiry) -> (bool, Expiry) {
+    (expires.is_none(), expires)
+}
+
+/// Whether every mapping of the channel allows whoever has these claims.
+fn meets(access: &[Access], claims: Option<&Claims>, channel: &str) -> bool {
+    access.iter().all(|ways| {
+        ways.iter().any(|way| match way {
+            Way::Public => true,
+            Way::SignedIn => claims.is_some(),
+            Way::Listed => claims.is_some_and(|claims| claims.lists(channel)),
+            Way::Claims(wanted) => {
+                let holds = |claims: &Claims| wanted.iter().all(|(claim, text)| claims.holds(claim, text));
+                !wanted.is_empty() && claims.is_some_and(holds)
+            }
+        })
+    })
+}
