@@ -221,6 +221,7 @@ mod annotated {
         for section in Section::ALL {
             for option in section.options() {
                 let there = options.iter().any(|line| match section {
+                    Section::Access if line == &format!("[[access.{option}]]") => true,
                     Section::Top => {
                         line.starts_with(&format!("{option} =")) || line.trim_matches(['[', ']']) == *option
                     }
@@ -249,6 +250,23 @@ mod annotated {
             "password",
             "password_file",
             "tls",
+            "cookie",
+            "ask",
+            "algorithm",
+            "secret",
+            "secret_file",
+            "public_key_file",
+            "jwks_url",
+            "issuer",
+            "audience",
+            "scheme",
+            "secret_key_base",
+            "secret_key_base_file",
+            "salt",
+            "digest",
+            "key",
+            "key_file",
+            "purpose",
             "on",
             "event_name",
             "fields",

@@ -95,24 +95,20 @@ impl Url {
     /// If it is none, or leads over http to the internet.
     pub fn parse(text: &str) -> Result<Url, UrlError> {
         let wrong = |what, why, instead: String| UrlError { what, why, instead };
-        let uri: Uri = text.parse().map_err(|_| {
-            wrong(
-                "not a URL",
-                "scheme, host and path are needed",
-                "write e.g. https://app.example.com/path".into(),
-            )
-        })?;
+        // What stands where a scheme would may be all that is missing.
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        let whole = match (host.is_empty(), could_be_private(host)) {
+            (true, _) => "write e.g. https://app.example.com/path".to_owned(),
+            (false, true) => format!("write http://{rest}"),
+            (false, false) => format!("write https://{rest}"),
+        };
+        let whole = |what| wrong(what, "scheme, host and path are needed", whole.clone());
+        let uri: Uri = text.parse().map_err(|_| whole("not a URL"))?;
         let https = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => {
-                let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
-                return Err(wrong(
-                    "neither https:// nor http://",
-                    "it is asked over HTTP",
-                    format!("write https://{bare}"),
-                ));
-            }
+            _ => return Err(whole("neither https:// nor http://")),
         };
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
         if authority.contains('@') {
@@ -128,17 +124,16 @@ impl Url {
             .and_then(|host| host.strip_suffix(']'))
             .unwrap_or(host);
         if host.is_empty() {
-            return Err(wrong(
-                "no host",
-                "scheme, host and path are needed",
-                "write e.g. https://app.example.com/path".into(),
-            ));
+            return Err(whole("no host"));
         }
         if !https && !could_be_private(host) {
             return Err(wrong(
                 "http over the internet",
                 "who sits in between could read what is sent, and answer in another's place",
-                format!("write https{}", &text[4..]),
+                format!(
+                    "write https{}; http will do within this machine or a private network",
+                    &text[4..]
+                ),
             ));
         }
         Ok(Url {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
+use super::hidden::hide_secrets;
+
 /// A stretch of one of the files that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct At {
@@ -152,10 +154,10 @@ impl Problems {
     }
 
     /// The problems in the order of the files, as a compiler would show them, with a last line that counts them.
-    /// `path` is the file that was asked for; passwords in the lines shown are hidden.
+    /// `path` is the file that was asked for; secrets in the lines shown are hidden.
     pub fn render(&self, path: &Path, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let texts: Vec<String> = self.sources.iter().map(|source| hide_passwords(&source.text)).collect();
+        let texts: Vec<String> = self.sources.iter().map(|source| hide_secrets(&source.text)).collect();
         let mut list: Vec<&Problem> = self.list.iter().collect();
         list.sort_by_key(|problem| problem.order());
         let mut out = String::new();
@@ -249,105 +251,9 @@ fn visible(text: &str, span: Range<usize>) -> Range<usize> {
     }
 }
 
-/// The text with the password of every URL and the value of every `password` made unreadable, each byte still in its place.
-fn hide_passwords(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let urls = line
-            .match_indices("://")
-            .filter_map(|(at, mark)| password_of_url(line, at + mark.len()));
-        let options = line
-            .match_indices("password")
-            .filter_map(|(at, name)| password_option(line, at + name.len()));
-        let mut hidden: Vec<Range<usize>> = urls.chain(options).collect();
-        // A variable shows nothing, and its name is what the reader looks for.
-        hidden.retain(|range| !line[range.clone()].contains("${"));
-        hidden.sort_by_key(|range| range.start);
-        let mut shown = 0;
-        for range in hidden.into_iter().filter(|range| !range.is_empty()) {
-            let start = range.start.max(shown);
-            let end = range.end.max(start);
-            out.push_str(&line[shown..start]);
-            out.extend(std::iter::repeat_n('*', end - start));
-            shown = end;
-        }
-        out.push_str(&line[shown..]);
-    }
-    out
-}
-
-/// The password in a URL whose scheme ends at `start`.
-fn password_of_url(line: &str, start: usize) -> Option<Range<usize>> {
-    let rest = &line[start..];
-    // It may hold any byte when it was not encoded, so the last `@` before the closing quote counts.
-    let rest = &rest[..rest.find(['"', '\'', '\n']).unwrap_or(rest.len())];
-    let at = rest.rfind('@')?;
-    let colon = rest[..at].find(':')?;
-    Some(start + colon + 1..start + at)
-}
-
-/// The value of the option `password`, whose name ends at `end`.
-fn password_option(line: &str, end: usize) -> Option<Range<usize>> {
-    let rest = line[end..].trim_start_matches(['"', '\'']).trim_start();
-    let value = rest.strip_prefix('=')?.trim_start();
-    let start = line.len() - value.len();
-    let length = match value.chars().next()? {
-        quote @ ('"' | '\'') => {
-            return Some(start + 1..start + 1 + value[1..].find(quote).unwrap_or(value.trim_end().len() - 1));
-        }
-        _ => value.find([',', '}', '#', '\n']).unwrap_or(value.len()),
-    };
-    Some(start..start + value[..length].trim_end().len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_are_hidden_in_place() {
-        let text = "url = \"redis://me:se@cret@host\"\npassword = 'open sesame'\nuser = \"a\"\n";
-        let hidden = hide_passwords(text);
-        assert_eq!(
-            hidden,
-            "url = \"redis://me:*******@host\"\npassword = '***********'\nuser = \"a\"\n"
-        );
-        assert_eq!(hidden.len(), text.len());
-    }
-
-    #[test]
-    fn passwords_are_hidden_wherever_they_stand() {
-        for (text, hidden) in [
-            (
-                "upstream = { url = 'redis://h', password = 'x y' }",
-                "upstream = { url = 'redis://h', password = '***' }",
-            ),
-            (
-                "upstream.password = 1234 # comment",
-                "upstream.password = **** # comment",
-            ),
-            ("\"password\"=\"é\"\n", "\"password\"=\"**\"\n"),
-            ("password = \"open\n", "password = \"****\n"),
-            ("password_file = \"a\"", "password_file = \"a\""),
-            (
-                "a = ['redis://:x@h', 'redis://:yz@h']",
-                "a = ['redis://:*@h', 'redis://:**@h']",
-            ),
-        ] {
-            assert_eq!(hide_passwords(text), hidden);
-        }
-    }
-
-    #[test]
-    fn variables_and_plain_urls_stay_readable() {
-        for text in [
-            "url = \"redis://:${SECRET}@host\"",
-            "url = \"redis://host:6379/0\"",
-            "password = \"${P}\"",
-        ] {
-            assert_eq!(hide_passwords(text), text);
-        }
-    }
 
     #[test]
     fn problems_stand_in_the_order_of_the_file() {

@@ -1,5 +1,7 @@
 //! A config as it was written: every option that is there, with its place, and nothing yet of what it means.
 
+mod access;
+
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -10,6 +12,7 @@ use super::mistakes::Kind;
 use super::reader::{List, Reader, Table, Written};
 use super::variables::Environment;
 use super::words::Section;
+pub(crate) use access::{Access, Jwt, Signed};
 
 /// One file.
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ pub(crate) struct File {
     pub(crate) admin: Admin,
     pub(crate) log: Log,
     pub(crate) upstream: Upstream,
+    pub(crate) access: Access,
     pub(crate) defaults: MappingOptions,
     pub(crate) mappings: Vec<Mapping>,
     /// The sections that are there, and where.
@@ -165,6 +169,7 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
         ("admin", Section::Admin),
         ("log", Section::Log),
         ("upstream", Section::Upstream),
+        ("access", Section::Access),
         ("defaults", Section::Defaults),
         ("mapping", Section::Mapping),
     ];
@@ -192,6 +197,10 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
             .table(reader, "upstream", Section::Upstream)
             .map(|table| upstream(reader, &table))
             .unwrap_or_default(),
+        access: top
+            .table(reader, "access", Section::Access)
+            .map(|table| access::access(reader, &table))
+            .unwrap_or_default(),
         defaults: top
             .table(reader, "defaults", Section::Defaults)
             .map(|table| options(reader, &table))
@@ -204,7 +213,7 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
                 key: table.text(reader, "key"),
                 subscribe: table.text(reader, "subscribe"),
                 channel: table.text(reader, "channel"),
-                access: table.any("access").map(|value| access(reader, value)),
+                access: table.any("access").map(|value| access_of(reader, value)),
                 has_pattern: table.any("key").or(table.any("subscribe")).is_some(),
                 options: options(reader, table),
             })
@@ -278,10 +287,10 @@ fn options(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> MappingOptions {
     }
 }
 
-fn access(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Written<WrittenAccess> {
+fn access_of(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Written<WrittenAccess> {
     match value.get_ref() {
         DeValue::Array(list) => {
-            let list = list.iter().map(|item| access(reader, item)).collect();
+            let list = list.iter().map(|item| access_of(reader, item)).collect();
             reader.written(value, WrittenAccess::AnyOf(list))
         }
         DeValue::Table(claims) => {

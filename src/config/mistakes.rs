@@ -10,6 +10,8 @@ use super::words::{self, Section};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,
+    /// A text that nobody should read.
+    Secret,
     Duration,
     Size,
     Flag,
@@ -23,7 +25,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn name(self) -> &'static str {
         match self {
-            Kind::Text => "a text in quotes",
+            Kind::Text | Kind::Secret => "a text in quotes",
             Kind::Duration => "a duration in quotes",
             Kind::Size => "a size in quotes",
             Kind::Flag => "true or false, without quotes",
@@ -52,11 +54,13 @@ pub(crate) fn wrong_type(at: At, value: &DeValue<'_>, written: &str, option: &st
         (Kind::Size, DeValue::Integer(_)) => format!("\"{written}B\""),
         (Kind::Flag, DeValue::String(_)) if bare.parse::<bool>().is_ok() => bare.to_owned(),
         (Kind::Number, DeValue::String(_)) if bare.parse::<i64>().is_ok() => bare.to_owned(),
+        (Kind::Table, _) if option == "access" => "[access]".to_owned(),
+        (Kind::Secret, _) => "\"${SECRET}\"".to_owned(),
         // The public listener takes several.
         (Kind::Text, _) if option == "listen" => "\"127.0.0.1:7401\"".to_owned(),
         _ => words::example(option).to_owned(),
     };
-    let header = matches!(option, "server" | "admin" | "log" | "upstream" | "defaults" | "mapping");
+    let header = kind == Kind::Table && option != "retain" && option != "tls";
     let problem = Problem::new(at, format!("`{option}` has the wrong type"), format!("this is {found}"))
         .why(format!("`{option}` is {}", kind.name()));
     if header {
@@ -84,7 +88,11 @@ pub(crate) fn unknown(section: Section, name: &str, is_section: bool, at: At) ->
         _ => ("option", format!(" in {title}")),
     };
     let near = words::nearest(name, section.options().iter().copied());
-    let home = Section::home_of(name).filter(|home| *home != section);
+    let home = match section {
+        // `access` of a mapping, and not the section.
+        Section::Defaults if Section::Mapping.options().contains(&name) => Some(Section::Mapping),
+        _ => Section::home_of(name).filter(|home| *home != section),
+    };
     if let (None, Some(home)) = (near, home) {
         let problem =
             Problem::new(at, format!("`{name}` is in the wrong place"), "belongs elsewhere").why(match section {

@@ -2,22 +2,24 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `admin`, `upstream`, `tls`, `options`, `mapping` are its parts, `units`
+//! * `compile`: what an option means (`server`, `admin`, `upstream`, `tls`, `access`, `options`, `mapping` are its parts, `units`
 //!   and `variables` the small languages in its texts, `include` further files)
 //! * `ways`: who may read a mapping's channels
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
-//! * `diagnostics`: what is wrong, told as a compiler would
+//! * `diagnostics`: what is wrong, told as a compiler would (`hidden`: without the secrets)
 //! * `origin`: where each value came from
 //!
 //! Nothing but [`Config`] leaves this module, and no other part knows of it: each defines the options that it takes.
 
+mod access;
 mod admin;
 mod agree;
 mod compile;
 mod contradictions;
 mod diagnostics;
 mod file;
+mod hidden;
 mod include;
 mod log;
 mod mapping;
@@ -46,6 +48,7 @@ pub use origin::{From, Origin};
 pub use variables::Environment;
 pub use words::Section;
 
+use crate::access::Options as Credentials;
 use crate::mapping::MappingId;
 use crate::process::logging;
 use crate::relay::Rule;
@@ -68,6 +71,8 @@ pub struct Config {
     pub hub: hub::Options,
     /// The server whose keys are relayed.
     pub upstream: Upstream,
+    /// Whose credentials count.
+    pub access: Access,
     /// What is logged.
     pub log: logging::Options,
     /// The mappings, in the order they were written; included files follow the file that names them.
@@ -89,6 +94,17 @@ pub struct Upstream {
     pub notifications: Notifications,
     /// How long a round of second looks at all mirrored keys takes; `None` if there are none.
     pub verify: Option<Duration>,
+}
+
+/// How credentials come, and whose count.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The cookie that holds a token; `None`: no cookie is looked at but by the app, if it is asked.
+    pub cookie: Option<String>,
+    /// The parameter of the URL that holds a token.
+    pub token_parameter: String,
+    /// Whose credentials count.
+    pub verifier: Credentials,
 }
 
 /// Reads a config file and the files that it includes.
@@ -134,6 +150,7 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
     let admin = compiler.admin(&file.admin, &server);
     let log = compiler.log(&file.log);
     let upstream = compiler.upstream(&file.upstream);
+    let access = compiler.access(&file.access);
     let defaults = compiler.options("defaults", &file.defaults, &options::Options::default());
     let mut files = HashMap::new();
     let compiled: Vec<mapping::Compiled> = (0..)
@@ -162,6 +179,7 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         fanout,
         hub,
         upstream,
+        access,
         log,
         mappings,
         origin,

@@ -190,8 +190,11 @@ impl<'t, 'i> Table<'t, 'i> {
                     format!("`{option}` is given as a single table"),
                     "a list of tables is expected",
                 )
-                .why("there can be many mappings, so each one begins with double brackets")
-                .instead(format!("write [[{option}]]")),
+                .why(match section {
+                    Section::Mapping => "there can be many mappings, so each one begins with double brackets",
+                    _ => "there can be several, so each one begins with double brackets",
+                })
+                .instead(format!("write {}", section.title().trim_matches('`'))),
             );
             return Vec::new();
         };
@@ -237,6 +240,8 @@ impl Reader<'_> {
             Err(errors) => {
                 for error in errors {
                     let at = verbatim.map_or(span.clone(), |start| start + error.at.start..start + error.at.end);
+                    // The `key` of signed names is not that of a mapping.
+                    let option = if kind == Kind::Secret { "secret" } else { option };
                     self.problems
                         .add(mistakes::variable(error.kind, At::new(self.source, at), option));
                 }

@@ -150,7 +150,13 @@ impl Compiler<'_> {
         }
     }
 
-    fn one_of(&mut self, option: &str, first: Option<&Written<String>>, other: &str, second: Option<&Written<String>>) {
+    pub(super) fn one_of(
+        &mut self,
+        option: &str,
+        first: Option<&Written<String>>,
+        other: &str,
+        second: Option<&Written<String>>,
+    ) {
         if let (Some(first), Some(second)) = (first, second) {
             self.problems.add(
                 Problem::new(
@@ -243,7 +249,7 @@ impl Compiler<'_> {
     }
 
     /// What a file holds, without the newline that editors put at the end.
-    fn secret(&mut self, option: &str, written: &Written<String>) -> Option<String> {
+    pub(super) fn secret(&mut self, option: &str, written: &Written<String>) -> Option<String> {
         let path = self.resolve(written.at, &written.value);
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().is_empty() => {

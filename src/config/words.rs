@@ -13,6 +13,8 @@ pub enum Section {
     Log,
     /// `[upstream]`
     Upstream,
+    /// `[access]`
+    Access,
     /// `[defaults]`
     Defaults,
     /// `[[mapping]]`
@@ -21,20 +23,27 @@ pub enum Section {
     Retain,
     /// `tls = { … }` of `[upstream]`
     Tls,
+    /// `[[access.jwt]]`
+    Jwt,
+    /// `[[access.signed]]`
+    Signed,
 }
 
 impl Section {
     /// All sections, in the order of the documented file.
-    pub const ALL: [Section; 9] = [
+    pub const ALL: [Section; 12] = [
         Section::Top,
         Section::Server,
         Section::Admin,
         Section::Log,
         Section::Upstream,
+        Section::Access,
         Section::Defaults,
         Section::Mapping,
         Section::Retain,
         Section::Tls,
+        Section::Jwt,
+        Section::Signed,
     ];
 
     /// How the section is written in a sentence.
@@ -45,17 +54,22 @@ impl Section {
             Section::Admin => "`[admin]`",
             Section::Log => "`[log]`",
             Section::Upstream => "`[upstream]`",
+            Section::Access => "`[access]`",
             Section::Defaults => "`[defaults]`",
             Section::Mapping => "`[[mapping]]`",
             Section::Retain => "`retain`",
             Section::Tls => "`tls` of `[upstream]`",
+            Section::Jwt => "`[[access.jwt]]`",
+            Section::Signed => "`[[access.signed]]`",
         }
     }
 
     /// Every option of the section.
     pub fn options(self) -> &'static [&'static str] {
         match self {
-            Section::Top => &["include", "server", "admin", "log", "upstream", "defaults", "mapping"],
+            Section::Top => &[
+                "include", "server", "admin", "log", "upstream", "access", "defaults", "mapping",
+            ],
             Section::Server => &[
                 "listen",
                 "path",
@@ -78,11 +92,31 @@ impl Section {
                 "notifications",
                 "verify",
             ],
+            Section::Access => &["cookie", "token_parameter", "ask", "jwt", "signed"],
             // All options of a mapping but the four that only one mapping can have.
             Section::Defaults => MAPPING.split_at(4).1,
             Section::Mapping => &MAPPING,
             Section::Retain => &["messages", "bytes", "age"],
             Section::Tls => &["ca_file", "certificate_file", "key_file", "server_name"],
+            Section::Jwt => &[
+                "algorithm",
+                "secret",
+                "secret_file",
+                "public_key_file",
+                "jwks_url",
+                "issuer",
+                "audience",
+            ],
+            Section::Signed => &[
+                "scheme",
+                "secret_key_base",
+                "secret_key_base_file",
+                "salt",
+                "digest",
+                "key",
+                "key_file",
+                "purpose",
+            ],
         }
     }
 
@@ -98,6 +132,9 @@ impl Section {
             ],
             Section::Top
             | Section::Upstream
+            | Section::Access
+            | Section::Jwt
+            | Section::Signed
             | Section::Defaults
             | Section::Mapping
             | Section::Admin
@@ -160,6 +197,21 @@ pub(crate) fn example(option: &str) -> &'static str {
         "tls" => "{ ca_file = \"/etc/keyrelay/ca.pem\" }",
         "ca_file" | "certificate_file" | "key_file" => "\"/etc/keyrelay/tls.pem\"",
         "server_name" => "\"redis.internal\"",
+        "cookie" => "\"keyrelay\"",
+        "token_parameter" => "\"token\"",
+        "ask" => "\"http://127.0.0.1:3000/keyrelay\"",
+        "jwt" => "[[access.jwt]]",
+        "signed" => "[[access.signed]]",
+        "algorithm" => "\"HS256\"",
+        "secret" | "secret_key_base" => "\"${SECRET}\"",
+        "secret_file" | "secret_key_base_file" => "\"/run/secrets/app\"",
+        "public_key_file" => "\"/etc/keyrelay/tokens.pem\"",
+        "jwks_url" => "\"https://login.example.com/.well-known/jwks.json\"",
+        "issuer" => "\"https://login.example.com/\"",
+        "audience" | "purpose" => "\"keyrelay\"",
+        "scheme" => "\"rails\"",
+        "salt" => "\"turbo/signed_stream_verifier_key\"",
+        "digest" => "\"SHA256\"",
         "source" => "\"notifications\"",
         "notifications" => "\"ensure\"",
         "poll" => "\"1s\"",

@@ -7,7 +7,7 @@ use spki::der::asn1::{AnyRef, BitStringRef, UintRef};
 use spki::der::{Decode, Reader, SliceReader};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfo};
 
-use super::{Algorithm, Key, KeyError, wrong_kind};
+use super::{Algorithm, Key, KeyError};
 
 /// rsaEncryption (RFC 8017 appendix C)
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -62,9 +62,15 @@ fn info(algorithm: Algorithm, der: &[u8]) -> Result<Key, KeyError> {
     match info.algorithm.oid {
         RSA => rsa(algorithm, bits),
         EC if info.algorithm.parameters_oid() == Ok(P256) => Key::p256(algorithm, bits),
-        EC => Err(wrong_kind(algorithm, "a key on another curve than P-256")),
+        EC => Err(KeyError::new(
+            "is a key on another curve than P-256",
+            "make one that is taken: openssl ecparam -name prime256v1 -genkey -noout -out PRIVATE",
+        )),
         ED25519 => Key::ed25519(algorithm, bits),
-        _ => Err(wrong_kind(algorithm, "a key of a kind that no algorithm here takes")),
+        _ => Err(KeyError::new(
+            "is a key of a kind that no algorithm here takes",
+            "RSA, P-256 and Ed25519 are taken: openssl genpkey -algorithm ed25519 -out PRIVATE",
+        )),
     }
 }
 
