@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::hub::Way;
+use crate::relay::Rule;
 
 /// A config that cannot be used: EX_CONFIG of sysexits.h, which tells a supervisor that starting again is no use.
 const EXIT_CONFIG: u8 = 78;
@@ -174,18 +176,28 @@ fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
     }
 }
 
-/// Mappings whose channels nobody may read, each with what to do about it.
+/// What is closed to everybody, perhaps by a line that was forgotten, each with what to do about it.
 fn closed(config: &Config) -> Vec<String> {
     let closed = config.mappings.iter().filter(|rule| rule.access.is_empty());
-    let told = closed.map(|rule| {
+    let mut told: Vec<String> = closed.map(|rule| {
         format!(
             "nobody may read the channels of the mapping at {}:{}: it has no `access`; write access = \"public\" if everyone \
              who can reach keyrelay may read these keys, or who else may: \"signed-in\", \"listed\" or {{ sub = \"{{user}}\" }}",
             rule.file.display(),
             rule.line
         )
-    });
-    told.collect()
+    }).collect();
+    let access = &config.server.access;
+    let asks = |rule: &Rule| !rule.access.is_empty() && !rule.access.iter().any(|way| matches!(way, Way::Public));
+    let knows_nobody = access.jwt.is_empty() && access.signed.is_empty() && access.ask.is_none();
+    if knows_nobody && config.mappings.iter().any(asks) {
+        told.push(
+            "nobody can show a credential that counts: mappings ask for one, and [access] does not say whose count; add \
+             [[access.jwt]], [[access.signed]] or `ask` (docs/access.md)"
+                .to_owned(),
+        );
+    }
+    told
 }
 
 /// Colours are for people: not for files and pipes, nor for those who asked for none (no-color.org).

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use super::Access;
 use super::compile::{Compiler, Name};
 use super::diagnostics::{At, Problem, unreadable};
 use super::file;
@@ -12,17 +11,20 @@ use crate::access::jwt::{self, Keys};
 use crate::access::key::{Algorithm, Key, KeyError};
 use crate::access::signed::{CABLE_READY_SALT, Digest, Key as SignedKey, Options as Signed, TURBO_SALT};
 use crate::access::{Options, Url, UrlError, ask};
+use crate::server::Places;
 
 /// In the parameters of a URL, Rails, and whoever took its list of parameters that are kept out of logs, hides `token`.
 const TOKEN_PARAMETER: &str = "token";
 
 /// Parameters that mean something else.
-const PARAMETERS: [&str; 7] = [
+const PARAMETERS: [&str; 9] = [
     "channel",
     "channel[]",
     "cursor",
     "raw",
     "signed",
+    "signed[]",
+    "expiring",
     "turbo_signed_stream_name",
     "lastEventID",
 ];
@@ -38,7 +40,8 @@ const SIGNED_KEYS: &str = "add one of: secret_key_base = \"${SECRET_KEY_BASE}\",
                            verifier's own key: key = \"${VERIFIER_KEY}\", key_file = \"…\"";
 
 impl Compiler<'_> {
-    pub(crate) fn access(&mut self, file: &file::Access) -> Access {
+    /// Where credentials are looked for, and whose count.
+    pub(crate) fn access(&mut self, file: &file::Access) -> (Places, Options) {
         let cookie = file.cookie.as_ref().and_then(|written| self.cookie(written));
         let token_parameter = file
             .token_parameter
@@ -49,15 +52,17 @@ impl Compiler<'_> {
             self.note(name("access", "ask"), written, format!("\"{url}\""));
             Some(ask::Options { url })
         });
-        Access {
+        let places = Places {
             cookie,
-            token_parameter: token_parameter.unwrap_or_else(|| TOKEN_PARAMETER.into()),
-            verifier: Options {
-                jwt: file.jwt.iter().filter_map(|table| self.jwt(table)).collect(),
-                signed: file.signed.iter().filter_map(|table| self.signed(table)).collect(),
-                ask,
-            },
-        }
+            parameter: token_parameter.unwrap_or_else(|| TOKEN_PARAMETER.into()),
+            any_cookie: ask.is_some(),
+        };
+        let options = Options {
+            jwt: file.jwt.iter().filter_map(|table| self.jwt(table)).collect(),
+            signed: file.signed.iter().filter_map(|table| self.signed(table)).collect(),
+            ask,
+        };
+        (places, options)
     }
 
     /// The name of a cookie is a token (RFC 6265 §4.1.1).

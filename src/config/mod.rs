@@ -2,8 +2,8 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `admin`, `upstream`, `tls`, `access`, `options`, `mapping` are its parts, `units`
-//!   and `variables` the small languages in its texts, `include` further files)
+//! * `compile`: what an option means (`server`, `origins`, `admin`, `upstream`, `tls`, `access`, `options`, `mapping` are
+//!   its parts, `units` and `variables` the small languages in its texts, `include` further files)
 //! * `ways`: who may read a mapping's channels
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
@@ -26,6 +26,7 @@ mod mapping;
 mod mistakes;
 mod options;
 mod origin;
+mod origins;
 mod reader;
 mod server;
 #[cfg(test)]
@@ -48,7 +49,6 @@ pub use origin::{From, Origin};
 pub use variables::Environment;
 pub use words::Section;
 
-use crate::access::Options as Credentials;
 use crate::mapping::MappingId;
 use crate::process::logging;
 use crate::relay::Rule;
@@ -71,8 +71,6 @@ pub struct Config {
     pub hub: hub::Options,
     /// The server whose keys are relayed.
     pub upstream: Upstream,
-    /// Whose credentials count.
-    pub access: Access,
     /// What is logged.
     pub log: logging::Options,
     /// The mappings, in the order they were written; included files follow the file that names them.
@@ -94,17 +92,6 @@ pub struct Upstream {
     pub notifications: Notifications,
     /// How long a round of second looks at all mirrored keys takes; `None` if there are none.
     pub verify: Option<Duration>,
-}
-
-/// How credentials come, and whose count.
-#[derive(Clone, Debug)]
-pub struct Access {
-    /// The cookie that holds a token; `None`: no cookie is looked at but by the app, if it is asked.
-    pub cookie: Option<String>,
-    /// The parameter of the URL that holds a token.
-    pub token_parameter: String,
-    /// Whose credentials count.
-    pub verifier: Credentials,
 }
 
 /// Reads a config file and the files that it includes.
@@ -146,11 +133,11 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         let main = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         compiler.include(&list, &mut vec![main], &mut Vec::new(), &mut file);
     }
-    let (server, fanout, hub) = compiler.server(&file.server);
+    let (places, access) = compiler.access(&file.access);
+    let (server, fanout, hub) = compiler.server(&file.server, places, access);
     let admin = compiler.admin(&file.admin, &server);
     let log = compiler.log(&file.log);
     let upstream = compiler.upstream(&file.upstream);
-    let access = compiler.access(&file.access);
     let defaults = compiler.options("defaults", &file.defaults, &options::Options::default());
     let mut files = HashMap::new();
     let compiled: Vec<mapping::Compiled> = (0..)
@@ -179,7 +166,6 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         fanout,
         hub,
         upstream,
-        access,
         log,
         mappings,
         origin,

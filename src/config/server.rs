@@ -1,4 +1,4 @@
-//! `[server]`: addresses, path and origins checked.
+//! `[server]`: addresses and path checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -49,13 +49,23 @@ fn name(option: &'static str) -> Name {
 }
 
 impl Compiler<'_> {
-    pub(crate) fn server(&mut self, file: &file::Server) -> (Options, fanout::Options, hub::Options) {
+    pub(crate) fn server(
+        &mut self,
+        file: &file::Server,
+        places: Places,
+        access: access::Options,
+    ) -> (Options, fanout::Options, hub::Options) {
         let listen = match &file.listen {
             Some(list) => self.listen(list),
             None => vec![Address::Tcp(self.port().unwrap_or(LISTEN))],
         };
         let path = file.path.as_ref().map(|path| self.path(path)).unwrap_or_default();
-        let origins = file.origins.as_ref().map(|list| self.origins(list)).unwrap_or_default();
+        let ambient = places.cookie.is_some() || places.any_cookie;
+        let origins = file
+            .origins
+            .as_ref()
+            .map(|list| self.origins(list, ambient))
+            .unwrap_or_default();
         let heartbeat = self.duration(name("heartbeat"), file.heartbeat.as_ref(), HEARTBEAT, &HEARTBEAT_BOUNDS);
         let write_timeout = self.duration(
             name("write_timeout"),
@@ -75,8 +85,8 @@ impl Compiler<'_> {
                 listen,
                 path,
                 origins,
-                places: Places::default(),
-                access: access::Options::default(),
+                places,
+                access,
             },
             fanout::Options {
                 heartbeat,
@@ -253,80 +263,8 @@ impl Compiler<'_> {
         }
         path.to_owned()
     }
-
-    fn origins(&mut self, list: &Written<Vec<Written<String>>>) -> Vec<String> {
-        let mut origins = Vec::new();
-        for written in &list.value {
-            match origin(written) {
-                Ok(origin) => origins.push(origin),
-                Err(problem) => self.problems.add(problem),
-            }
-        }
-        if !origins.is_empty() {
-            let shown = origins
-                .iter()
-                .map(|origin| format!("\"{origin}\""))
-                .collect::<Vec<_>>()
-                .join(", ");
-            self.note(name("origins"), list, format!("[{shown}]"));
-        }
-        origins
-    }
 }
 
 pub(super) fn takes_any_port(address: &Address) -> bool {
     matches!(address, Address::Tcp(address) if address.port() == 0)
-}
-
-/// An origin as browsers write it (RFC 6454 §6.2): lower case, without the scheme's own port.
-fn origin(written: &Written<String>) -> Result<String, Problem> {
-    let text = written.value.to_ascii_lowercase();
-    if text == "*" {
-        return Ok(text);
-    }
-    let wrong = |label: &str| {
-        Problem::new(written.at, "not an origin", label)
-            .why("a browser names the page's scheme, host and port, and nothing else: https://app.example.com")
-    };
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(if text == "null" {
-            wrong("the origin of pages without one")
-                .instead("serve the page from a server; \"*\" would let every page in")
-        } else {
-            wrong("no scheme").instead(format!("write \"https://{text}\""))
-        });
-    };
-    if scheme != "http" && scheme != "https" {
-        return Err(wrong("neither http nor https").instead(format!("write \"https://{rest}\"")));
-    }
-    if let Some(end) = rest.find(['/', '?', '#']) {
-        return Err(wrong("a path is no part of an origin").instead(format!("write \"{scheme}://{}\"", &rest[..end])));
-    }
-    if rest.contains('*') {
-        return Err(wrong("a pattern").instead("patterns are not in this release: write each origin, or \"*\" alone"));
-    }
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !rest.ends_with(']') => (host, Some(port)),
-        _ => (rest, None),
-    };
-    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return Err(wrong("the port is not a number").instead(format!("write \"{scheme}://{host}\"")));
-    }
-    let is_host = host
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    let is_v6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
-    if host.is_empty() || !(is_host || is_v6) {
-        return Err(
-            wrong("not the name of a host").instead("names beyond ASCII are written as browsers send them: xn--…")
-        );
-    }
-    let own = if scheme == "https" { "443" } else { "80" };
-    Ok(match port.filter(|port| *port != own) {
-        Some(port) => format!("{scheme}://{host}:{port}"),
-        None => format!("{scheme}://{host}"),
-    })
 }

@@ -60,7 +60,7 @@ impl Origins {
         // A page cannot set the header Sec-Fetch-Site; its browser does, and knows the origin even where a proxy has
         // changed Host.
         let fetch_site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-        if self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(text)) {
+        if self.listed.iter().any(|listed| covers(listed, text)) {
             Verdict::Listed
         } else if is_same(text, host) || fetch_site == Some(b"same-origin") {
             Verdict::Same
@@ -112,6 +112,18 @@ pub fn preflight(headers: &mut HeaderMap, methods: &'static str) {
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+}
+
+/// Whether a listed origin is this one. `https://*.example.com` is every host below example.com, and not that one itself.
+fn covers(listed: &str, origin: &str) -> bool {
+    let Some((scheme, domain)) = listed.split_once("*.") else {
+        return listed.eq_ignore_ascii_case(origin);
+    };
+    let origin = origin.to_ascii_lowercase();
+    let host = origin.strip_prefix(scheme).and_then(|rest| rest.strip_suffix(domain));
+    let below = host.and_then(|host| host.strip_suffix('.'));
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    below.is_some_and(|below| !below.is_empty() && below.bytes().all(name))
 }
 
 /// Whether an origin's host and port are those that the request was sent to. The scheme cannot be compared: a proxy in
@@ -172,6 +184,52 @@ mod tests {
             assert_eq!(judge(foreign, "relay"), Verdict::Foreign, "{foreign}");
         }
         assert_eq!(origins.judge(&request("null", "")), Verdict::Foreign);
+    }
+
+    #[test]
+    fn a_pattern_covers_the_hosts_below_a_domain() {
+        let origins = Origins::new(&["https://*.example.com".into(), "http://*.test.local:3000".into()]);
+        for listed in [
+            "https://app.example.com",
+            "https://a.b.Example.com",
+            "http://x.test.local:3000",
+        ] {
+            assert_eq!(origins.judge(&request(listed, "relay")), Verdict::Listed, "{listed}");
+        }
+        for foreign in [
+            "https://example.com",
+            "https://.example.com",
+            "http://app.example.com",
+            "https://appexample.com",
+            "https://app.example.com.evil.org",
+            "https://evil.org/.example.com",
+            "https://evil.org:1.example.com",
+            "https://evil.org@x.example.com",
+            "https://app.example.com:444",
+            "http://x.test.local",
+        ] {
+            assert_eq!(origins.judge(&request(foreign, "relay")), Verdict::Foreign, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn cookies_count_where_the_browser_vouches_for_the_page() {
+        let trusts = |verdict, site: &str, is_web_socket| {
+            let mut headers = HeaderMap::new();
+            if !site.is_empty() {
+                headers.insert("sec-fetch-site", site.parse().unwrap());
+            }
+            trusts_cookies(verdict, &headers, is_web_socket)
+        };
+        assert!(trusts(Verdict::Same, "", true) && trusts(Verdict::Listed, "cross-site", true));
+        assert!(!trusts(Verdict::Any, "", false) && !trusts(Verdict::Foreign, "", false));
+        assert!(trusts(Verdict::None, "", false) && trusts(Verdict::None, "same-origin", false));
+        assert!(trusts(Verdict::None, "none", false), "the address bar");
+        assert!(!trusts(Verdict::None, "cross-site", false) && !trusts(Verdict::None, "same-site", false));
+        assert!(
+            !trusts(Verdict::None, "same-origin", true),
+            "a browser names the origin of a WebSocket"
+        );
     }
 
     #[test]
