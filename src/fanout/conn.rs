@@ -228,7 +228,9 @@ impl Conn {
     /// Lets it read until this time at the latest; what ends earlier stays.
     pub fn expire(&mut self, at: SystemTime, books: &mut Books) {
         let left = at.duration_since(SystemTime::now()).unwrap_or_default();
-        self.expires = self.expires.min(books.tick.saturating_add(books.wheel.ticks(left)));
+        // The current tick has begun already; it ends no earlier than it should.
+        let tick = books.tick.saturating_add(books.wheel.ticks(left)).saturating_add(1);
+        self.expires = self.expires.min(tick);
         self.arm(self.next_of_expiry(books), books);
     }
 

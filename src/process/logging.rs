@@ -10,6 +10,9 @@ use tracing_subscriber::{Layer, fmt};
 /// The library that reads values; its log is silent unless `options.level` names it.
 const CLIENT: &str = "fred";
 
+/// Libraries that write what clients send, tokens among it, into their finest log; nothing of them is ever logged.
+const INDISCREET: [&str; 2] = ["tungstenite", "h2"];
+
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -61,6 +64,15 @@ pub fn start(options: &Options) -> Result<(), LoggingError> {
         true => filter,
         false => filter.with_target(CLIENT, LevelFilter::OFF),
     };
+    let discreet = INDISCREET.map(|library| (library, LevelFilter::OFF));
+    // The more precise target of a filter counts, so what names a module of theirs must go.
+    let filter: Targets = filter
+        .iter()
+        .filter(|(target, _)| !INDISCREET.iter().any(|library| target.starts_with(library)))
+        .map(|(target, level)| (target.to_owned(), level))
+        .chain(discreet.map(|(library, level)| (library.to_owned(), level)))
+        .collect::<Targets>()
+        .with_default(filter.default_level().unwrap_or(LevelFilter::OFF));
     let terminal = io::stderr().is_terminal();
     let human = match options.format {
         Format::Auto => terminal,

@@ -6,6 +6,7 @@ use hyper::header::{
 use hyper::{HeaderMap, StatusCode, Version};
 
 use super::answer::Refusal;
+use super::credentials::TOKEN_PROTOCOL;
 use crate::transport::ws::SUBPROTOCOL;
 
 /// The one version there is.
@@ -60,6 +61,12 @@ impl Handshake<'_> {
             ));
         };
         let offered = lists(headers, SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+        if !offered && offers_token(headers) {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "a token is offered beside the subprotocol: new WebSocket(url, [\"keyrelay.v1.json\", \"keyrelay.token.…\"])",
+            ));
+        }
         Ok(Handshake {
             key,
             subprotocol: offered.then_some(SUBPROTOCOL),
@@ -75,6 +82,16 @@ fn lists(headers: &HeaderMap, name: HeaderName, item: &str) -> bool {
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(','));
     items.any(|offered| offered.trim().eq_ignore_ascii_case(item))
+}
+
+/// Whether a token is offered among the subprotocols. It cannot be the one that is answered, and a browser ends a connection
+/// whose answer names none of those that it offered.
+fn offers_token(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut items = lines
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','));
+    items.any(|item| item.trim().starts_with(TOKEN_PROTOCOL))
 }
 
 #[cfg(test)]

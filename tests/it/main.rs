@@ -8,6 +8,7 @@
 mod harness;
 
 /// What operators are told.
+mod access;
 mod admin;
 /// What the relay asks of the server.
 mod burden;

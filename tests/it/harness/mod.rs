@@ -15,6 +15,7 @@ mod sentinel;
 mod server;
 mod sse;
 mod tls;
+pub mod tokens;
 mod ws;
 
 pub use client::{Client, End, Event, Memory, Message, names};

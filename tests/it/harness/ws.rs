@@ -31,12 +31,25 @@ impl Ws {
     /// Opens a connection to `target`, offering the subprotocol.
     #[track_caller]
     pub fn request(relay: &Relay, target: &str, receive_buffer: Option<usize>) -> Ws {
+        Ws::request_with(relay, target, &[("Sec-WebSocket-Protocol", PROTOCOL)], receive_buffer)
+    }
+
+    /// Opens a connection to `target` with these headers.
+    #[track_caller]
+    pub fn request_with(
+        relay: &Relay,
+        target: &str,
+        headers: &[(&'static str, &str)],
+        receive_buffer: Option<usize>,
+    ) -> Ws {
         let stream = connect(relay.address(), receive_buffer);
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut request = format!("ws://relay.test{target}").into_client_request().expect("a URL");
-        request
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", PROTOCOL.parse().expect("a header value"));
+        for (name, value) in headers {
+            request
+                .headers_mut()
+                .insert(*name, value.parse().expect("a header value"));
+        }
         let (socket, response) = tungstenite::client(request, stream).expect("the relay opens a WebSocket");
         Ws {
             socket,

@@ -1,0 +1,139 @@
+//! Names that Rails has signed.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
+use serde_json::{Value, json};
+
+use super::mapping;
+use crate::harness::http::{escape, request};
+use crate::harness::{Client, End, Relay, Server, Sse, Ws};
+use crate::redis;
+
+const KEY: &str = "a key of the verifier, long enough to count";
+
+fn signed(payload: &Value) -> String {
+    let text = STANDARD.encode(payload.to_string());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
+    let signature = hmac::sign(&key, text.as_bytes());
+    let hex: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{text}--{hex}")
+}
+
+fn relay(server: &Server, access: &str) -> Relay {
+    let access = format!("[[access.signed]]\nscheme = \"rails\"\n{access}\n");
+    let mappings = mapping("room:{id}", "\"listed\"") + "[[mapping]]\nkey = \"closed:{id}\"\n";
+    Relay::start(server, &format!("{access}{mappings}"))
+}
+
+/// The one channel, and no other; beside others it must still be all or nothing.
+#[test]
+fn a_signed_name_opens_its_channel() {
+    let server = Server::start();
+    let relay = relay(&server, &format!("key = \"{KEY}\""));
+    let name = escape(&signed(&json!("room:1")));
+    for (parameter, value) in [("signed", "one"), ("turbo_signed_stream_name", "two")] {
+        let mut sse = Sse::request(&relay, &format!("/events?{parameter}={name}"), &[], None);
+        sse.ready();
+        let cursor = sse.memory().cursor.clone().expect("a cursor");
+        redis!(server, "SET", "room:1", value);
+        // The same URL names the same channel, so a browser's own cursor counts.
+        let headers = [("Last-Event-ID", cursor.as_str())];
+        let mut again = Sse::request(&relay, &format!("/events?{parameter}={name}"), &headers, None);
+        again.sees("room:1", "room:1", value);
+        assert_eq!(again.memory().values_of("room:1"), [json!(value)]);
+    }
+    let mut ws = Ws::request(&relay, &format!("/ws?signed={name}"), None);
+    ws.ready();
+    ws.send(&json!({"type": "subscribe", "channels": ["room:2"]}));
+    assert_eq!(ws.control("error")["reason"], "missing");
+    let status = |query: &str| request(relay.address(), "GET", &format!("/channels?{query}"), &[]).status();
+    assert_eq!(status(&format!("signed={name}")), 200);
+    assert_eq!(status(&format!("signed={name}&channel=room:1")), 200);
+    assert_eq!(status(&format!("signed={name}&channel=room:2")), 401);
+    assert_eq!(
+        status(&format!("signed={name}&signed={}", escape(&signed(&json!("room:2"))))),
+        200
+    );
+    let closed = escape(&signed(&json!("closed:1")));
+    assert_eq!(status(&format!("signed={closed}")), 403, "no mapping opens it");
+}
+
+#[test]
+fn a_name_that_was_changed_is_refused() {
+    let server = Server::start();
+    let relay = relay(&server, &format!("key = \"{KEY}\""));
+    let good = signed(&json!("room:1"));
+    let (text, signature) = good.split_once("--").unwrap();
+    let other = STANDARD.encode("\"room:2\"");
+    for bad in [
+        format!("{other}--{signature}"),
+        format!("{text}--{}", "0".repeat(64)),
+        format!("{text}--"),
+        text.to_owned(),
+        signature.to_owned(),
+        format!("{text}--{}", &signature[1..]),
+        "\"room:1\"".to_owned(),
+    ] {
+        let target = format!("/events?signed={}", escape(&bad));
+        let refused = request(relay.address(), "GET", &target, &[]);
+        assert_eq!(refused.status(), 401, "{bad}");
+        assert!(!refused.text().contains(text) && !relay.log().contains(text));
+    }
+}
+
+/// Turbo's own key, by the vector that was computed from its source.
+#[test]
+fn turbos_key_is_made_of_secret_key_base() {
+    let server = Server::start();
+    let access = format!(
+        "secret_key_base = \"{}\"\nsalt = \"turbo/signed_stream_verifier_key\"",
+        "0123456789abcdef".repeat(8)
+    );
+    let access = format!("[[access.signed]]\nscheme = \"rails\"\n{access}\n");
+    let relay = Relay::start(&server, &format!("{access}{}", mapping("messages", "\"listed\"")));
+    let name = "Im1lc3NhZ2VzIg==--37d167f3c32c475876ccef55b4b9672bec85810fe816a183157b41dfed95d334";
+    let mut sse = Sse::request(
+        &relay,
+        &format!("/events?turbo_signed_stream_name={}", escape(name)),
+        &[],
+        None,
+    );
+    sse.ready();
+}
+
+#[test]
+fn purposes_and_ends_are_kept() {
+    let server = Server::start();
+    let relay = relay(&server, &format!("key = \"{KEY}\"\npurpose = \"relay\""));
+    let time = |ahead: u64| httpdate_iso(ahead);
+    let envelope =
+        |purpose: &str, exp: Value| signed(&json!({"_rails": {"data": "room:1", "exp": exp, "pur": purpose}}));
+    let status = |text: &str| {
+        let target = format!("/channels?signed={}", escape(text));
+        request(relay.address(), "GET", &target, &[]).status()
+    };
+    assert_eq!(status(&envelope("relay", Value::Null)), 200);
+    assert_eq!(status(&envelope("other", Value::Null)), 401);
+    assert_eq!(status(&signed(&json!("room:1"))), 401, "for no purpose");
+    assert_eq!(status(&envelope("relay", json!("2020-01-01T00:00:00.000Z"))), 401);
+    let short = envelope("relay", json!(time(3)));
+    let mut sse = Sse::request(&relay, &format!("/events?signed={}", escape(&short)), &[], None);
+    sse.ready();
+    assert_eq!(sse.control("end")["reason"], "expired");
+    assert_eq!(sse.closed(), End::Proper(None));
+    assert_eq!(status(&short), 401);
+}
+
+/// Some seconds from now as Ruby writes a time: `2026-11-21T10:00:00.000Z`.
+fn httpdate_iso(ahead: u64) -> String {
+    let at = std::time::SystemTime::now() + std::time::Duration::from_secs(ahead);
+    // Sat, 21 Nov 2026 10:00:00 GMT
+    let text = httpdate::fmt_http_date(at);
+    let parts: Vec<&str> = text.split(' ').collect();
+    let months = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let month = 1 + months.iter().position(|month| *month == parts[2]).expect("a month");
+    format!("{}-{month:02}-{}T{}.000Z", parts[3], parts[1], parts[4])
+}
