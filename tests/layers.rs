@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pattern", &[]),
     ("keyspace", &[]),
     ("tally", &[]),
+    ("limits", &[]),
     // The side of the keys.
     (
         "upstream",
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fanout",
         &[
+            "limits",
             "hub",
             "session",
             "transport",
@@ -47,6 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "limits",
             "hub",
             "session",
             "transport",
@@ -62,6 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "admin",
         &[
             "tally",
+            "limits",
             "hub",
             "upstream",
             "relay",

@@ -56,7 +56,10 @@ pub(crate) fn wrong_type(at: At, value: &DeValue<'_>, written: &str, option: &st
         (Kind::Text, _) if option == "listen" => "\"127.0.0.1:7401\"".to_owned(),
         _ => words::example(option).to_owned(),
     };
-    let header = matches!(option, "server" | "admin" | "log" | "upstream" | "defaults" | "mapping");
+    let header = matches!(
+        option,
+        "server" | "limits" | "admin" | "log" | "upstream" | "defaults" | "mapping"
+    );
     let problem = Problem::new(at, format!("`{option}` has the wrong type"), format!("this is {found}"))
         .why(format!("`{option}` is {}", kind.name()));
     if header {

@@ -2,7 +2,7 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `admin`, `upstream`, `tls`, `options`, `mapping` are its parts, `units`
+//! * `compile`: what an option means (`server`, `proxies`, `limits`, `admin`, `upstream`, `tls`, `options`, `mapping` are its parts, `units`
 //!   and `variables` the small languages in its texts, `include` further files)
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
@@ -18,11 +18,13 @@ mod contradictions;
 mod diagnostics;
 mod file;
 mod include;
+mod limits;
 mod log;
 mod mapping;
 mod mistakes;
 mod options;
 mod origin;
+mod proxies;
 mod reader;
 mod server;
 #[cfg(test)]
@@ -128,7 +130,8 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         let main = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
         compiler.include(&list, &mut vec![main], &mut Vec::new(), &mut file);
     }
-    let (server, fanout, hub) = compiler.server(&file.server);
+    let limits = compiler.limits(&file.limits);
+    let (server, fanout, hub) = compiler.server(&file.server, limits);
     let admin = compiler.admin(&file.admin, &server);
     let log = compiler.log(&file.log);
     let upstream = compiler.upstream(&file.upstream);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::compile::{Bounds, Compiler, Name};
 use super::diagnostics::Problem;
 use super::file;
+use super::limits::Limits;
 use super::origin::{From, Origin};
 use super::reader::Written;
 use crate::server::{Address, Options};
@@ -49,13 +50,14 @@ fn name(option: &'static str) -> Name {
 }
 
 impl Compiler<'_> {
-    pub(crate) fn server(&mut self, file: &file::Server) -> (Options, fanout::Options, hub::Options) {
+    pub(crate) fn server(&mut self, file: &file::Server, limits: Limits) -> (Options, fanout::Options, hub::Options) {
         let listen = match &file.listen {
             Some(list) => self.listen(list),
             None => vec![Address::Tcp(self.port().unwrap_or(LISTEN))],
         };
         let path = file.path.as_ref().map(|path| self.path(path)).unwrap_or_default();
         let origins = file.origins.as_ref().map(|list| self.origins(list)).unwrap_or_default();
+        let visitors = self.visitors(file);
         let heartbeat = self.duration(name("heartbeat"), file.heartbeat.as_ref(), HEARTBEAT, &HEARTBEAT_BOUNDS);
         let write_timeout = self.duration(
             name("write_timeout"),
@@ -71,11 +73,19 @@ impl Compiler<'_> {
             &MAX_CHANNELS_BOUNDS,
         );
         (
-            Options { listen, path, origins },
+            Options {
+                listen,
+                path,
+                origins,
+                visitors,
+                head: limits.head,
+                limits: limits.shared,
+            },
             fanout::Options {
                 heartbeat,
                 write_timeout,
                 drain,
+                bounds: limits.stream,
             },
             hub::Options { max_channels },
         )

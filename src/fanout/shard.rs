@@ -115,7 +115,7 @@ mod tests {
     use crate::hub::{self, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Subscription};
     use crate::session::{Session, Start};
 
-    use super::super::{Client, Refusal, Socket, Transport};
+    use super::super::{Bounds, Client, Refusal, Socket, Transport};
     use super::*;
 
     struct One;
@@ -151,6 +151,7 @@ mod tests {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
+            bounds: Bounds::default(),
         }
     }
 

@@ -186,6 +186,7 @@ mod tests {
             heartbeat: Duration::from_secs(15),
             write_timeout: WRITE_TIMEOUT,
             drain: Duration::from_secs(4),
+            bounds: fanout::Bounds::default(),
         };
         let gate = Arc::new(desk.gate.clone());
         let (shard, handle) = fanout::shard(options, &hub, gate, Arc::default(), 0).unwrap();

@@ -21,6 +21,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod visitor;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{self, Stats};
 use crate::hub::Hub;
+use crate::limits;
 pub use accept::accept;
 use gate::Gate;
 pub use io::Io;
@@ -41,6 +43,7 @@ pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
 use request::Desk;
 use thread::{Parts, Thread};
+pub use visitor::{ClientAddress, Visitors};
 
 /// Most threads: a log has one bit for each shard.
 const MAX_THREADS: usize = 64;
@@ -57,6 +60,33 @@ pub struct Options {
     pub path: String,
     /// Origins other than the server's own whose pages may connect, as browsers write them (`https://app.example.com`), or `*`.
     pub origins: Vec<String>,
+    /// Who speaks for whom.
+    pub visitors: Visitors,
+    /// How a request may begin.
+    pub head: Head,
+    /// What clients may take together.
+    pub limits: limits::Options,
+}
+
+/// What the head of a request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its bytes; of the URL alone no more than 64 KiB can be parsed.
+    pub size: usize,
+    /// The time for all of it, which is also how long a connection may wait for its next request.
+    pub timeout: Duration,
+}
+
+impl Default for Head {
+    /// What counts where a config says nothing.
+    fn default() -> Head {
+        Head {
+            // A thousand channels of usual length in the URL, which cannot be parsed if it is longer.
+            size: 64 << 10,
+            // Slow heads must not hold descriptors for long.
+            timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A place to listen at.

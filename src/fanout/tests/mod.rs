@@ -22,7 +22,7 @@ use crate::session::{Session, Start};
 use super::conn::{Conn, Token};
 use super::core::{Core, SLICE, client};
 use super::serve::CHATTER;
-use super::{Client, Gate, Options, PINNED, Refusal, Socket, Transport};
+use super::{Bounds, Client, Gate, Options, PINNED, Refusal, Socket, Transport};
 
 const SSE: Transport = Transport::Sse { chunked: true };
 const WS: Transport = Transport::WebSocket { raw: false };
@@ -91,6 +91,7 @@ impl Rig {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
+            bounds: Bounds::default(),
         };
         let now = Instant::now();
         let core = Core::new(options, Arc::new(Open(hub.clone())), &hub, Arc::default(), 1, now).unwrap();
