@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use crate::limits::{Meter, Permits};
 use crate::session::{Ending, Session};
 
 use super::inbound::Inbound;
@@ -65,7 +66,13 @@ pub(super) struct Conn {
     pub pending: Option<Box<Pending>>,
     /// The state of a WebSocket client that is in the midst of a message.
     pub inbound: Option<Box<Inbound>>,
+    /// Held until it goes.
+    pub _permits: Box<Permits>,
+    /// How often it sends messages.
+    pub meter: Meter,
     pub token: Token,
+    /// The tick in which it is asked to come back, however lively it is.
+    pub retires: u32,
     /// The tick of its valid entry in the wheel; any other entry is void.
     pub due: u32,
     /// The tick in which it last took anything.
@@ -213,6 +220,7 @@ impl Conn {
 
     /// Has it looked at in this tick at the latest.
     pub fn arm(&mut self, due: u32, books: &mut Books) {
+        let due = due.min(self.retires);
         if due < self.due {
             self.due = books.wheel.add(self.token, due);
         }

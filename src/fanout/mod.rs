@@ -29,7 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::hub::Subscription;
-use crate::limits::Rate;
+use crate::limits::{Permits, Rate};
 use crate::session::{Session, Start};
 
 pub use handle::Handle;
@@ -117,6 +117,8 @@ pub struct Client {
     pub read_ahead: Bytes,
     /// Its channels.
     pub session: Session,
+    /// What it gives back when it goes.
+    pub permits: Box<Permits>,
 }
 
 /// Opens channels for clients that ask for them while they are connected.

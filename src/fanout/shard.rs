@@ -164,6 +164,7 @@ mod tests {
             transport: Transport::Sse { chunked: true },
             head: Bytes::from_static(b"HEAD\r\n\r\n"),
             read_ahead: Bytes::new(),
+            permits: Box::default(),
             session,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::limits::Limit;
 use crate::session::Ending;
 
 use super::Transport;
@@ -48,6 +49,14 @@ impl Core {
         if conn.phase == Phase::Closing {
             return self.close(token, Ending::Gone);
         }
+        if now >= conn.retires {
+            conn.retires = u32::MAX;
+            self.books.stats.limited.hit(Limit::Lifetime, None);
+            self.end(token, Ending::Lifetime);
+        }
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
         if conn.blocked {
             let until = conn.last.saturating_add(self.books.write_timeout);
             if now >= until {

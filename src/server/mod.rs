@@ -7,11 +7,13 @@
 mod accept;
 mod answer;
 mod connection;
+mod door;
 mod gate;
 mod handshake;
 mod io;
 mod listen;
 mod origin;
+mod proxy_protocol;
 mod query;
 mod request;
 mod route;
@@ -35,8 +37,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::{self, Stats};
 use crate::hub::Hub;
-use crate::limits;
+use crate::limits::{self, Limits};
 pub use accept::accept;
+use door::Door;
 use gate::Gate;
 pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
@@ -150,13 +153,18 @@ pub async fn serve(
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
     let deadline = fanout.drain + GRACE;
+    let limits = Limits::new(options.limits, stats.limited.clone());
+    let door = Door::new(limits.clone(), options.visitors);
     let parts = Parts {
         desk: Desk {
             path: options.path,
             origins: Origins::new(&options.origins),
             gate: Gate::new(hub),
+            limits,
+            channels: fanout.bounds.channels,
             drain: drain.clone(),
         },
+        head: options.head,
         fanout,
         stats,
     };
@@ -171,7 +179,9 @@ pub async fn serve(
         tasks.spawn(async { thread.ended.await.context("a thread that serves clients broke down") });
     }
     for listener in listeners {
-        let accepting = accept::accept(listener, connections.clone(), drain.clone());
+        let door = door.clone();
+        let admit = move |stream| door.admit(stream);
+        let accepting = accept::accept(listener, admit, connections.clone(), drain.clone());
         tasks.spawn(async { accepting.await.context("cannot accept connections") });
     }
     drop(connections);

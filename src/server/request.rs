@@ -1,22 +1,26 @@
 //! What a request gets: an answer, or a stream that leaves hyper.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{ACCEPT, ALLOW, CONNECTION};
+use hyper::header::{ACCEPT, ALLOW, CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Answer, Refusal};
+use super::door::Guest;
 use super::gate::{Denial, Gate, Refused};
 use super::handshake::Handshake;
 use super::origin::{Origins, Verdict, preflight};
-use super::query::Query;
+use super::query::{Query, QueryError};
 use super::route::Route;
 use super::snapshot;
+use super::visitor::Visitor;
 use crate::fanout::Transport;
 use crate::hub::Subscription;
+use crate::limits::{Limit, Limits, Permits};
 use crate::session::{Ending, Session, Start};
 use crate::transport::{Wire, ending, sse, ws};
 
@@ -35,6 +39,10 @@ pub struct Desk {
     pub origins: Origins,
     /// Which channels are open.
     pub gate: Gate,
+    /// What clients may take together.
+    pub limits: Arc<Limits>,
+    /// Channels that one client may open.
+    pub channels: usize,
     /// No stream begins once this is cancelled.
     pub drain: CancellationToken,
 }
@@ -59,28 +67,44 @@ pub struct Opening {
     pub head: Bytes,
     /// The client's channels.
     pub session: Session,
+    /// What it gives back when it goes, what its connection holds aside.
+    pub permits: Box<Permits>,
 }
 
 impl Desk {
     /// Handles one request. `has_body`: more than a head was sent.
-    pub async fn handle(&self, request: &Parts, has_body: bool) -> Outcome {
+    pub async fn handle(&self, request: &Parts, has_body: bool, guest: Guest) -> Outcome {
         let headers = self.origins.headers(&request.headers);
-        match self.judge(request, has_body, &headers).await {
-            Ok(outcome) => outcome,
-            Err(refusal) => Outcome::Answer(refusal.answer(headers)),
+        let is_last = guest.is_last;
+        let outcome = self.judge(request, has_body, guest, &headers).await;
+        let mut outcome = outcome.unwrap_or_else(|refusal| Outcome::Answer(refusal.answer(headers)));
+        if let (true, Outcome::Answer(answer)) = (is_last, &mut outcome) {
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        outcome
     }
 
-    async fn judge(&self, request: &Parts, has_body: bool, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    async fn judge(
+        &self,
+        request: &Parts,
+        has_body: bool,
+        guest: Guest,
+        headers: &HeaderMap,
+    ) -> Result<Outcome, Refusal> {
         let Some(route) = Route::find(&self.path, request.uri.path()) else {
             let path = &self.path;
             let error = format!("nothing is here: the URLs are {path}/events, {path}/ws and {path}/channels");
             return Err(Refusal::new(StatusCode::NOT_FOUND, error));
         };
+        if let Some(limit) = guest.refused {
+            return no_place(limit, route, request, headers);
+        }
         if request.method == Method::OPTIONS {
             let mut headers = headers.clone();
             preflight(&mut headers, route.allow());
-            headers.insert(ALLOW, hyper::header::HeaderValue::from_static(route.allow()));
+            headers.insert(ALLOW, HeaderValue::from_static(route.allow()));
             return Ok(Outcome::Answer(answer::empty(StatusCode::NO_CONTENT, headers)));
         }
         if !route.takes(&request.method) {
@@ -100,23 +124,27 @@ impl Desk {
             Route::Channel(name) => Some(name),
             _ => None,
         };
-        let query =
-            Query::parse(name, request.uri.query().unwrap_or_default()).map_err(|error| bad(error.to_string()))?;
+        let query = Query::parse(name, request.uri.query().unwrap_or_default(), self.channels).map_err(|error| {
+            if matches!(error, QueryError::TooMany(_)) {
+                self.limits.counts().hit(Limit::ChannelsPerConnection, None);
+            }
+            bad(error.to_string())
+        })?;
         if query.channels.is_empty() && route != Route::WebSocket {
             return Err(bad("no channel is named: write ?channel=NAME, once for each"));
         }
         match route {
-            Route::Events => self.events(request, &query, headers),
-            Route::WebSocket => self.web_socket(request, &query, headers),
-            Route::Channels | Route::Channel(_) => self.channels(&query, headers).await,
+            Route::Events => self.events(request, &query, guest, headers),
+            Route::WebSocket => self.web_socket(request, &query, guest, headers),
+            Route::Channels | Route::Channel(_) => self.channels(&query, guest, headers).await,
         }
     }
 
-    fn events(&self, request: &Parts, query: &Query, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    fn events(&self, request: &Parts, query: &Query, guest: Guest, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         if self.drain.is_cancelled() {
             return later(request, headers, Ending::Drain);
         }
-        let subscriptions = match self.open(query, true) {
+        let subscriptions = match self.open(query, true, guest.visitor) {
             Ok(subscriptions) => subscriptions,
             Err(Refused::Full) => return later(request, headers, Ending::Overload),
             Err(Refused::ForGood(denied)) => return Err(not_found(&denied)),
@@ -140,10 +168,17 @@ impl Desk {
             },
             head: head.freeze(),
             session,
+            permits: Box::new(guest.into_permits()),
         }))
     }
 
-    fn web_socket(&self, request: &Parts, query: &Query, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    fn web_socket(
+        &self,
+        request: &Parts,
+        query: &Query,
+        guest: Guest,
+        headers: &HeaderMap,
+    ) -> Result<Outcome, Refusal> {
         let handshake = Handshake::parse(request.version, &request.headers)?;
         let head = ws::response_head(handshake.key, handshake.subprotocol, lines(headers));
         let wire = if query.raw { Wire::RawWebSocket } else { Wire::WebSocket };
@@ -151,7 +186,7 @@ impl Desk {
             return Ok(farewell(head, wire, Ending::Drain));
         }
         let mut head = BytesMut::from(head);
-        let subscriptions = match self.open(query, true) {
+        let subscriptions = match self.open(query, true, guest.visitor) {
             Ok(subscriptions) => subscriptions,
             Err(Refused::Full) => return Ok(farewell(head.freeze(), wire, Ending::Overload)),
             // Who hears nothing but payloads can be told before the handshake only.
@@ -169,11 +204,12 @@ impl Desk {
             transport: Transport::WebSocket { raw: query.raw },
             head: head.freeze(),
             session: self.session(subscriptions, self.start(query, None)),
+            permits: Box::new(guest.into_permits()),
         }))
     }
 
-    async fn channels(&self, query: &Query, headers: &HeaderMap) -> Result<Outcome, Refusal> {
-        let subscriptions = match self.open(query, false) {
+    async fn channels(&self, query: &Query, guest: Guest, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+        let subscriptions = match self.open(query, false, guest.visitor) {
             Ok(subscriptions) => subscriptions,
             Err(Refused::Full) => {
                 return Err(Refusal::for_now(
@@ -210,8 +246,10 @@ impl Desk {
         }
     }
 
-    fn open(&self, query: &Query, lingers: bool) -> Result<Vec<Subscription>, Refused> {
-        self.gate.open(query.channels.iter().map(String::as_str), lingers)
+    fn open(&self, query: &Query, lingers: bool, visitor: Visitor) -> Result<Vec<Subscription>, Refused> {
+        // Whatever is logged of it is logged with the client's address.
+        let client = tracing::info_span!("client", address = %visitor);
+        client.in_scope(|| self.gate.open(query.channels.iter().map(String::as_str), lingers))
     }
 
     fn start(&self, query: &Query, last_event_id: Option<&[u8]>) -> Start {
@@ -241,6 +279,36 @@ fn not_found(denied: &std::collections::BTreeMap<String, Denial>) -> Refusal {
         .map(|(name, denial)| (name.clone(), denial.to_string()))
         .collect();
     refusal
+}
+
+/// Refuses a client for a limit that was reached before anything was done for it.
+fn no_place(limit: Limit, route: Route<'_>, request: &Parts, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    let (why, what) = match limit {
+        Limit::Connections => (Ending::Overload, "there is no room for one more client now"),
+        Limit::ConnectsPerSecond => (Ending::TooFast, "your address connects too often"),
+        _ => (Ending::TooMany, "your address has too many connections"),
+    };
+    match route {
+        Route::Events if accepts_stream(&request.headers) => later(request, headers, why),
+        Route::WebSocket => {
+            let handshake = Handshake::parse(request.version, &request.headers)?;
+            let head = ws::response_head(handshake.key, handshake.subprotocol, lines(headers));
+            let query = request.uri.query().unwrap_or_default();
+            let wire = match query.split('&').any(|part| part == "raw=1") {
+                true => Wire::RawWebSocket,
+                false => Wire::WebSocket,
+            };
+            Ok(farewell(head, wire, why))
+        }
+        _ => {
+            let refusal = Refusal::for_now(format!("{what}: come back later"), jitter(RETRY_REFUSED));
+            let status = match why {
+                Ending::Overload => refusal.status,
+                _ => StatusCode::TOO_MANY_REQUESTS,
+            };
+            Err(Refusal { status, ..refusal })
+        }
+    }
 }
 
 /// Tells a client to come back: a browser's EventSource by a stream that ends at once, others by the status.

@@ -7,6 +7,12 @@ pub enum Ending {
     Drain,
     /// There is no room for one more.
     Overload,
+    /// The client's address or subject has as many connections as it may have.
+    TooMany,
+    /// The client connects, or sends messages, more often than it may.
+    TooFast,
+    /// The stream has lived for as long as one may.
+    Lifetime,
     /// The client took nothing for as long as is allowed.
     TooSlow,
     /// The client sent a message larger than is allowed.
@@ -23,6 +29,9 @@ impl Ending {
         match self {
             Ending::Drain => "drain",
             Ending::Overload => "overload",
+            Ending::TooMany => "too-many",
+            Ending::TooFast => "too-fast",
+            Ending::Lifetime => "lifetime",
             Ending::TooSlow => "too-slow",
             Ending::TooBig => "too-big",
             Ending::Protocol(_) => "protocol",
@@ -32,14 +41,22 @@ impl Ending {
 
     /// Whether the client would do well to connect again.
     pub fn reconnect(self) -> bool {
-        matches!(self, Ending::Drain | Ending::Overload | Ending::TooSlow)
+        match self {
+            Ending::Drain
+            | Ending::Overload
+            | Ending::TooMany
+            | Ending::TooFast
+            | Ending::Lifetime
+            | Ending::TooSlow => true,
+            Ending::TooBig | Ending::Protocol(_) | Ending::Gone => false,
+        }
     }
 
     /// The WebSocket close code (RFC 6455 §7.4.1 and the IANA registry).
     pub fn close_code(self) -> u16 {
         match self {
-            Ending::Drain => 1012,
-            Ending::Overload | Ending::TooSlow => 1013,
+            Ending::Drain | Ending::Lifetime => 1012,
+            Ending::Overload | Ending::TooMany | Ending::TooFast | Ending::TooSlow => 1013,
             Ending::TooBig => 1009,
             Ending::Protocol(_) => 1002,
             Ending::Gone => 1000,

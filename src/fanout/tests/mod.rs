@@ -148,6 +148,7 @@ impl Rig {
             transport,
             head: Bytes::from_static(b"HEAD\r\n\r\n"),
             read_ahead: Bytes::new(),
+            permits: Box::default(),
             session,
         };
         self.core.handle.adopt(client);

@@ -181,6 +181,7 @@ fn what_came_with_the_request_is_heard() {
         transport: WS,
         head: Bytes::from_static(b"HEAD\r\n\r\n"),
         read_ahead: read_ahead.into(),
+        permits: Box::default(),
         session: Session::new(rig.hub.epoch),
     });
     stream.set_nonblocking(true).unwrap();

@@ -1,0 +1,193 @@
+//! Who is let in: at the listener where the client is the peer itself, at each request where a listed proxy names it.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+
+use hyper::HeaderMap;
+
+use super::io::Io;
+use super::listen::Accepted;
+use super::proxy_protocol::{self, Origin};
+use super::visitor::{ClientAddress, Visitor, Visitors};
+use crate::limits::{Limit, Limits, Permit, Permits};
+
+/// Lets connections in.
+#[derive(Clone, Debug)]
+pub struct Door {
+    limits: Arc<Limits>,
+    visitors: Arc<Visitors>,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its socket.
+    pub stream: Accepted,
+    /// Who is at its other end.
+    pub caller: Caller,
+}
+
+/// Who is at the other end of a connection, and what it holds.
+#[derive(Debug)]
+pub struct Caller {
+    door: Door,
+    peer: Visitor,
+    /// Whether its word about others counts.
+    is_believed: bool,
+    refused: Option<Limit>,
+    permits: Permits,
+    has_asked: Cell<bool>,
+}
+
+/// Who makes a request, and what it holds for as long as it is served.
+#[derive(Debug, Default)]
+pub struct Guest {
+    /// Who it is.
+    pub visitor: Visitor,
+    /// The limit that keeps it from being served.
+    pub refused: Option<Limit>,
+    /// Whether its connection takes no further request.
+    pub is_last: bool,
+    /// Its place, if it is not the connection that has it.
+    pub permit: Option<Permit>,
+}
+
+impl Guest {
+    /// What it holds as long as its stream lives.
+    pub fn into_permits(self) -> Permits {
+        Permits {
+            address: self.permit,
+            ..Permits::default()
+        }
+    }
+}
+
+impl Door {
+    pub fn new(limits: Arc<Limits>, visitors: Visitors) -> Door {
+        Door {
+            limits,
+            visitors: Arc::new(visitors),
+        }
+    }
+
+    /// Lets a connection in, if only to tell it that there is no place for it; nothing if not even that can be done.
+    pub fn admit(&self, stream: Accepted) -> Option<Arrival> {
+        let peer = Visitor::peer(stream.peer());
+        let mut caller = Caller {
+            door: self.clone(),
+            peer,
+            is_believed: self.visitors.believe(peer),
+            refused: None,
+            permits: Permits::default(),
+            has_asked: Cell::new(false),
+        };
+        caller.identify(peer)?;
+        if caller.refused.is_none() {
+            match self.limits.connection() {
+                Ok(permit) => caller.permits.connection = Some(permit),
+                Err(limit) => caller.refuse(limit)?,
+            }
+        }
+        Some(Arrival { stream, caller })
+    }
+}
+
+impl Caller {
+    /// Whether a header of the PROXY protocol comes before the first request.
+    pub fn is_announced(&self) -> bool {
+        self.is_believed && self.door.visitors.told == ClientAddress::ProxyProtocol
+    }
+
+    /// Takes that header off the connection. Nothing if the client that it names is not let in.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub async fn announce(&mut self, io: &mut Io) -> io::Result<Option<()>> {
+        let origin = proxy_protocol::read(io).await?;
+        self.is_believed = false;
+        Ok(match origin {
+            Origin::Client(address) if self.refused.is_none() => self.identify(Visitor::told(address)),
+            Origin::Client(_) => Some(()),
+            Origin::Proxy => {
+                self.peer.is_own = false;
+                Some(())
+            }
+        })
+    }
+
+    /// Who it is, as far as the connection tells.
+    pub fn peer(&self) -> Visitor {
+        self.peer
+    }
+
+    /// Whether it is here only to be told that there is no place for it.
+    pub fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// Who makes the request with these headers.
+    pub fn guest(&self, headers: &HeaderMap) -> Guest {
+        let asked_before = self.has_asked.replace(true);
+        if self.is_refused() {
+            return Guest {
+                visitor: self.peer,
+                refused: self.refused,
+                is_last: true,
+                permit: None,
+            };
+        }
+        let limits = &self.door.limits;
+        // A listed proxy speaks for many, so that it is itself not counted.
+        let named = self.is_believed.then(|| self.door.visitors.named(headers)).flatten();
+        let place = match (named, self.peer.counted()) {
+            (
+                Some(Visitor {
+                    address: Some(address), ..
+                }),
+                _,
+            ) => limits.address(address).map(Some).map_err(|refused| refused.limit),
+            (None, Some(address)) if asked_before && !self.is_believed => limits.again(address).map(|()| None),
+            _ => Ok(None),
+        };
+        let (permit, refused) = match place {
+            Ok(permit) => (permit, None),
+            Err(limit) => (None, Some(limit)),
+        };
+        Guest {
+            visitor: named.unwrap_or(self.peer),
+            refused,
+            is_last: false,
+            permit,
+        }
+    }
+
+    /// What the connection holds.
+    pub fn into_permits(self) -> Permits {
+        self.permits
+    }
+
+    /// The connection is this client's alone, which counts for it from now on. Nothing if it is not to be answered.
+    fn identify(&mut self, client: Visitor) -> Option<()> {
+        self.peer = client;
+        let Some(address) = client.counted().filter(|_| !self.is_believed) else {
+            return Some(());
+        };
+        match self.door.limits.address(address) {
+            Ok(permit) => self.permits.address = Some(permit),
+            Err(refused) if refused.flood => return None,
+            Err(refused) => self.refuse(refused.limit)?,
+        }
+        Some(())
+    }
+
+    /// Keeps the connection only until it was told so, beside all limits.
+    fn refuse(&mut self, limit: Limit) -> Option<()> {
+        self.permits = Permits {
+            connection: Some(self.door.limits.told()?),
+            ..Permits::default()
+        };
+        self.refused = Some(limit);
+        Some(())
+    }
+}
