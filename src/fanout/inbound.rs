@@ -87,7 +87,7 @@ impl Core {
         let Bounds {
             messages, message_size, ..
         } = self.options.bounds;
-        let now = self.start.elapsed();
+        let now = self.books.wheel.begins(self.books.tick);
         let mut drained = false;
         for _ in 0..MESSAGES {
             let Some(conn) = client(&mut self.clients, token) else {

@@ -73,7 +73,11 @@ impl Door {
 
     /// Lets a connection in, if only to tell it that there is no place for it; nothing if not even that can be done.
     pub fn admit(&self, stream: Accepted) -> Option<Arrival> {
-        let peer = Visitor::peer(stream.peer());
+        let caller = self.caller(Visitor::peer(stream.peer()))?;
+        Some(Arrival { stream, caller })
+    }
+
+    fn caller(&self, peer: Visitor) -> Option<Caller> {
         let mut caller = Caller {
             door: self.clone(),
             peer,
@@ -89,7 +93,7 @@ impl Door {
                 Err(limit) => caller.refuse(limit)?,
             }
         }
-        Some(Arrival { stream, caller })
+        Some(caller)
     }
 }
 
@@ -189,5 +193,103 @@ impl Caller {
         };
         self.refused = Some(limit);
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{Options, Rate, TOLD};
+
+    fn door(options: Options) -> Door {
+        Door::new(Limits::new(options, Arc::default()), Visitors::default())
+    }
+
+    fn knock(door: &Door, address: &str) -> Option<Caller> {
+        door.caller(Visitor::peer(Some(address.parse().unwrap())))
+    }
+
+    fn refused(caller: Option<Caller>) -> Option<Limit> {
+        caller.expect("it is told").guest(&HeaderMap::new()).refused
+    }
+
+    fn rate(per_second: u32, burst: u32) -> Rate {
+        Rate { per_second, burst }
+    }
+
+    #[test]
+    fn an_address_of_the_internet_has_its_own_places() {
+        let door = door(Options {
+            connections_per_address: 1,
+            ..Options::default()
+        });
+        let first = knock(&door, "203.0.113.1");
+        assert_eq!(refused(knock(&door, "203.0.113.1")), Some(Limit::ConnectionsPerAddress));
+        assert_eq!(refused(knock(&door, "203.0.113.2")), None);
+        drop(first);
+        assert_eq!(refused(knock(&door, "203.0.113.1")), None);
+        for many in ["127.0.0.1", "10.0.0.1", "fd00::1"] {
+            let held = [knock(&door, many), knock(&door, many)];
+            assert_eq!(refused(knock(&door, many)), None, "{many}");
+            drop(held);
+        }
+    }
+
+    #[test]
+    fn who_is_refused_takes_no_place_and_asks_for_nothing_more() {
+        let door = door(Options {
+            connections: 1,
+            connections_per_address: 1,
+            ..Options::default()
+        });
+        let first = knock(&door, "203.0.113.1").unwrap();
+        assert!(!first.is_refused() && !first.guest(&HeaderMap::new()).is_last);
+        let second = knock(&door, "203.0.113.1").unwrap();
+        assert!(second.is_refused() && second.guest(&HeaderMap::new()).is_last);
+        // Neither the place of the address nor that of the relay is taken by who is only told so.
+        drop(first);
+        assert_eq!(refused(knock(&door, "203.0.113.1")), None);
+        let _third = knock(&door, "203.0.113.1").unwrap();
+        assert_eq!(refused(knock(&door, "203.0.113.2")), Some(Limit::Connections));
+        drop(_third);
+        assert_eq!(refused(knock(&door, "203.0.113.2")), None, "its address was given back");
+    }
+
+    #[test]
+    fn few_are_told_and_the_others_are_closed() {
+        let door = door(Options {
+            connections: 1,
+            ..Options::default()
+        });
+        let _first = knock(&door, "10.0.0.1");
+        let told: Vec<Caller> = (0..TOLD).map(|_| knock(&door, "10.0.0.1").unwrap()).collect();
+        assert!(told.iter().all(Caller::is_refused));
+        assert!(knock(&door, "10.0.0.1").is_none());
+        drop(told);
+        assert!(knock(&door, "10.0.0.1").is_some());
+    }
+
+    #[test]
+    fn a_flood_is_closed() {
+        let door = door(Options {
+            connects: rate(1, 2),
+            ..Options::default()
+        });
+        let knocks: Vec<_> = (0..6)
+            .map(|_| knock(&door, "203.0.113.1").map(|it| it.is_refused()))
+            .collect();
+        assert_eq!(knocks, [Some(false), Some(false), Some(true), Some(true), None, None]);
+        assert!(knock(&door, "203.0.113.2").is_some());
+    }
+
+    #[test]
+    fn requests_beyond_the_first_count_as_connects() {
+        let door = door(Options {
+            connects: rate(1, 2),
+            ..Options::default()
+        });
+        let caller = knock(&door, "203.0.113.1").unwrap();
+        let asked: Vec<_> = (0..3).map(|_| caller.guest(&HeaderMap::new()).refused).collect();
+        assert_eq!(asked, [None, None, Some(Limit::ConnectsPerSecond)]);
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::hub::{
     self, Appender, Catalog, Channel, Hub, Mode, Payload, Reason, Retention, SlotKey, Snapshot, Subscription,
 };
+use crate::limits::Rate;
 use crate::session::{Session, Start};
 
 use super::conn::{Conn, Token};
@@ -86,12 +87,16 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
+        Rig::bound(Bounds::default())
+    }
+
+    fn bound(bounds: Bounds) -> Rig {
         let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 7, AnyName);
         let options = Options {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
-            bounds: Bounds::default(),
+            bounds,
         };
         let now = Instant::now();
         let core = Core::new(options, Arc::new(Open(hub.clone())), &hub, Arc::default(), 1, now).unwrap();
