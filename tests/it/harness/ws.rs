@@ -31,12 +31,18 @@ impl Ws {
     /// Opens a connection to `target`, offering the subprotocol.
     #[track_caller]
     pub fn request(relay: &Relay, target: &str, receive_buffer: Option<usize>) -> Ws {
-        let stream = connect(relay.address(), receive_buffer);
+        Ws::over(connect(relay.address(), receive_buffer), target, &[])
+    }
+
+    /// The same over a connection that is there already, with further headers.
+    #[track_caller]
+    pub fn over(stream: TcpStream, target: &str, headers: &[(&'static str, &str)]) -> Ws {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut request = format!("ws://relay.test{target}").into_client_request().expect("a URL");
-        request
-            .headers_mut()
-            .insert("Sec-WebSocket-Protocol", PROTOCOL.parse().expect("a header value"));
+        for (name, value) in [("Sec-WebSocket-Protocol", PROTOCOL)].iter().chain(headers) {
+            let value = value.parse().expect("a header value");
+            request.headers_mut().insert(*name, value);
+        }
         let (socket, response) = tungstenite::client(request, stream).expect("the relay opens a WebSocket");
         Ws {
             socket,
