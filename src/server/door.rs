@@ -10,7 +10,7 @@ use super::io::Io;
 use super::listen::Accepted;
 use super::proxy_protocol::{self, Origin};
 use super::visitor::{ClientAddress, Visitor, Visitors};
-use crate::limits::{Limit, Limits, Permit, Permits};
+use crate::limits::{Limit, Limits, Permits};
 
 /// Lets connections in.
 #[derive(Clone, Debug)]
@@ -49,18 +49,8 @@ pub struct Guest {
     pub refused: Option<Limit>,
     /// Whether its connection takes no further request.
     pub is_last: bool,
-    /// Its place, if it is not the connection that has it.
-    pub permit: Option<Permit>,
-}
-
-impl Guest {
-    /// What it holds as long as its stream lives.
-    pub fn into_permits(self) -> Permits {
-        Permits {
-            address: self.permit,
-            ..Permits::default()
-        }
-    }
+    /// What it holds beside what its connection does; a stream keeps it as long as it lives.
+    pub permits: Box<Permits>,
 }
 
 impl Door {
@@ -138,7 +128,7 @@ impl Caller {
                 visitor: self.peer,
                 refused: self.refused,
                 is_last: true,
-                permit: None,
+                permits: Box::default(),
             };
         }
         let limits = &self.door.limits;
@@ -154,16 +144,15 @@ impl Caller {
             (None, Some(address)) if asked_before && !self.is_believed => limits.again(address).map(|()| None),
             _ => Ok(None),
         };
-        let (permit, refused) = match place {
-            Ok(permit) => (permit, None),
-            Err(limit) => (None, Some(limit)),
-        };
-        Guest {
+        let mut guest = Guest {
             visitor: named.unwrap_or(self.peer),
-            refused,
-            is_last: false,
-            permit,
+            ..Guest::default()
+        };
+        match place {
+            Ok(permit) => guest.permits.address = permit,
+            Err(limit) => guest.refused = Some(limit),
         }
+        guest
     }
 
     /// What the connection holds.

@@ -168,7 +168,7 @@ impl Desk {
             },
             head: head.freeze(),
             session,
-            permits: Box::new(guest.into_permits()),
+            permits: guest.permits,
         }))
     }
 
@@ -204,7 +204,7 @@ impl Desk {
             transport: Transport::WebSocket { raw: query.raw },
             head: head.freeze(),
             session: self.session(subscriptions, self.start(query, None)),
-            permits: Box::new(guest.into_permits()),
+            permits: guest.permits,
         }))
     }
 
@@ -281,11 +281,12 @@ fn not_found(denied: &std::collections::BTreeMap<String, Denial>) -> Refusal {
     refusal
 }
 
-/// Refuses a client for a limit that was reached before anything was done for it.
+/// Refuses a client for a limit of connections.
 fn no_place(limit: Limit, route: Route<'_>, request: &Parts, headers: &HeaderMap) -> Result<Outcome, Refusal> {
     let (why, what) = match limit {
         Limit::Connections => (Ending::Overload, "there is no room for one more client now"),
         Limit::ConnectsPerSecond => (Ending::TooFast, "your address connects too often"),
+        Limit::ConnectionsPerSubject => (Ending::TooMany, "the subject of your token has too many connections"),
         _ => (Ending::TooMany, "your address has too many connections"),
     };
     match route {
