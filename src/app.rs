@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::fanout::Stats;
 use crate::hub::Hub;
+use crate::process::files;
 use crate::process::signals::{Signal, Signals};
 use crate::switches::{self, Switch};
 use crate::upstream::feed::{self, FatalError};
 use crate::upstream::topology::{self, Doubt};
 use crate::upstream::{NodeId, reader};
-use crate::{admin, relay, server};
+use crate::{admin, limits, relay, server};
 
 mod checks;
 
@@ -34,6 +35,10 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// Most keys that wait to be taken where a test switched off that many may: one burst has more.
 const FEW_DIRTY: usize = 20;
+
+/// Descriptors beside those of clients that are served: of clients that are told there is no place, of operators, of the
+/// servers behind, and of the process itself.
+const OTHERS: usize = limits::TOLD + 256;
 
 /// Runs until a signal asks to end and every stream was ended, or the drain time has passed. A second signal ends it at
 /// once, and is what is returned then. `started` is called once signals are caught, from when on it ends in order.
@@ -45,10 +50,12 @@ pub fn run(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Sign
     runtime.block_on(serve(config, started))
 }
 
-async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+async fn serve(mut config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
     switches::check().map_err(anyhow::Error::msg)?;
     let signals = Signals::catch().context("cannot catch signals")?;
     started();
+    let connections = &mut config.server.limits.connections;
+    *connections = room_for(*connections);
     let upstream = config.upstream;
     let (topology, endpoint) = (upstream.topology.clone(), upstream.endpoint.clone());
     let needs = relay::needs(
@@ -148,6 +155,24 @@ async fn serve(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<
         _ = &mut server => {}
     }
     Err(failed)
+}
+
+/// For how many of these connections there are descriptors; the others would keep even the admin listener from answering.
+fn room_for(connections: usize) -> usize {
+    let wanted = connections.saturating_add(OTHERS);
+    let room = usize::try_from(files::make_room(wanted as u64)).unwrap_or(usize::MAX);
+    if room >= wanted {
+        return connections;
+    }
+    let fitting = room.saturating_sub(OTHERS).max(1);
+    tracing::warn!(
+        connections,
+        fitting,
+        open_files = room,
+        "the system does not let the process open enough files for `connections` of [limits]: raise LimitNOFILE (ulimit -Hn) \
+         to {wanted}, or lower `connections`"
+    );
+    fitting
 }
 
 fn cores() -> usize {

@@ -12,6 +12,7 @@
 //! * [`pattern`]: the one grammar of key patterns and channel templates
 //! * `keyspace`: key events, values, notification flags
 //! * `tally`: counts that several layers keep
+//! * `limits`: how much clients may take, and who has how much
 //! * `upstream`: the feed of key events and published messages, and the reader of values
 //! * [`mapping`]: key or message to channels, channel to keys
 //! * `payload`: a value rendered to the bytes of a change
@@ -37,6 +38,7 @@ pub mod config;
 pub mod fanout;
 pub mod hub;
 pub mod keyspace;
+pub mod limits;
 pub mod mapping;
 pub mod pattern;
 pub mod payload;

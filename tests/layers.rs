@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pattern", &[]),
     ("keyspace", &[]),
     ("tally", &[]),
+    ("limits", &[]),
     // The side of the keys.
     (
         "upstream",
@@ -36,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fanout",
         &[
+            "limits",
             "hub",
             "session",
             "transport",
@@ -59,6 +61,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "server",
         &[
             "access",
+            "limits",
             "hub",
             "session",
             "transport",
@@ -74,6 +77,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "admin",
         &[
             "tally",
+            "limits",
             "hub",
             "upstream",
             "relay",

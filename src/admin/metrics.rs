@@ -188,6 +188,12 @@ impl Sources {
         let websocket = stats.websocket.load(Ordering::Relaxed);
         let connections = [("sse", sse), ("websocket", websocket)];
         out.gauges("connections", "Clients connected", "transport", connections)?;
+        out.counters(
+            "limited",
+            "Times that a limit of [limits] was reached",
+            "limit",
+            stats.limited.all(),
+        )?;
         out.counter("messages_sent", "Messages handed to sockets", &stats.messages)?;
         out.counter("slow_clients", "Clients ended because they took nothing", &stats.slow)?;
         let pinned = stats.pinned.load(Ordering::Relaxed);
@@ -212,8 +218,19 @@ impl Out<'_> {
 
     /// A series for each word.
     fn tally(&mut self, name: &str, help: &str, label: &'static str, tally: &Tally) -> fmt::Result {
+        self.counters(name, help, label, tally.all())
+    }
+
+    /// A series for each word and its count.
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        counts: impl IntoIterator<Item = (&'static str, u64)>,
+    ) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (word, count) in tally.all() {
+        for (word, count) in counts {
             let labels: Labels<'_> = [(label, word)];
             metric
                 .encode_family(&labels)?

@@ -93,7 +93,7 @@ pub async fn run(listener: Listener, sources: Sources) -> io::Result<()> {
         sources,
     };
     let (sender, mut incoming) = mpsc::channel(1);
-    let mut accepting = pin!(accept(listener, vec![sender], CancellationToken::new()));
+    let mut accepting = pin!(accept(listener, Some, vec![sender], CancellationToken::new()));
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {

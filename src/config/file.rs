@@ -19,6 +19,7 @@ pub(crate) use access::{Access, Jwt, Signed};
 pub(crate) struct File {
     pub(crate) include: Option<List>,
     pub(crate) server: Server,
+    pub(crate) limits: Limits,
     pub(crate) admin: Admin,
     pub(crate) log: Log,
     pub(crate) upstream: Upstream,
@@ -35,10 +36,29 @@ pub(crate) struct Server {
     pub(crate) listen: Option<List>,
     pub(crate) path: Option<Written<String>>,
     pub(crate) origins: Option<List>,
+    pub(crate) proxies: Option<List>,
+    pub(crate) client_address: Option<Written<String>>,
     pub(crate) heartbeat: Option<Written<String>>,
     pub(crate) write_timeout: Option<Written<String>>,
     pub(crate) drain: Option<Written<String>>,
     pub(crate) max_channels: Option<Written<i64>>,
+}
+
+/// `[limits]`
+#[derive(Debug, Default)]
+pub(crate) struct Limits {
+    pub(crate) connections: Option<Written<i64>>,
+    pub(crate) connections_per_address: Option<Written<i64>>,
+    pub(crate) connections_per_subject: Option<Written<i64>>,
+    pub(crate) connects_per_second: Option<Written<i64>>,
+    pub(crate) connects_burst: Option<Written<i64>>,
+    pub(crate) channels_per_connection: Option<Written<i64>>,
+    pub(crate) messages_per_second: Option<Written<i64>>,
+    pub(crate) messages_burst: Option<Written<i64>>,
+    pub(crate) message_size: Option<Written<String>>,
+    pub(crate) head_size: Option<Written<String>>,
+    pub(crate) head_timeout: Option<Written<String>>,
+    pub(crate) lifetime: Option<Written<String>>,
 }
 
 /// `[admin]`
@@ -166,6 +186,7 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
     let top = Table::new(reader, Section::Top, document.span(), document.get_ref());
     let sections = [
         ("server", Section::Server),
+        ("limits", Section::Limits),
         ("admin", Section::Admin),
         ("log", Section::Log),
         ("upstream", Section::Upstream),
@@ -182,6 +203,10 @@ pub(crate) fn parse(source: usize, environment: Environment<'_>, problems: &mut 
         server: top
             .table(reader, "server", Section::Server)
             .map(|table| server(reader, &table))
+            .unwrap_or_default(),
+        limits: top
+            .table(reader, "limits", Section::Limits)
+            .map(|table| limits(reader, &table))
             .unwrap_or_default(),
         admin: top
             .table(reader, "admin", Section::Admin)
@@ -226,10 +251,29 @@ fn server(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Server {
         listen: table.texts(reader, "listen"),
         path: table.text(reader, "path"),
         origins: table.texts(reader, "origins"),
+        proxies: table.texts(reader, "proxies"),
+        client_address: table.text(reader, "client_address"),
         heartbeat: table.duration(reader, "heartbeat"),
         write_timeout: table.duration(reader, "write_timeout"),
         drain: table.duration(reader, "drain"),
         max_channels: table.number(reader, "max_channels"),
+    }
+}
+
+fn limits(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Limits {
+    Limits {
+        connections: table.number(reader, "connections"),
+        connections_per_address: table.number(reader, "connections_per_address"),
+        connections_per_subject: table.number(reader, "connections_per_subject"),
+        connects_per_second: table.number(reader, "connects_per_second"),
+        connects_burst: table.number(reader, "connects_burst"),
+        channels_per_connection: table.number(reader, "channels_per_connection"),
+        messages_per_second: table.number(reader, "messages_per_second"),
+        messages_burst: table.number(reader, "messages_burst"),
+        message_size: table.size(reader, "message_size"),
+        head_size: table.size(reader, "head_size"),
+        head_timeout: table.duration(reader, "head_timeout"),
+        lifetime: table.duration(reader, "lifetime"),
     }
 }
 

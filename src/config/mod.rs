@@ -2,8 +2,8 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `origins`, `admin`, `upstream`, `tls`, `access`, `options`, `mapping` are
-//!   its parts, `units` and `variables` the small languages in its texts, `include` further files)
+//! * `compile`: what an option means (`server`, `origins`, `proxies`, `limits`, `admin`, `upstream`, `tls`, `access`,
+//!   `options`, `mapping` are its parts, `units` and `variables` the small languages in its texts, `include` further files)
 //! * `ways`: who may read a mapping's channels
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
@@ -21,12 +21,14 @@ mod diagnostics;
 mod file;
 mod hidden;
 mod include;
+mod limits;
 mod log;
 mod mapping;
 mod mistakes;
 mod options;
 mod origin;
 mod origins;
+mod proxies;
 mod reader;
 mod server;
 #[cfg(test)]
@@ -134,7 +136,8 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         compiler.include(&list, &mut vec![main], &mut Vec::new(), &mut file);
     }
     let (places, access) = compiler.access(&file.access);
-    let (server, fanout, hub) = compiler.server(&file.server, places, access);
+    let limits = compiler.limits(&file.limits);
+    let (server, fanout, hub) = compiler.server(&file.server, limits, places, access);
     let admin = compiler.admin(&file.admin, &server);
     let log = compiler.log(&file.log);
     let upstream = compiler.upstream(&file.upstream);

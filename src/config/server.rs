@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::compile::{Bounds, Compiler, Name};
 use super::diagnostics::Problem;
 use super::file;
+use super::limits::Limits;
 use super::origin::{From, Origin};
 use super::reader::Written;
 use crate::server::{Address, Options, Places};
@@ -52,6 +53,7 @@ impl Compiler<'_> {
     pub(crate) fn server(
         &mut self,
         file: &file::Server,
+        limits: Limits,
         places: Places,
         access: access::Options,
     ) -> (Options, fanout::Options, hub::Options) {
@@ -66,6 +68,7 @@ impl Compiler<'_> {
             .as_ref()
             .map(|list| self.origins(list, ambient))
             .unwrap_or_default();
+        let visitors = self.visitors(file);
         let heartbeat = self.duration(name("heartbeat"), file.heartbeat.as_ref(), HEARTBEAT, &HEARTBEAT_BOUNDS);
         let write_timeout = self.duration(
             name("write_timeout"),
@@ -87,11 +90,15 @@ impl Compiler<'_> {
                 origins,
                 places,
                 access,
+                visitors,
+                head: limits.head,
+                limits: limits.shared,
             },
             fanout::Options {
                 heartbeat,
                 write_timeout,
                 drain,
+                bounds: limits.stream,
             },
             hub::Options { max_channels },
         )

@@ -9,6 +9,8 @@ pub enum Section {
     Server,
     /// `[admin]`
     Admin,
+    /// `[limits]`
+    Limits,
     /// `[log]`
     Log,
     /// `[upstream]`
@@ -31,9 +33,10 @@ pub enum Section {
 
 impl Section {
     /// All sections, in the order of the documented file.
-    pub const ALL: [Section; 12] = [
+    pub const ALL: [Section; 13] = [
         Section::Top,
         Section::Server,
+        Section::Limits,
         Section::Admin,
         Section::Log,
         Section::Upstream,
@@ -51,6 +54,7 @@ impl Section {
         match self {
             Section::Top => "the top of the file",
             Section::Server => "`[server]`",
+            Section::Limits => "`[limits]`",
             Section::Admin => "`[admin]`",
             Section::Log => "`[log]`",
             Section::Upstream => "`[upstream]`",
@@ -68,16 +72,32 @@ impl Section {
     pub fn options(self) -> &'static [&'static str] {
         match self {
             Section::Top => &[
-                "include", "server", "admin", "log", "upstream", "access", "defaults", "mapping",
+                "include", "server", "limits", "admin", "log", "upstream", "access", "defaults", "mapping",
             ],
             Section::Server => &[
                 "listen",
                 "path",
                 "origins",
+                "proxies",
+                "client_address",
                 "heartbeat",
                 "write_timeout",
                 "drain",
                 "max_channels",
+            ],
+            Section::Limits => &[
+                "connections",
+                "connections_per_address",
+                "connections_per_subject",
+                "connects_per_second",
+                "connects_burst",
+                "channels_per_connection",
+                "messages_per_second",
+                "messages_burst",
+                "message_size",
+                "head_size",
+                "head_timeout",
+                "lifetime",
             ],
             Section::Admin => &["listen"],
             Section::Log => &["level", "format"],
@@ -123,14 +143,12 @@ impl Section {
     /// Options that are planned and not in this release, each with what it will do.
     pub(crate) fn planned(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Section::Server => &[
-                (
-                    "tls",
-                    "TLS on the listener (until then, let a proxy in front of keyrelay end it)",
-                ),
-                ("max_connections", "a limit of connections"),
-            ],
+            Section::Server => &[(
+                "tls",
+                "TLS on the listener (until then, let a proxy in front of keyrelay end it)",
+            )],
             Section::Top
+            | Section::Limits
             | Section::Upstream
             | Section::Access
             | Section::Jwt
@@ -182,6 +200,7 @@ pub(crate) fn example(option: &str) -> &'static str {
     match option {
         "include" => "[\"conf.d/*.toml\"]",
         "server" => "[server]",
+        "limits" => "[limits]",
         "admin" => "[admin]",
         "log" => "[log]",
         "upstream" => "[upstream]",
@@ -190,6 +209,8 @@ pub(crate) fn example(option: &str) -> &'static str {
         "listen" => "[\"127.0.0.1:7400\"]",
         "path" => "\"/live\"",
         "origins" => "[\"https://app.example.com\"]",
+        "proxies" => "[\"127.0.0.1\", \"10.0.0.0/8\", \"unix\"]",
+        "client_address" => "\"x-forwarded-for\"",
         "url" => "\"redis://127.0.0.1:6379/0\"",
         "url_file" | "password_file" => "\"/run/secrets/redis\"",
         "username" => "\"keyrelay\"",
@@ -227,6 +248,13 @@ pub(crate) fn example(option: &str) -> &'static str {
         "retain" => "{ messages = 256, bytes = \"4MiB\", age = \"5m\" }",
         "messages" => "256",
         "max_channels" => "100_000",
+        "connections" => "50_000",
+        "channels_per_connection" => "1_000",
+        "connections_per_address" | "connects_burst" => "200",
+        "connections_per_subject" | "messages_burst" => "100",
+        "connects_per_second" | "messages_per_second" => "20",
+        "message_size" | "head_size" => "\"64KiB\"",
+        "lifetime" => "\"1d\"",
         "fields" => "[\"name\", \"total\"]",
         "decode" | "format" => "\"json\"",
         "template" | "absent" | "on_reset" => "\"<li>{{ key }}</li>\"",

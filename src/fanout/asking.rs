@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::stream::FuturesUnordered;
 
-use crate::transport::ws::{self, MAX_CHANNELS};
+use crate::limits::Limit;
+use crate::transport::ws;
 
 use super::conn::Token;
 use super::core::{Core, client, enqueue};
@@ -44,8 +45,10 @@ impl Core {
             return false;
         };
         let reference = number.map(|number| number.to_string());
-        if conn.session.logs().count() + names.len() > MAX_CHANNELS {
-            let what = format!("a connection may have {MAX_CHANNELS} channels; unsubscribe from some, or open another");
+        let most = self.options.bounds.channels;
+        if conn.session.logs().count() + names.len() > most {
+            self.books.stats.limited.hit(Limit::ChannelsPerConnection, None);
+            let what = format!("a connection may have {most} channels; unsubscribe from some, or open another");
             self.say(token, &ws::error_message(None, "too-many", &what, reference.as_deref()));
             return false;
         }

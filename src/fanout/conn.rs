@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::limits::{Meter, Permits};
 use crate::session::{Ending, Session};
 
 use super::inbound::Inbound;
@@ -69,11 +70,17 @@ pub(super) struct Conn {
     pub pending: Option<Box<Pending>>,
     /// The state of a WebSocket client that is in the midst of a message.
     pub inbound: Option<Box<Inbound>>,
+    /// Held until it goes.
+    pub _permits: Box<Permits>,
+    /// How often it sends messages.
+    pub meter: Meter,
     pub token: Token,
     /// What it asks while it is connected.
     pub gate: Option<Arc<dyn Gate>>,
     /// The tick in which it may no longer read; `u32::MAX` if that never comes.
     pub expires: u32,
+    /// The tick in which it is asked to come back, however lively it is.
+    pub retires: u32,
     /// The tick of its valid entry in the wheel; any other entry is void.
     pub due: u32,
     /// The tick in which it last took anything.
@@ -244,6 +251,7 @@ impl Conn {
 
     /// Has it looked at in this tick at the latest.
     pub fn arm(&mut self, due: u32, books: &mut Books) {
+        let due = due.min(self.retires);
         if due < self.due {
             self.due = books.wheel.add(self.token, due);
         }

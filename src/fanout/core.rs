@@ -13,6 +13,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::hub::{Hub, Inbox, Log};
+use crate::limits::Meter;
 use crate::session::Ending;
 
 use super::asking::Asking;
@@ -193,9 +194,12 @@ impl Core {
             socket: given.socket,
             pending: None,
             inbound: None,
+            _permits: given.permits,
+            meter: Meter::default(),
             token,
             gate: given.gate,
             expires: u32::MAX,
+            retires: self.retirement(),
             due: u32::MAX,
             last: self.books.tick,
             received: 0,
@@ -231,6 +235,17 @@ impl Core {
         } else if !given.read_ahead.is_empty() {
             self.read_ahead(token, &given.read_ahead);
         }
+    }
+
+    /// The tick in which a client that comes now is asked to come back: a tenth sooner or later than others, so that those
+    /// who came together do not all go at once.
+    fn retirement(&mut self) -> u32 {
+        let Some(lifetime) = self.options.bounds.lifetime else {
+            return u32::MAX;
+        };
+        let spread = 0.9 + 0.2 * (self.random.next() % 1_024) as f64 / 1_024.0;
+        let ticks = self.books.wheel.ticks(lifetime.mul_f64(spread));
+        self.books.tick.saturating_add(ticks)
     }
 
     /// Ends whoever has stalled longest while half-written clients hold on to too much.

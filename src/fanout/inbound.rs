@@ -9,16 +9,14 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 
+use crate::limits::Limit;
 use crate::session::Ending;
 use crate::transport::ws::{self, Request};
 
-use super::Transport;
 use super::conn::{Phase, Sent, Token};
 use super::core::{Core, client, enqueue};
 use super::socket::Socket;
-
-/// The longest message a client may send: a list of a thousand channels with long names.
-const MAX_MESSAGE: usize = 64 * 1024;
+use super::{Bounds, Transport};
 
 /// Read at once from one client. Most send less than this in all their life.
 const READ: usize = 2 * 1024;
@@ -35,13 +33,13 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// `ahead`: what was read with the request.
-    fn new(ahead: &[u8]) -> Inbound {
+    /// `ahead`: what was read with the request; `longest`: the bytes that a message may have.
+    fn new(ahead: &[u8], longest: usize) -> Inbound {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ)
             .write_buffer_size(0)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
+            .max_message_size(Some(longest))
+            .max_frame_size(Some(longest));
         let mut boundary = Boundary::default();
         boundary.feed(ahead);
         Inbound {
@@ -70,12 +68,13 @@ enum Heard {
 impl Core {
     /// Keeps what was read with the request for the client's first turn.
     pub fn read_ahead(&mut self, token: Token, ahead: &[u8]) {
+        let longest = self.options.bounds.message_size;
         let Some(conn) = client(&mut self.clients, token) else {
             return;
         };
         match conn.transport {
             Transport::WebSocket { .. } => {
-                conn.inbound = Some(Box::new(Inbound::new(ahead)));
+                conn.inbound = Some(Box::new(Inbound::new(ahead, longest)));
                 conn.readable = true;
                 enqueue(conn, &mut self.ready);
             }
@@ -85,6 +84,10 @@ impl Core {
 
     /// Reads what a WebSocket client has sent, and does what it asks for.
     pub fn hear(&mut self, token: Token) {
+        let Bounds {
+            messages, message_size, ..
+        } = self.options.bounds;
+        let now = self.books.wheel.begins(self.books.tick);
         let mut drained = false;
         for _ in 0..MESSAGES {
             let Some(conn) = client(&mut self.clients, token) else {
@@ -95,7 +98,10 @@ impl Core {
                 return;
             }
             let raw = conn.transport == (Transport::WebSocket { raw: true });
-            let mut inbound = conn.inbound.take().unwrap_or_else(|| Box::new(Inbound::new(b"")));
+            let mut inbound = conn
+                .inbound
+                .take()
+                .unwrap_or_else(|| Box::new(Inbound::new(b"", message_size)));
             let mut link = Link {
                 socket: &conn.socket,
                 boundary: &mut inbound.boundary,
@@ -115,6 +121,11 @@ impl Core {
                 return self.say(token, &replies);
             }
             conn.inbound = Some(inbound);
+            let is_message = matches!(heard, Heard::Text(_) | Heard::Binary | Heard::Other);
+            if is_message && !conn.meter.take(messages, now) {
+                self.books.stats.limited.hit(Limit::MessagesPerSecond, None);
+                return self.end(token, Ending::TooFast);
+            }
             self.say(token, &replies);
             match heard {
                 Heard::Text(text) if !raw && self.request(token, &text) => break,
@@ -127,7 +138,12 @@ impl Core {
                 Heard::Text(_) | Heard::Other | Heard::Drained => {}
                 Heard::Goodbye => return self.goodbye(token),
                 Heard::End(Ending::Gone) => return self.close(token, Ending::Gone),
-                Heard::End(ending) => return self.end(token, ending),
+                Heard::End(ending) => {
+                    if ending == Ending::TooBig {
+                        self.books.stats.limited.hit(Limit::MessageSize, None);
+                    }
+                    return self.end(token, ending);
+                }
             }
         }
         if let Some(conn) = client(&mut self.clients, token) {

@@ -33,6 +33,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::hub::Subscription;
+use crate::limits::{Permits, Rate};
 #[cfg(doc)]
 use crate::session::Ending;
 use crate::session::{Session, Start};
@@ -56,6 +57,42 @@ pub struct Options {
     pub write_timeout: Duration,
     /// Time within which every stream must have ended once the drain began.
     pub drain: Duration,
+    /// What one client may take.
+    pub bounds: Bounds,
+}
+
+/// What one client may take of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Channels of one connection.
+    pub channels: usize,
+    /// Messages that a WebSocket client may send.
+    pub messages: Rate,
+    /// The longest of them, in bytes.
+    pub message_size: usize,
+    /// How long a stream lives (± 10 %) before its client is asked to come back; `None` for as long as it likes.
+    pub lifetime: Option<Duration>,
+}
+
+impl Default for Bounds {
+    /// What counts where a config says nothing.
+    fn default() -> Bounds {
+        Bounds {
+            // A page shows a few dozen; a thousand names of usual length still fit into one message or URL, and a sweep
+            // over them stays short.
+            channels: 1_000,
+            messages: Rate {
+                // A page subscribes when something on it changes; nobody clicks this often.
+                per_second: 10,
+                // A page of many parts that each subscribe by themselves when it is opened.
+                burst: 100,
+            },
+            // A list of a thousand channels with long names.
+            message_size: 64 << 10,
+            // Once a day costs nobody anything, and whatever a connection holds on to is let go some time.
+            lifetime: Some(Duration::from_secs(86_400)),
+        }
+    }
 }
 
 /// How a client is spoken to.
@@ -90,6 +127,8 @@ pub struct Client {
     pub until: Until,
     /// What it asks while it is connected; a client that cannot ask has none.
     pub gate: Option<Arc<dyn Gate>>,
+    /// What it gives back when it goes.
+    pub permits: Box<Permits>,
 }
 
 /// Until when a client may read its channels.

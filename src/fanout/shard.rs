@@ -113,7 +113,7 @@ mod tests {
     use crate::hub::{self, Access, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Way};
     use crate::session::{Session, Start};
 
-    use super::super::{Client, Socket, Transport, Until};
+    use super::super::{Bounds, Client, Socket, Transport, Until};
     use super::*;
 
     struct One;
@@ -145,6 +145,7 @@ mod tests {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
+            bounds: Bounds::default(),
         }
     }
 
@@ -157,6 +158,7 @@ mod tests {
             transport: Transport::Sse { chunked: true },
             head: Bytes::from_static(b"HEAD\r\n\r\n"),
             read_ahead: Bytes::new(),
+            permits: Box::default(),
             session,
             until: Until::default(),
             gate: None,

@@ -1,6 +1,9 @@
 //! What the shards count together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::limits::Counts;
 
 /// Shared by all shards. Every number is read on its own; together they are a moment's blur.
 #[derive(Debug, Default)]
@@ -15,6 +18,8 @@ pub struct Stats {
     pub slow: AtomicU64,
     /// Bytes of frames that half-written clients hold on to: see [`super::PINNED`].
     pub pinned: AtomicUsize,
+    /// How often each limit was reached, those of connections included.
+    pub limited: Arc<Counts>,
 }
 
 impl Stats {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use crate::limits::Limit;
 use crate::session::Ending;
 
 use super::Transport;
@@ -48,11 +49,19 @@ impl Core {
         if conn.phase == Phase::Closing {
             return self.close(token, Ending::Gone);
         }
+        if now >= conn.retires {
+            conn.retires = u32::MAX;
+            self.books.stats.limited.hit(Limit::Lifetime, None);
+            self.end(token, Ending::Lifetime);
+        }
+        let Some(conn) = client(&mut self.clients, token) else {
+            return;
+        };
         if now >= conn.expires && conn.phase == Phase::Open {
             let renewable = conn.renewable;
             self.end(token, Ending::Expired { renewable });
             // Who takes nothing is not given more time by having expired.
-            if let Some(conn) = client(&mut self.clients, token) {
+            if let Some(conn) = client(&mut self.clients, token).filter(|conn| conn.blocked) {
                 conn.arm(now + 1, &mut self.books);
             }
             return;

@@ -21,8 +21,14 @@ const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause: a descriptor that becomes free is used within a second.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts until told to stop; then the listener is closed.
-pub async fn accept(listener: Listener, threads: Vec<Sender<Accepted>>, stop: CancellationToken) -> io::Result<()> {
+/// Accepts until told to stop; then the listener is closed. `admit` makes of a connection what the threads take, or lets it
+/// go.
+pub async fn accept<T>(
+    listener: Listener,
+    admit: impl Fn(Accepted) -> Option<T>,
+    threads: Vec<Sender<T>>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     #[expect(
         deprecated,
         reason = "its successor is unsafe for the sake of types that are no real descriptors"
@@ -41,15 +47,15 @@ pub async fn accept(listener: Listener, threads: Vec<Sender<Accepted>>, stop: Ca
             match listener.get_ref().accept() {
                 Ok(stream) => {
                     pause.over();
-                    let mut left = deal(stream, &threads, &mut next);
+                    let mut left = admit(stream).and_then(|admitted| deal(admitted, &threads, &mut next));
                     // Every thread has a full queue: further connections wait in the kernel's.
-                    while let Some(stream) = left {
+                    while let Some(admitted) = left {
                         tokio::select! {
                             biased;
                             () = stop.cancelled() => return Ok(()),
                             () = tokio::time::sleep(MIN_PAUSE) => {}
                         }
-                        left = deal(stream, &threads, &mut next);
+                        left = deal(admitted, &threads, &mut next);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -73,15 +79,15 @@ pub async fn accept(listener: Listener, threads: Vec<Sender<Accepted>>, stop: Ca
 }
 
 /// Gives the connection to the next thread that has room; gives it back where none has.
-fn deal(mut stream: Accepted, threads: &[Sender<Accepted>], next: &mut usize) -> Option<Accepted> {
+fn deal<T>(mut admitted: T, threads: &[Sender<T>], next: &mut usize) -> Option<T> {
     for _ in 0..threads.len() {
         *next = (*next + 1) % threads.len();
-        match threads[*next].try_send(stream) {
+        match threads[*next].try_send(admitted) {
             Ok(()) => return None,
-            Err(TrySendError::Full(back) | TrySendError::Closed(back)) => stream = back,
+            Err(TrySendError::Full(back) | TrySendError::Closed(back)) => admitted = back,
         }
     }
-    Some(stream)
+    Some(admitted)
 }
 
 /// How long to wait while there is no room; tells the operator when that begins and when it ends.
@@ -146,7 +152,7 @@ mod tests {
         let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::channel(1)).unzip();
         let stop = CancellationToken::new();
         let run = async {
-            let accepting = accept(listener, senders, stop.clone());
+            let accepting = accept(listener, Some, senders, stop.clone());
             let clients = async {
                 let clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
                 // One each; the next waits for either.

@@ -15,19 +15,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout;
 
+use super::Head;
 use super::answer;
+use super::door::Arrival;
 use super::io::Io;
-use super::listen::Accepted;
 use super::request::{Desk, Opening, Outcome};
 use crate::fanout::{Client, Handle, Transport};
+use crate::limits::Limit;
 
-/// Time for a whole head, which is also how long a connection may wait for its next request: slow heads must not hold
-/// descriptors for long.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest head in bytes; the longest URL that can be parsed has just as many.
-const MAX_HEAD: usize = 64 << 10;
+/// The time for the head of a connection that is only to be told that there is no place for it.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What leaves hyper.
 enum Exit {
@@ -36,23 +35,40 @@ enum Exit {
 }
 
 /// Serves one connection until it is closed or handed to the shard.
-pub async fn serve(stream: Accepted, desk: Rc<Desk>, shard: Handle, write_timeout: Duration) {
-    let io = match Io::new(stream, write_timeout) {
+pub async fn serve(arrival: Arrival, desk: Rc<Desk>, shard: Handle, head: Head, write_timeout: Duration) {
+    let Arrival { stream, mut caller } = arrival;
+    let mut io = match Io::new(stream, write_timeout) {
         Ok(io) => io,
         Err(error) => {
             tracing::debug!(%error, "a connection could not be registered");
             return;
         }
     };
+    if caller.is_announced() {
+        match timeout(head.timeout, caller.announce(&mut io)).await {
+            Ok(Ok(Some(()))) => {}
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                tracing::info!(%error, proxy = %caller.peer(), "a proxy's connection does not begin as `client_address` says");
+                return;
+            }
+            Err(_) => return desk.limits.counts().hit(Limit::HeadTimeout, None),
+        }
+    }
+    let time = match caller.is_refused() {
+        true => head.timeout.min(REFUSED_TIMEOUT),
+        false => head.timeout,
+    };
     let stalled = io.stalled();
     let exit: Rc<Cell<Option<Exit>>> = Rc::default();
     let drain = desk.drain.clone();
     let service = service_fn(|request: Request<Incoming>| {
         let (desk, exit) = (desk.clone(), exit.clone());
+        let guest = caller.guest(request.headers());
         // Boxed, so that the connection can be taken apart.
         Box::pin(async move {
             let (request, body) = request.into_parts();
-            let left = match desk.handle(&request, !body.is_end_stream()).await {
+            let left = match desk.handle(&request, !body.is_end_stream(), guest).await {
                 Outcome::Answer(answer) => return Ok::<Response<Full<Bytes>>, Infallible>(answer),
                 Outcome::Stream(opening) => Exit::Stream(opening),
                 Outcome::Farewell(bytes) => Exit::Farewell(bytes),
@@ -65,8 +81,8 @@ pub async fn serve(stream: Accepted, desk: Rc<Desk>, shard: Handle, write_timeou
     let mut connection = http1::Builder::new()
         // Without a timer there is no timeout.
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
+        .header_read_timeout(time)
+        .max_buf_size(head.size)
         .half_close(false)
         .serve_connection(TokioIo::new(io), service);
 
@@ -90,6 +106,11 @@ pub async fn serve(stream: Accepted, desk: Rc<Desk>, shard: Handle, write_timeou
     .await;
     if let Some(result) = ended {
         if let Err(error) = result {
+            match () {
+                () if error.is_timeout() => desk.limits.counts().hit(Limit::HeadTimeout, None),
+                () if error.is_parse_too_large() => desk.limits.counts().hit(Limit::HeadSize, None),
+                () => {}
+            }
             tracing::debug!(%error, "a connection ended early");
         }
         return;
@@ -97,7 +118,10 @@ pub async fn serve(stream: Accepted, desk: Rc<Desk>, shard: Handle, write_timeou
     let parts = connection.into_parts();
     let (io, read_ahead) = (parts.io.into_inner(), parts.read_buf);
     match exit.take() {
-        Some(Exit::Stream(opening)) => hand_over(io, read_ahead, *opening, &shard).await,
+        Some(Exit::Stream(mut opening)) => {
+            opening.permits.or(caller.into_permits());
+            hand_over(io, read_ahead, *opening, &shard).await;
+        }
         Some(Exit::Farewell(bytes)) => io.farewell(&bytes).await,
         None => {}
     }
@@ -119,6 +143,7 @@ async fn hand_over(io: Io, read_ahead: Bytes, opening: Opening, shard: &Handle) 
             session: opening.session,
             until: opening.until,
             gate: opening.gate,
+            permits: opening.permits,
         }),
         Err(error) => tracing::debug!(%error, "a connection could not be handed over"),
     }
@@ -156,12 +181,21 @@ mod tests {
     use crate::access::Verifier;
     use crate::fanout;
     use crate::hub::{Payload, SlotKey, Snapshot};
+    use crate::limits::{self, Limits};
+    use crate::server::Accepted;
     use crate::server::credentials::Places;
+    use crate::server::door::Door;
     use crate::server::gate::Gate;
     use crate::server::origin::Origins;
     use crate::server::testing::hub;
+    use crate::server::visitor::Visitors;
 
     const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+    const HEAD: Head = Head {
+        size: 64 << 10,
+        timeout: Duration::from_secs(10),
+    };
 
     /// A connection whose client has sent these bytes, and what serves it; the channel `big` has a value of this size.
     async fn connection(bytes: &[u8], size: usize) -> (impl Future<Output = ()>, UnixStream) {
@@ -180,17 +214,21 @@ mod tests {
         appender.put(held.log(), key, false, Some(payload), std::time::Instant::now());
         appender.fill(held.log());
         appender.commit();
+        let limits = Limits::new(limits::Options::default(), Arc::default());
         let desk = Desk {
             path: String::new(),
             origins: Origins::new(&[]),
             places: Places::default(),
-            gate: Gate::new(hub.clone(), Verifier::default()),
+            gate: Gate::new(hub.clone(), Verifier::default(), limits.clone()),
+            limits,
+            channels: 1_000,
             drain: CancellationToken::new(),
         };
         let options = fanout::Options {
             heartbeat: Duration::from_secs(15),
             write_timeout: WRITE_TIMEOUT,
             drain: Duration::from_secs(4),
+            bounds: fanout::Bounds::default(),
         };
         let (shard, handle) = fanout::shard(options, &hub, Arc::default(), 0).unwrap();
         let (ours, theirs) = StdStream::pair().unwrap();
@@ -198,9 +236,11 @@ mod tests {
         theirs.set_nonblocking(true).unwrap();
         let mut client = UnixStream::from_std(theirs).unwrap();
         client.write_all(bytes).await.unwrap();
+        let door = Door::new(desk.limits.clone(), Visitors::default());
+        let arrival = door.admit(Accepted::Unix(ours)).unwrap();
         let serving = async move {
             let _alive = (held, shard);
-            serve(Accepted::Unix(ours), Rc::new(desk), handle, WRITE_TIMEOUT).await;
+            serve(arrival, Rc::new(desk), handle, HEAD, WRITE_TIMEOUT).await;
         };
         (serving, client)
     }
@@ -218,7 +258,7 @@ mod tests {
     async fn a_head_that_never_ends_is_cut_off() {
         for head in ["", "GET /events?channel=a HTTP/1.1\r\nHost: re"] {
             let (took, mut client) = silent(head.as_bytes()).await;
-            assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 2).contains(&took), "{head:?}: {took:?}");
+            assert!((HEAD.timeout..HEAD.timeout * 2).contains(&took), "{head:?}: {took:?}");
             assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
         }
     }
@@ -226,7 +266,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_next_request_is_closed() {
         let (took, _client) = silent(b"GET /nothing HTTP/1.1\r\nHost: relay\r\n\r\n").await;
-        assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 2).contains(&took), "{took:?}");
+        assert!((HEAD.timeout..HEAD.timeout * 2).contains(&took), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -144,7 +144,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        let query = Query::parse(None, query, "token").unwrap();
+        let query = Query::parse(None, query, "token", 10).unwrap();
         Credentials::of(&map, &query, &places(), trusts_cookies)
     }
 

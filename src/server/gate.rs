@@ -10,6 +10,7 @@ use super::query::{QueryError, check_name};
 use crate::access::{Failure, Verifier};
 use crate::fanout::{self, Asked, Opened, Renewed};
 use crate::hub::{Hub, SubscribeError, Subscription, set_of};
+use crate::limits::Limits;
 use crate::session::Start;
 
 /// About as many bytes of refused names stand in a line of the log: enough for any list that is meant, and no stranger
@@ -21,6 +22,7 @@ const LOGGED: usize = 1024;
 pub struct Gate {
     hub: Arc<Hub>,
     verifier: Verifier,
+    limits: Arc<Limits>,
 }
 
 /// Why a list of channels was not opened.
@@ -32,6 +34,8 @@ pub enum Refused {
     Full,
     /// Whether they may be opened cannot be found out now.
     Unavailable(Failure),
+    /// The subject of the client's token has all that it may have.
+    TooMany,
 }
 
 /// Why one channel may not be opened.
@@ -98,8 +102,8 @@ fn listed(denied: &BTreeMap<String, Denial>) -> String {
 
 impl Gate {
     /// A gate to the hub's channels, for those whom the verifier knows.
-    pub fn new(hub: Arc<Hub>, verifier: Verifier) -> Gate {
-        Gate { hub, verifier }
+    pub fn new(hub: Arc<Hub>, verifier: Verifier, limits: Arc<Limits>) -> Gate {
+        Gate { hub, verifier, limits }
     }
 
     /// The hub behind it.
@@ -156,6 +160,10 @@ impl Gate {
         lingers: bool,
     ) -> Result<(Vec<Subscription>, Expiry), Refused> {
         let until = self.judge(holder, names).await?;
+        // Who only looks has left again before it counts.
+        if lingers {
+            holder.take_place(&self.limits).map_err(|_| Refused::TooMany)?;
+        }
         let mut opened = Vec::new();
         for name in names {
             match self.hub.subscribe(name, lingers) {
@@ -193,15 +201,15 @@ impl Gate {
 
 /// One connected client before the gate.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Visit {
     gate: Gate,
     holder: Arc<Holder>,
 }
 
-impl Door {
+impl Visit {
     /// For a client that was let in.
-    pub fn new(gate: Gate, holder: Arc<Holder>) -> Door {
-        Door { gate, holder }
+    pub fn new(gate: Gate, holder: Arc<Holder>) -> Visit {
+        Visit { gate, holder }
     }
 
     async fn open(self, names: Vec<String>, cursor: Option<String>) -> Result<Opened, Vec<fanout::Refusal>> {
@@ -225,15 +233,17 @@ impl Door {
         holder.plain_names().await.map_err(|failure| vec![of_token(&failure)])?;
         let judged = self.gate.judge(&holder, &names).await;
         let expires = judged.map_err(|refused| refusals(refused, &names))?;
-        let door = Door::new(self.gate, Arc::new(holder));
+        let moved = holder.move_place(&self.holder, &self.gate.limits);
+        moved.map_err(|_| refusals(Refused::TooMany, &[]))?;
+        let visit = Visit::new(self.gate, Arc::new(holder));
         Ok(Renewed {
             expires,
-            gate: Arc::new(door),
+            gate: Arc::new(visit),
         })
     }
 }
 
-impl fanout::Gate for Door {
+impl fanout::Gate for Visit {
     fn open(&self, names: Vec<String>, cursor: Option<String>) -> Asked<Opened> {
         Box::pin(self.clone().open(names, cursor))
     }
@@ -271,6 +281,11 @@ fn refusals(refused: Refused, names: &[String]) -> Vec<fanout::Refusal> {
         }
         Refused::Full => each("full", "too many channels are in use: ask again later".to_owned()),
         Refused::Unavailable(failure) => each(failure.word(), failure.to_string()),
+        Refused::TooMany => vec![fanout::Refusal {
+            channel: None,
+            reason: "too-many",
+            what: "the subject of your token has too many connections: come back later".to_owned(),
+        }],
     }
 }
 
@@ -278,6 +293,7 @@ fn refusals(refused: Refused, names: &[String]) -> Vec<fanout::Refusal> {
 mod tests {
     use super::*;
     use crate::hub::Cursor;
+    use crate::limits;
     use crate::server::testing::{EPOCH, hub};
 
     const NAMES: [&str; 2] = ["a", "b"];
@@ -296,7 +312,11 @@ mod tests {
     }
 
     fn gate(hub: Arc<Hub>) -> Gate {
-        Gate::new(hub, Verifier::default())
+        Gate::new(
+            hub,
+            Verifier::default(),
+            Limits::new(limits::Options::default(), Arc::default()),
+        )
     }
 
     fn owned(names: &[&str]) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What one client may read, by what it has shown: its credentials, verified no earlier than they are needed.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use tokio::sync::OnceCell;
 use super::credentials::Credentials;
 use crate::access::{Claims, Credential, Failure, Signed, Verifier};
 use crate::hub::{Access, Way};
+use crate::limits::{Limit, Limits, Permit};
 
 /// A client with its credentials.
 #[derive(Debug)]
@@ -18,6 +20,10 @@ pub struct Holder {
     /// Verified at the first look, and kept.
     token: OnceCell<Result<Claims, Failure>>,
     signed: Vec<Signed>,
+    /// Whom the app has named.
+    named: OnceCell<Option<String>>,
+    /// The place that its subject holds by it.
+    place: Mutex<Option<Permit>>,
 }
 
 /// Why a channel is not open to a client.
@@ -46,6 +52,8 @@ impl Holder {
             verifier,
             credentials,
             token: OnceCell::new(),
+            named: OnceCell::new(),
+            place: Mutex::default(),
         })
     }
 
@@ -108,6 +116,8 @@ impl Holder {
                 Ok(claims) => {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(&claims)), claims.expires());
+                    // A subject does not change while its credential is the same.
+                    let _ = self.named.set(claims.subject());
                 }
                 // What the token's failure was is nothing to the app.
                 Err(failure) => why = Closed::Failure(failure),
@@ -118,6 +128,45 @@ impl Holder {
             place.ok_or_else(|| if nobody { Closed::Nobody } else { why.clone() })
         });
         answers.collect()
+    }
+
+    /// Whom the credentials speak of, if any was needed and says so.
+    fn subject(&self) -> Option<String> {
+        let token = self.token.get().and_then(|judged| judged.as_ref().ok()?.subject());
+        token.or_else(|| self.named.get().cloned().flatten())
+    }
+
+    /// Takes a place for a stream of its subject, unless it has one or none is needed.
+    ///
+    /// # Errors
+    /// If the subject has all it may have.
+    pub fn take_place(&self, limits: &Arc<Limits>) -> Result<(), Limit> {
+        let mut place = self.place();
+        if let (None, Some(subject)) = (&*place, self.subject()) {
+            *place = Some(limits.subject(&subject)?);
+        }
+        Ok(())
+    }
+
+    /// Takes over the place of who it was before; another subject needs one of its own.
+    ///
+    /// # Errors
+    /// If the other subject has all it may have.
+    pub fn move_place(&self, before: &Holder, limits: &Arc<Limits>) -> Result<(), Limit> {
+        if self.subject() != before.subject() {
+            return self.take_place(limits);
+        }
+        *self.place() = before.give_place();
+        Ok(())
+    }
+
+    /// Gives the place away that it holds.
+    pub fn give_place(&self) -> Option<Permit> {
+        self.place().take()
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Permit>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether what it has shown may count again, once it has expired.

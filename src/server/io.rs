@@ -2,11 +2,14 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Sleep;
@@ -52,6 +55,30 @@ impl Io {
     /// Whether bytes wait for a socket that takes nothing; to be asked after hyper has taken the socket over.
     pub fn stalled(&self) -> Rc<Cell<bool>> {
         self.stalled.clone()
+    }
+
+    /// Waits until there is something to read, and shows it without taking it; nothing is shown at the end.
+    pub async fn peek(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let look = |socket: BorrowedFd<'_>, buffer: &mut [u8]| {
+            let (size, _) = rustix::net::recv(socket, buffer, RecvFlags::PEEK)?;
+            Ok(size)
+        };
+        loop {
+            let seen = match &self.stream {
+                Stream::Tcp(stream) => {
+                    stream.readable().await?;
+                    stream.try_io(Interest::READABLE, || look(stream.as_fd(), buffer))
+                }
+                Stream::Unix(stream) => {
+                    stream.readable().await?;
+                    stream.try_io(Interest::READABLE, || look(stream.as_fd(), buffer))
+                }
+            };
+            match seen {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                seen => return seen,
+            }
+        }
     }
 
     /// Takes the socket out of the runtime.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -60,6 +60,17 @@ pub enum Accepted {
     Tcp(std::net::TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+impl Accepted {
+    /// The other end's address; over a Unix socket there is none.
+    pub fn peer(&self) -> Option<IpAddr> {
+        match self {
+            // Unknown only where the peer has gone already.
+            Accepted::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            Accepted::Unix(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Address {

@@ -8,12 +8,14 @@ mod accept;
 mod answer;
 mod connection;
 mod credentials;
+mod door;
 mod gate;
 mod handshake;
 mod holder;
 mod io;
 mod listen;
 mod origin;
+mod proxy_protocol;
 mod query;
 mod request;
 mod route;
@@ -23,6 +25,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod visitor;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -37,14 +40,17 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{self, Verifier};
 use crate::fanout::{self, Stats};
 use crate::hub::Hub;
+use crate::limits::{self, Limits};
 pub use accept::accept;
 pub use credentials::Places;
+use door::Door;
 use gate::Gate;
 pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
 use request::Desk;
 use thread::{Parts, Thread};
+pub use visitor::{ClientAddress, Visitors};
 
 /// Most threads: a log has one bit for each shard.
 const MAX_THREADS: usize = 64;
@@ -65,6 +71,33 @@ pub struct Options {
     pub places: Places,
     /// Whose credentials count.
     pub access: access::Options,
+    /// Who speaks for whom.
+    pub visitors: Visitors,
+    /// How a request may begin.
+    pub head: Head,
+    /// What clients may take together.
+    pub limits: limits::Options,
+}
+
+/// What the head of a request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its bytes; of the URL alone no more than 64 KiB can be parsed.
+    pub size: usize,
+    /// The time for all of it, which is also how long a connection may wait for its next request.
+    pub timeout: Duration,
+}
+
+impl Default for Head {
+    /// What counts where a config says nothing.
+    fn default() -> Head {
+        Head {
+            // A thousand channels of usual length in the URL, which cannot be parsed if it is longer.
+            size: 64 << 10,
+            // Slow heads must not hold descriptors for long.
+            timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A place to listen at.
@@ -129,14 +162,19 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let deadline = fanout.drain + GRACE;
     let verifier = Verifier::new(options.access, tokio::runtime::Handle::current());
+    let limits = Limits::new(options.limits, stats.limited.clone());
+    let door = Door::new(limits.clone(), options.visitors);
     let parts = Parts {
         desk: Desk {
             path: options.path,
             origins: Origins::new(&options.origins),
             places: options.places,
-            gate: Gate::new(hub, verifier),
+            gate: Gate::new(hub, verifier, limits.clone()),
+            limits,
+            channels: fanout.bounds.channels,
             drain: drain.clone(),
         },
+        head: options.head,
         fanout,
         stats,
     };
@@ -151,7 +189,9 @@ pub async fn serve(
         tasks.spawn(async { thread.ended.await.context("a thread that serves clients broke down") });
     }
     for listener in listeners {
-        let accepting = accept::accept(listener, connections.clone(), drain.clone());
+        let door = door.clone();
+        let admit = move |stream| door.admit(stream);
+        let accepting = accept::accept(listener, admit, connections.clone(), drain.clone());
         tasks.spawn(async { accepting.await.context("cannot accept connections") });
     }
     drop(connections);

@@ -2,10 +2,6 @@
 
 use std::collections::HashSet;
 
-/// Most channels of one request. A page shows a few dozen; a thousand names of usual length still fit into the 64 KiB
-/// that a URL may have, and a sweep over them stays short.
-pub const MAX_CHANNELS: usize = 1_000;
-
 /// Longest channel name in bytes: far beyond any key that people write, and short enough for a log line.
 pub const MAX_NAME: usize = 1_024;
 
@@ -38,34 +34,32 @@ pub enum QueryError {
     /// A name is longer than [`MAX_NAME`].
     #[error("a channel name has {0} bytes: at most {MAX_NAME} are taken")]
     LongName(usize),
-    /// More than [`MAX_CHANNELS`].
-    #[error(
-        "more than {MAX_CHANNELS} channels: gather keys in one channel by the mapping's template, or open another connection"
-    )]
-    TooMany,
+    /// More than this many.
+    #[error("more than {0} channels: gather keys in one channel by the mapping's template, or open another connection")]
+    TooMany(usize),
 }
 
 impl Query {
     /// Reads a query string (without `?`) and the name from the path, where there is one; it comes first. `token` is what
-    /// the parameter with a token is called.
-    pub fn parse(path_name: Option<&str>, query: &str, token: &str) -> Result<Query, QueryError> {
+    /// the parameter with a token is called, `most` how many channels may be named.
+    pub fn parse(path_name: Option<&str>, query: &str, token: &str, most: usize) -> Result<Query, QueryError> {
         let mut seen = HashSet::new();
         let mut parsed = Query::default();
         if let Some(name) = path_name {
             let name = decode(name, false).ok_or(QueryError::Encoding("the channel in the path"))?;
-            parsed.add(name, &mut seen)?;
+            parsed.add(name, &mut seen, most)?;
         }
         for part in query.split('&').filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             match decode(key, true).as_deref() {
                 Some("channel" | "channel[]") => {
                     let name = decode(value, true).ok_or(QueryError::Encoding("channel"))?;
-                    parsed.add(name, &mut seen)?;
+                    parsed.add(name, &mut seen, most)?;
                 }
                 Some("cursor") if parsed.cursor.is_none() && !value.is_empty() => {
                     parsed.cursor = Some(decode(value, true).ok_or(QueryError::Encoding("cursor"))?);
                 }
-                Some("signed" | "signed[]" | "turbo_signed_stream_name") if parsed.signed.len() < MAX_CHANNELS => {
+                Some("signed" | "signed[]" | "turbo_signed_stream_name") if parsed.signed.len() < most => {
                     parsed
                         .signed
                         .push(decode(value, true).ok_or(QueryError::Encoding("signed"))?);
@@ -82,11 +76,11 @@ impl Query {
     }
 
     /// Adds a channel unless it is there.
-    fn add(&mut self, name: String, seen: &mut HashSet<String>) -> Result<(), QueryError> {
+    fn add(&mut self, name: String, seen: &mut HashSet<String>, most: usize) -> Result<(), QueryError> {
         check_name(&name)?;
         if seen.insert(name.clone()) {
-            if self.channels.len() == MAX_CHANNELS {
-                return Err(QueryError::TooMany);
+            if self.channels.len() == most {
+                return Err(QueryError::TooMany(most));
             }
             self.channels.push(name);
         }
@@ -127,8 +121,14 @@ mod tests {
 
     use super::*;
 
+    const MOST: usize = 100;
+
+    fn parse(path_name: Option<&str>, query: &str) -> Result<Query, QueryError> {
+        Query::parse(path_name, query, "token", MOST)
+    }
+
     fn channels(query: &str) -> Result<Vec<String>, QueryError> {
-        Query::parse(None, query, "token").map(|query| query.channels)
+        parse(None, query).map(|query| query.channels)
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_name_in_the_path_comes_first_and_keeps_its_plus() {
-        let query = Query::parse(Some("a+b/%2525"), "channel=c", "token").unwrap();
+        let query = parse(Some("a+b/%2525"), "channel=c").unwrap();
         assert_eq!(query.channels, ["a+b/%25", "c"]);
     }
 
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(channels("%FF=1&utm=%FF&%=%&channel=a").unwrap(), ["a"]);
         assert_eq!(channels("channel="), Err(QueryError::EmptyName));
         assert_eq!(channels("channel"), Err(QueryError::EmptyName));
-        assert!(Query::parse(Some("%"), "", "token").is_err() && Query::parse(Some(""), "", "token").is_err());
+        assert!(parse(Some("%"), "").is_err() && parse(Some(""), "").is_err());
     }
 
     #[test]
@@ -167,15 +167,15 @@ mod tests {
             Err(QueryError::LongName(MAX_NAME + 1))
         );
         let many = |n: usize| (0..n).map(|i| format!("channel={i}&channel={i}&")).collect::<String>();
-        assert_eq!(channels(&many(MAX_CHANNELS)).unwrap().len(), MAX_CHANNELS);
-        assert_eq!(channels(&many(MAX_CHANNELS + 1)), Err(QueryError::TooMany));
+        assert_eq!(channels(&many(MOST)).unwrap().len(), MOST);
+        assert_eq!(channels(&many(MOST + 1)), Err(QueryError::TooMany(MOST)));
     }
 
     #[test]
     fn cursor_and_raw_are_read() {
-        let query = Query::parse(None, "cursor=&cursor=a-1&cursor=b&raw=1", "token").unwrap();
+        let query = parse(None, "cursor=&cursor=a-1&cursor=b&raw=1").unwrap();
         assert_eq!((query.cursor.as_deref(), query.raw), (Some("a-1"), true));
-        assert!(!Query::parse(None, "raw=0&cursor=", "token").unwrap().raw);
+        assert!(!parse(None, "raw=0&cursor=").unwrap().raw);
     }
 
     proptest! {
@@ -184,12 +184,12 @@ mod tests {
             let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("channel", &name).finish();
             prop_assert_eq!(channels(&query).unwrap(), vec![name.clone()]);
             let path = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC).to_string();
-            prop_assert_eq!(Query::parse(Some(&path), "", "token").unwrap().channels, vec![name]);
+            prop_assert_eq!(parse(Some(&path), "").unwrap().channels, vec![name]);
         }
 
         #[test]
         fn no_text_panics(text in "\\PC*", path in "\\PC*") {
-            let _ = Query::parse(Some(&path), &text, "token");
+            let _ = parse(Some(&path), &text);
         }
     }
 }

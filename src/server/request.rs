@@ -9,19 +9,22 @@ use hyper::header::{ACCEPT, ALLOW, CONNECTION, HeaderValue, ORIGIN, WWW_AUTHENTI
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::answer::{self, Answer, Refusal};
 use super::credentials::{Credentials, Places};
-use super::gate::{Denial, Door, Gate, Refused};
+use super::door::Guest;
+use super::gate::{Denial, Gate, Refused, Visit};
 use super::handshake::Handshake;
 use super::holder::{Expiry, Holder};
 use super::origin::{self, Origins, Verdict, preflight};
-use super::query::Query;
+use super::query::{Query, QueryError};
 use super::route::Route;
 use super::snapshot;
 use crate::access::Failure;
 use crate::fanout::{self, Transport, Until};
 use crate::hub::Subscription;
+use crate::limits::{Limit, Limits, Permits};
 use crate::session::{Ending, Session, Start};
 use crate::transport::{Wire, ending, sse, ws};
 
@@ -42,6 +45,10 @@ pub struct Desk {
     pub places: Places,
     /// Which channels are open.
     pub gate: Gate,
+    /// What clients may take together.
+    pub limits: Arc<Limits>,
+    /// Channels that one client may open.
+    pub channels: usize,
     /// No stream begins once this is cancelled.
     pub drain: CancellationToken,
 }
@@ -70,6 +77,8 @@ pub struct Opening {
     pub until: Until,
     /// What it asks while it is connected, if it can.
     pub gate: Option<Arc<dyn fanout::Gate>>,
+    /// What it gives back when it goes, what its connection holds aside.
+    pub permits: Box<Permits>,
 }
 
 /// What one request asks for.
@@ -80,6 +89,7 @@ struct Wanted<'a> {
     named: bool,
     query: &'a Query,
     holder: Arc<Holder>,
+    guest: Guest,
 }
 
 impl Wanted<'_> {
@@ -94,20 +104,34 @@ impl Wanted<'_> {
 
 impl Desk {
     /// Handles one request. `has_body`: more than a head was sent.
-    pub async fn handle(&self, request: &Parts, has_body: bool) -> Outcome {
+    pub async fn handle(&self, request: &Parts, has_body: bool, guest: Guest) -> Outcome {
         let headers = self.origins.headers(&request.headers);
-        match self.judge(request, has_body, &headers).await {
-            Ok(outcome) => outcome,
-            Err(refusal) => Outcome::Answer(refusal.answer(headers)),
+        let is_last = guest.is_last;
+        let outcome = self.judge(request, has_body, guest, &headers).await;
+        let mut outcome = outcome.unwrap_or_else(|refusal| Outcome::Answer(refusal.answer(headers)));
+        if let (true, Outcome::Answer(answer)) = (is_last, &mut outcome) {
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        outcome
     }
 
-    async fn judge(&self, request: &Parts, has_body: bool, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    async fn judge(
+        &self,
+        request: &Parts,
+        has_body: bool,
+        guest: Guest,
+        headers: &HeaderMap,
+    ) -> Result<Outcome, Refusal> {
         let Some(route) = Route::find(&self.path, request.uri.path()) else {
             let path = &self.path;
             let error = format!("nothing is here: the URLs are {path}/events, {path}/ws and {path}/channels");
             return Err(Refusal::new(StatusCode::NOT_FOUND, error));
         };
+        if let Some(limit) = guest.refused {
+            return no_place(limit, route, request, headers);
+        }
         if request.method == Method::OPTIONS {
             let mut headers = headers.clone();
             preflight(&mut headers, route.allow());
@@ -134,7 +158,8 @@ impl Desk {
             _ => None,
         };
         let text = request.uri.query().unwrap_or_default();
-        let query = Query::parse(name, text, &self.places.parameter).map_err(|error| bad(error.to_string()))?;
+        let parsed = Query::parse(name, text, &self.places.parameter, self.channels);
+        let query = parsed.map_err(|error| self.malformed(&error))?;
         let trusts_cookies = origin::trusts_cookies(verdict, &request.headers, route == Route::WebSocket);
         let credentials = Credentials::of(&request.headers, &query, &self.places, trusts_cookies);
         let holder = self
@@ -146,21 +171,32 @@ impl Desk {
             named: true,
             query: &query,
             holder: Arc::new(holder),
+            guest,
         };
         for name in asked.holder.signed_names() {
             if !asked.names.iter().any(|known| known == name) {
                 asked.names.push(name.to_owned());
             }
         }
+        if asked.names.len() > self.channels {
+            return Err(self.malformed(&QueryError::TooMany(self.channels)));
+        }
         if asked.names.is_empty() && route != Route::WebSocket {
             asked.names = self.plain_names(request, &asked).await?;
             asked.named = false;
         }
         match route {
-            Route::Events => self.events(request, &asked, headers).await,
-            Route::WebSocket => self.web_socket(request, &asked, headers).await,
+            Route::Events => self.events(request, asked, headers).await,
+            Route::WebSocket => self.web_socket(request, asked, headers).await,
             Route::Channels | Route::Channel(_) => self.channels(&asked, headers).await,
         }
+    }
+
+    fn malformed(&self, error: &QueryError) -> Refusal {
+        if matches!(error, QueryError::TooMany(_)) {
+            self.limits.counts().hit(Limit::ChannelsPerConnection, None);
+        }
+        bad(error.to_string())
     }
 
     /// The channels of a request that names none: those that its token lists by their names.
@@ -178,18 +214,20 @@ impl Desk {
         }
     }
 
-    async fn events(&self, request: &Parts, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    async fn events(&self, request: &Parts, mut asked: Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         if self.drain.is_cancelled() {
             return later(request, headers, Ending::Drain);
         }
-        let (subscriptions, expires) = match self.open(asked, true).await {
+        let (subscriptions, expires) = match self.open(&asked, true).await {
             Ok(opened) => opened,
             Err(Refused::Full) => return later(request, headers, Ending::Overload),
             Err(Refused::Unavailable(_)) => return later(request, headers, Ending::Unavailable),
+            Err(Refused::TooMany) => return no_place(Limit::ConnectionsPerSubject, Route::Events, request, headers),
             Err(Refused::ForGood(denied)) => return Err(refused(&denied)),
         };
         let last = request.headers.get("last-event-id").map(|value| value.as_bytes());
-        let session = self.session(subscriptions, self.start(asked, last));
+        let session = self.session(subscriptions, self.start(&asked, last));
+        asked.guest.permits.subject = asked.holder.give_place();
         let opening = sse::opening(jitter(RETRY));
         // The stream is the last thing on its connection, so the next request of a proxy must not come here.
         let close = (CONNECTION.as_str(), "close".as_bytes());
@@ -208,10 +246,11 @@ impl Desk {
             session,
             until: asked.until(expires),
             gate: None,
+            permits: asked.guest.permits,
         })))
     }
 
-    async fn web_socket(&self, request: &Parts, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    async fn web_socket(&self, request: &Parts, asked: Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         let handshake = Handshake::parse(request.version, &request.headers)?;
         let head = ws::response_head(handshake.key, handshake.subprotocol, lines(headers));
         let raw = asked.query.raw;
@@ -220,10 +259,11 @@ impl Desk {
             return Ok(farewell(head, wire, Ending::Drain));
         }
         let mut head = BytesMut::from(head);
-        let (subscriptions, expires) = match self.open(asked, true).await {
+        let (subscriptions, expires) = match self.open(&asked, true).await {
             Ok(opened) => opened,
             Err(Refused::Full) => return Ok(farewell(head.freeze(), wire, Ending::Overload)),
             Err(Refused::Unavailable(_)) => return Ok(farewell(head.freeze(), wire, Ending::Unavailable)),
+            Err(Refused::TooMany) => return Ok(farewell(head.freeze(), wire, Ending::TooMany)),
             // Who hears nothing but payloads can be told by the close code only.
             Err(Refused::ForGood(denied)) if raw => {
                 let why = match denied.values().next() {
@@ -242,20 +282,21 @@ impl Desk {
                 (Vec::new(), None)
             }
         };
-        let gate = (!raw).then(|| Door::new(self.gate.clone(), asked.holder.clone()));
+        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone()));
         Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::WebSocket { raw },
             head: head.freeze(),
-            session: self.session(subscriptions, self.start(asked, None)),
+            session: self.session(subscriptions, self.start(&asked, None)),
             until: asked.until(expires),
-            gate: gate.map(|door| Arc::new(door) as Arc<dyn fanout::Gate>),
+            gate: gate.map(|visit| Arc::new(visit) as Arc<dyn fanout::Gate>),
+            permits: asked.guest.permits,
         })))
     }
 
     async fn channels(&self, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         let (subscriptions, _) = match self.open(asked, false).await {
             Ok(opened) => opened,
-            Err(Refused::Full) => {
+            Err(Refused::Full | Refused::TooMany) => {
                 return Err(Refusal::for_now(
                     "too many channels are in use: come back later",
                     jitter(RETRY_REFUSED),
@@ -294,7 +335,10 @@ impl Desk {
     }
 
     async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
-        self.gate.open(&asked.holder, &asked.names, lingers).await
+        // Whatever is logged of it is logged with the client's address.
+        let client = tracing::info_span!("client", address = %asked.guest.visitor);
+        let opening = self.gate.open(&asked.holder, &asked.names, lingers);
+        opening.instrument(client).await
     }
 
     fn start(&self, asked: &Wanted<'_>, last_event_id: Option<&[u8]>) -> Start {
@@ -358,6 +402,37 @@ fn refused(denied: &BTreeMap<String, Denial>) -> Refusal {
 fn shown(header: Option<&HeaderValue>) -> String {
     let text = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
     text.unwrap_or_default().chars().take(100).collect()
+}
+
+/// Refuses a client for a limit of connections.
+fn no_place(limit: Limit, route: Route<'_>, request: &Parts, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    let (why, what) = match limit {
+        Limit::Connections => (Ending::Overload, "there is no room for one more client now"),
+        Limit::ConnectsPerSecond => (Ending::TooFast, "your address connects too often"),
+        Limit::ConnectionsPerSubject => (Ending::TooMany, "the subject of your token has too many connections"),
+        _ => (Ending::TooMany, "your address has too many connections"),
+    };
+    match route {
+        Route::Events if accepts_stream(&request.headers) => later(request, headers, why),
+        Route::WebSocket => {
+            let handshake = Handshake::parse(request.version, &request.headers)?;
+            let head = ws::response_head(handshake.key, handshake.subprotocol, lines(headers));
+            let query = request.uri.query().unwrap_or_default();
+            let wire = match query.split('&').any(|part| part == "raw=1") {
+                true => Wire::RawWebSocket,
+                false => Wire::WebSocket,
+            };
+            Ok(farewell(head, wire, why))
+        }
+        _ => {
+            let refusal = Refusal::for_now(format!("{what}: come back later"), jitter(RETRY_REFUSED));
+            let status = match why {
+                Ending::Overload => refusal.status,
+                _ => StatusCode::TOO_MANY_REQUESTS,
+            };
+            Err(Refusal { status, ..refusal })
+        }
+    }
 }
 
 /// Tells a client to come back: a browser's EventSource by a stream that ends at once, others by the status.

@@ -38,11 +38,15 @@ impl Site {
             origins: Vec::new(),
             places: Places::default(),
             access: access::Options::default(),
+            visitors: Visitors::default(),
+            head: Head::default(),
+            limits: limits::Options::default(),
         };
         let fanout = fanout::Options {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
+            bounds: fanout::Bounds::default(),
         };
         let (serving, token) = (hub.clone(), drain.clone());
         let server = std::thread::spawn(move || {

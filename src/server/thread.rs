@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
+use super::Head;
 use super::connection;
-use super::listen::Accepted;
+use super::door::Arrival;
 use super::request::Desk;
 use crate::fanout::{self, Stats, shard};
 
@@ -21,7 +22,7 @@ const QUEUE: usize = 256;
 #[derive(Debug)]
 pub struct Thread {
     /// Takes connections.
-    pub connections: mpsc::Sender<Accepted>,
+    pub connections: mpsc::Sender<Arrival>,
     /// Tells that the thread has come to its end; an error means that it broke down.
     pub ended: oneshot::Receiver<()>,
 }
@@ -31,6 +32,8 @@ pub struct Thread {
 pub struct Parts {
     /// Answers requests; its token is what begins the drain.
     pub desk: Desk,
+    /// How a request may begin.
+    pub head: Head,
     /// For the shard.
     pub fanout: fanout::Options,
     /// Counts what all shards do.
@@ -57,8 +60,13 @@ impl Thread {
     }
 }
 
-async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Accepted>) -> anyhow::Result<()> {
-    let Parts { desk, fanout, stats } = parts;
+async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::Result<()> {
+    let Parts {
+        desk,
+        head,
+        fanout,
+        stats,
+    } = parts;
     let (write_timeout, deadline) = (fanout.write_timeout, fanout.drain);
     let drain = desk.drain.clone();
     // Spreads moments only; without randomness the shards have theirs together.
@@ -69,21 +77,27 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Accepted>) -> anyhow::
     let tasks = TaskTracker::new();
     let mut shard = tasks.spawn_local(shard.run());
     loop {
-        let stream = tokio::select! {
+        let arrival = tokio::select! {
             biased;
             () = drain.cancelled() => break,
             result = &mut shard => {
                 result?;
                 anyhow::bail!("the shard ended before the drain");
             }
-            stream = incoming.recv() => stream,
+            arrival = incoming.recv() => arrival,
         };
         // The listeners are closed only in a drain, which is about to be seen.
-        let Some(stream) = stream else {
+        let Some(arrival) = arrival else {
             drain.cancelled().await;
             break;
         };
-        tasks.spawn_local(connection::serve(stream, desk.clone(), handle.clone(), write_timeout));
+        tasks.spawn_local(connection::serve(
+            arrival,
+            desk.clone(),
+            handle.clone(),
+            head,
+            write_timeout,
+        ));
     }
     // What was accepted but never heard may come back elsewhere.
     drop(incoming);

@@ -7,6 +7,12 @@ pub enum Ending {
     Drain,
     /// There is no room for one more.
     Overload,
+    /// The client's address or subject has as many connections as it may have.
+    TooMany,
+    /// The client connects, or sends messages, more often than it may.
+    TooFast,
+    /// The stream has lived for as long as one may.
+    Lifetime,
     /// The client took nothing for as long as is allowed.
     TooSlow,
     /// The client sent a message larger than is allowed.
@@ -32,6 +38,9 @@ impl Ending {
         match self {
             Ending::Drain => "drain",
             Ending::Overload => "overload",
+            Ending::TooMany => "too-many",
+            Ending::TooFast => "too-fast",
+            Ending::Lifetime => "lifetime",
             Ending::TooSlow => "too-slow",
             Ending::TooBig => "too-big",
             Ending::Protocol(_) => "protocol",
@@ -44,21 +53,28 @@ impl Ending {
 
     /// Whether the client would do well to connect again.
     pub fn reconnect(self) -> bool {
-        matches!(
-            self,
+        match self {
             Ending::Drain
-                | Ending::Overload
-                | Ending::TooSlow
-                | Ending::Unavailable
-                | Ending::Expired { renewable: true }
-        )
+            | Ending::Overload
+            | Ending::TooMany
+            | Ending::TooFast
+            | Ending::Lifetime
+            | Ending::TooSlow
+            | Ending::Unavailable
+            | Ending::Expired { renewable: true } => true,
+            Ending::TooBig
+            | Ending::Protocol(_)
+            | Ending::Refused(_)
+            | Ending::Expired { renewable: false }
+            | Ending::Gone => false,
+        }
     }
 
     /// The WebSocket close code (RFC 6455 §7.4.1 and the IANA registry).
     pub fn close_code(self) -> u16 {
         match self {
-            Ending::Drain => 1012,
-            Ending::Overload | Ending::TooSlow | Ending::Unavailable => 1013,
+            Ending::Drain | Ending::Lifetime => 1012,
+            Ending::Overload | Ending::TooMany | Ending::TooFast | Ending::TooSlow | Ending::Unavailable => 1013,
             Ending::TooBig => 1009,
             Ending::Protocol(_) => 1002,
             // 4000 to 4999 are for applications.

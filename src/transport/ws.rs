@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::control::{Control, since_1970};
 use super::{Frame, write_string};
 use crate::hub::{Channel, Cursor};
-pub use request::{MAX_CHANNELS, Request, RequestError};
+pub use request::{Request, RequestError};
 
 /// The one subprotocol; a client that offers none is fine as well.
 pub const SUBPROTOCOL: &str = "keyrelay.v1.json";

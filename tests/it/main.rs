@@ -32,7 +32,7 @@ mod fairness;
 mod faults;
 /// The URLs: answers, refusals, and who may ask from where.
 mod http;
-/// What the machine does not have enough of.
+/// What clients may take, and what the machine does not have enough of.
 mod limits;
 /// What the log says of faults.
 mod logs;

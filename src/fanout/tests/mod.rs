@@ -19,12 +19,13 @@ use crate::hub::{
     self, Access, Appender, Catalog, Channel, Hub, Mode, Payload, Reason, Retention, SlotKey, Snapshot, Subscription,
     Way,
 };
+use crate::limits::Rate;
 use crate::session::{Session, Start};
 
 use super::conn::{Conn, Token};
 use super::core::{Core, SLICE, client};
 use super::serve::CHATTER;
-use super::{Asked, Client, Gate, Opened, Options, PINNED, Refusal, Renewed, Socket, Transport, Until};
+use super::{Asked, Bounds, Client, Gate, Opened, Options, PINNED, Refusal, Renewed, Socket, Transport, Until};
 
 const SSE: Transport = Transport::Sse { chunked: true };
 const WS: Transport = Transport::WebSocket { raw: false };
@@ -126,11 +127,16 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
+        Rig::bound(Bounds::default())
+    }
+
+    fn bound(bounds: Bounds) -> Rig {
         let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 7, AnyName);
         let options = Options {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
+            bounds,
         };
         let now = Instant::now();
         let core = Core::new(options, &hub, Arc::default(), 1, now).unwrap();
@@ -197,6 +203,7 @@ impl Rig {
             transport,
             head: Bytes::from_static(b"HEAD\r\n\r\n"),
             read_ahead: Bytes::new(),
+            permits: Box::default(),
             session,
             until,
             gate: self.gate(),

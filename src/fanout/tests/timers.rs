@@ -120,3 +120,77 @@ fn a_client_without_anything_to_say_is_not_listened_to_for_ever() {
     assert!(chatty.sees("\"reason\":\"protocol\"") || chatty.ended);
     assert_eq!(rig.core.clients.len(), 1);
 }
+
+fn short_lived() -> Rig {
+    Rig::bound(Bounds {
+        lifetime: Some(Duration::from_secs(100)),
+        ..Bounds::default()
+    })
+}
+
+#[test]
+fn those_who_came_together_are_asked_to_come_back_one_after_the_other() {
+    let mut rig = short_lived();
+    let _a = rig.channel("a");
+    let mut peers: Vec<Peer> = (0..100).map(|_| rig.join(SSE, &["a"]).0).collect();
+    rig.settle();
+    let mut left = |seconds: u64| {
+        rig.pass(Duration::from_secs(seconds));
+        rig.core.clients.len()
+    };
+    assert_eq!(left(89), 100);
+    let half = left(11);
+    assert!((20..80).contains(&half), "{half}");
+    assert_eq!(left(11), 0);
+    for peer in &mut peers {
+        rig.until(peer, |peer| peer.ended);
+        let body = peer.body();
+        assert!(
+            body.ends_with("\n\n") && body.contains("\"reason\":\"lifetime\",\"reconnect\":true"),
+            "{body}"
+        );
+    }
+    let reached: Vec<_> = rig
+        .core
+        .books
+        .stats
+        .limited
+        .all()
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    assert_eq!(reached, [("lifetime", 100)]);
+}
+
+/// Whose time is over while it takes nothing is told when it reads again, and is not waited for longer than others.
+#[test]
+fn a_choked_client_is_asked_to_come_back_when_it_reads() {
+    let mut rig = short_lived();
+    let channel = rig.channel("a");
+    let (mut late, token) = rig.join(SSE, &["a"]);
+    let (_stuck, stuck) = rig.join(SSE, &["a"]);
+    rig.until_sees(&mut late, "ready");
+    rig.pass(Duration::from_secs(89));
+    for token in [token, stuck] {
+        rig.choke(token, &channel);
+    }
+    rig.pass(Duration::from_secs(22));
+    assert!(rig.conn(token).is_some() && rig.conn(stuck).is_some());
+    rig.until(&mut late, |peer| peer.ended);
+    assert!(late.body().contains("\"reason\":\"lifetime\""));
+    rig.pass(Duration::from_secs(9));
+    assert!(rig.conn(stuck).is_none(), "it took nothing for 30 s");
+}
+
+#[test]
+fn who_may_live_for_ever_does() {
+    let mut rig = Rig::bound(Bounds {
+        lifetime: None,
+        ..Bounds::default()
+    });
+    let _a = rig.channel("a");
+    let (_peer, token) = rig.join(SSE, &["a"]);
+    for _ in 0..10 {
+        rig.pass(Duration::from_secs(365 * 86_400 / 10));
+    }
+    assert!(rig.conn(token).is_some());
+}

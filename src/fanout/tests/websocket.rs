@@ -181,6 +181,7 @@ fn what_came_with_the_request_is_heard() {
         transport: WS,
         head: Bytes::from_static(b"HEAD\r\n\r\n"),
         read_ahead: read_ahead.into(),
+        permits: Box::default(),
         session: Session::new(rig.hub.epoch),
         until: Until::default(),
         gate: rig.gate(),
@@ -193,4 +194,38 @@ fn what_came_with_the_request_is_heard() {
     };
     rig.until_sees(&mut peer, "ready");
     assert!(peer.got.starts_with(b"HEAD\r\n\r\n\x81") && peer.sees("\"one\""));
+}
+
+#[test]
+fn who_talks_too_much_is_ended_and_who_pauses_is_not() {
+    let rate = Rate {
+        per_second: 1,
+        burst: 3,
+    };
+    let mut rig = Rig::bound(Bounds {
+        messages: rate,
+        ..Bounds::default()
+    });
+    let _a = rig.channel("a");
+    let (mut patient, token) = rig.join(WS, &["a"]);
+    rig.until_sees(&mut patient, "ready");
+    for round in 1..20 {
+        patient.send_frame(1, br#"{"type":"ping"}"#);
+        rig.until(&mut patient, |peer| count(peer, b"pong") == round);
+        rig.pass(Duration::from_millis(1_200));
+    }
+    let (mut hasty, _) = rig.join(WS, &["a"]);
+    rig.until_sees(&mut hasty, "ready");
+    for _ in 0..4 {
+        hasty.send_frame(1, br#"{"type":"ping"}"#);
+    }
+    rig.until_sees(&mut hasty, "\"reason\":\"too-fast\",\"reconnect\":true");
+    assert_eq!(count(&hasty, b"pong"), 3);
+    let close = [&[0x88, 10][..], &1013u16.to_be_bytes()].concat();
+    rig.until(&mut hasty, |peer| memchr::memmem::find(&peer.got, &close).is_some());
+    assert!(rig.conn(token).is_some());
+}
+
+fn count(peer: &Peer, part: &[u8]) -> usize {
+    memchr::memmem::find_iter(&peer.got, part).count()
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::access::Verifier;
+use crate::limits;
 use crate::server::testing::hub;
 
 struct Site {
@@ -15,11 +16,14 @@ struct Site {
 
 fn site(max_channels: usize, path: &str) -> Site {
     let (hub, appender) = hub(max_channels);
+    let limits = Limits::new(limits::Options::default(), Arc::default());
     let desk = Desk {
         path: path.to_owned(),
         origins: Origins::new(&["https://app.example".to_owned()]),
         places: Places::default(),
-        gate: Gate::new(hub, Verifier::default()),
+        gate: Gate::new(hub, Verifier::default(), limits.clone()),
+        limits,
+        channels: 1_000,
         drain: CancellationToken::new(),
     };
     Site { desk, appender }
@@ -42,11 +46,17 @@ const UPGRADE: [(&str, &str); 4] = [
 
 impl Site {
     async fn get(&self, target: &str, headers: &[(&str, &str)]) -> Outcome {
-        self.desk.handle(&request("GET", target, headers), false).await
+        self.desk
+            .handle(&request("GET", target, headers), false, Guest::default())
+            .await
     }
 
     async fn answer(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, String) {
-        match self.desk.handle(&request(method, target, headers), false).await {
+        match self
+            .desk
+            .handle(&request(method, target, headers), false, Guest::default())
+            .await
+        {
             Outcome::Answer(answer) => {
                 let (head, body) = answer.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
@@ -112,7 +122,7 @@ async fn without_chunks_the_connection_ends_the_body() {
     let site = site(10, "");
     let mut request = request("GET", "/events?channel=a", &[]);
     request.version = Version::HTTP_10;
-    let Outcome::Stream(opening) = site.desk.handle(&request, false).await else {
+    let Outcome::Stream(opening) = site.desk.handle(&request, false, Guest::default()).await else {
         panic!("a stream begins");
     };
     let head = String::from_utf8_lossy(&opening.head).to_ascii_lowercase();
@@ -148,7 +158,10 @@ async fn what_is_wrong_is_told() {
         assert_eq!(headers["vary"], "Origin");
         assert_eq!(headers.contains_key("allow"), status == 405);
     }
-    let outcome = site.desk.handle(&request("GET", "/events?channel=a", &[]), true).await;
+    let outcome = site
+        .desk
+        .handle(&request("GET", "/events?channel=a", &[]), true, Guest::default())
+        .await;
     assert!(matches!(outcome, Outcome::Answer(answer) if answer.status() == 400));
     assert_eq!(site.desk.gate.hub().channels(), 0, "nothing was opened for them");
 }

@@ -2,9 +2,6 @@
 
 use serde_json::{Map, Value};
 
-/// Channels that one message may name. A page has a handful; a list at this limit is already 100 KiB of names.
-pub const MAX_CHANNELS: usize = 1000;
-
 /// Bytes that a `ref` may take, as it is sent back with every answer.
 const MAX_REFERENCE: usize = 128;
 
@@ -131,12 +128,6 @@ fn channels(members: &Map<String, Value>) -> Result<Vec<String>, String> {
     if names.is_empty() {
         return Err("`channels` names no channel".to_owned());
     }
-    if names.len() > MAX_CHANNELS {
-        return Err(format!(
-            "`channels` names {}; at most {MAX_CHANNELS} may be named at once",
-            names.len()
-        ));
-    }
     let names = names.iter().map(|name| match name {
         Value::String(name) => Ok(name.clone()),
         _ => Err("`channels` must hold nothing but strings".to_owned()),
@@ -216,11 +207,6 @@ mod tests {
             wrong(r#"{"type":"subscribe","channels":["a"],"cursor":1}"#),
             "`cursor` must be a string, as `ready` gave it"
         );
-        let many = format!(
-            r#"{{"type":"subscribe","channels":[{}"a"]}}"#,
-            "\"a\",".repeat(MAX_CHANNELS)
-        );
-        assert_eq!(wrong(&many), "`channels` names 1001; at most 1000 may be named at once");
         let long = format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(MAX_REFERENCE));
         assert_eq!(wrong(&long), "`ref` is longer than 128 bytes");
     }

@@ -202,11 +202,11 @@ fn an_app_that_does_not_answer_is_no_refusal_for_good() {
     );
     let origin = ("Origin", "http://relay.test");
     let headers = [("Cookie", COOKIE.1), origin];
-    let mut ws = Ws::request_with(&relay, "/ws?channel=cart:42", &headers, None);
+    let mut ws = Ws::request_with(&relay, "/ws?channel=cart:42", &headers);
     assert_eq!(ws.closed(), End::Proper(Some(1013)));
     assert_eq!(status(&relay, "cart:42", &[COOKIE]), 503);
     // Connected already, it is refused and stays.
-    let mut ws = Ws::request_with(&relay, "/ws", &headers, None);
+    let mut ws = Ws::request_with(&relay, "/ws", &headers);
     ws.send(&json!({"type": "subscribe", "channels": ["cart:42"], "ref": 1}));
     assert_eq!(ws.control("error")["reason"], "unavailable");
     app.says(200, &grants(600, json!({"sub": "42"})));

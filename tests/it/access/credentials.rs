@@ -21,7 +21,7 @@ fn events(target: &str) -> String {
 
 /// Whether a WebSocket with these headers may subscribe.
 fn subscribes(relay: &Relay, query: &str, headers: &[(&'static str, &str)]) -> bool {
-    let mut ws = Ws::request_with(relay, &format!("/ws?{query}"), headers, None);
+    let mut ws = Ws::request_with(relay, &format!("/ws?{query}"), headers);
     ws.send(&json!({"type": "subscribe", "channels": ["cart:42"], "ref": 1}));
     ws.until("an answer", |memory| memory.count("ready") + memory.count("error") > 0);
     ws.memory().count("ready") == 1
@@ -72,7 +72,7 @@ fn a_token_comes_on_four_ways() {
         &format!("jwt={other}"),
         &[("Sec-WebSocket-Protocol", PROTOCOL)]
     ));
-    let ws = Ws::request_with(&relay, "/ws", &[("Sec-WebSocket-Protocol", &protocols)], None);
+    let ws = Ws::request_with(&relay, "/ws", &[("Sec-WebSocket-Protocol", &protocols)]);
     let chosen = ws
         .response
         .headers()

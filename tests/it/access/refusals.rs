@@ -123,12 +123,7 @@ fn no_credential_is_ever_said_back() {
             }
         }
     }
-    let mut ws = Ws::request_with(
-        &relay,
-        "/ws?channel=cart:42",
-        &[("Sec-WebSocket-Protocol", &protocols)],
-        None,
-    );
+    let mut ws = Ws::request_with(&relay, "/ws?channel=cart:42", &[("Sec-WebSocket-Protocol", &protocols)]);
     ws.send(&json!({"type": "renew", "token": format!("x{token}")}));
     ws.until("both answers", |memory| memory.count("error") == 2);
     answers += &format!("{:?}", ws.memory().controls);

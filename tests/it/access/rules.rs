@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::{judged, mapping, relay};
+use super::{judged, mapping, relay, target};
 use crate::harness::http::get;
 use crate::harness::tokens::token;
-use crate::harness::{Client, Relay, Server, Sse};
+use crate::harness::{Client, End, Relay, Server, Sse, Ws, eventually};
 use crate::redis;
 
 #[test]
@@ -177,4 +177,45 @@ fn whoever_forgot_access_is_told() {
     assert!(refused.text().contains("`access`"), "{}", refused.text());
     let log = relay.log();
     assert!(log.contains("it has no `access`; write access = "), "{log}");
+}
+
+/// A token that was passed around does not take all connections; who is connected already is not disturbed.
+#[test]
+fn the_subject_of_a_token_has_so_many_streams() {
+    let server = Server::start();
+    let limits = "[limits]\nconnections_per_subject = 2\n";
+    let relay = relay(&server, "", &format!("{}{limits}", mapping("v:{id}", "\"signed-in\"")));
+    let of = |subject: &str| token(600, json!({ "sub": subject }));
+    let open = |token: &str| Sse::request(&relay, &target("/events", "v:1", Some(token)), &[], None);
+    let (shared, other) = (of("shared"), of("other"));
+    let mut first = open(&shared);
+    let mut second = Ws::request(&relay, &format!("/ws?token={shared}"), None);
+    second.send(&json!({"type": "subscribe", "channels": ["v:1"]}));
+    first.ready();
+    second.ready();
+    let end = open(&shared).control("end");
+    assert_eq!(
+        (&end["reason"], &end["reconnect"]),
+        (&json!("too-many"), &json!(true)),
+        "{end}"
+    );
+    let mut ws = Ws::request(&relay, &target("/ws", "v:1", Some(&shared)), None);
+    assert_eq!(ws.closed(), End::Proper(Some(1013)));
+    let mut late = Ws::request(&relay, &format!("/ws?token={shared}"), None);
+    late.send(&json!({"type": "subscribe", "channels": ["v:1"], "ref": 1}));
+    assert_eq!(late.control("error")["reason"], "too-many");
+    open(&other).ready();
+    // In place of a token another one of the same subject takes no further place.
+    second.send(&json!({"type": "renew", "token": of("shared"), "ref": 2}));
+    assert_eq!(second.control("renewed")["ref"], 2);
+    redis!(server, "SET", "v:1", "alive");
+    first.sees("v:1", "v:1", "alive");
+    second.sees("v:1", "v:1", "alive");
+    assert!(relay.metric("keyrelay_limited_total{limit=\"connections_per_subject\"}") >= 3.0);
+    drop(second);
+    eventually("a place is free again", || {
+        let mut again = open(&shared);
+        again.until("an answer", |memory| memory.count("ready") + memory.count("end") > 0);
+        (again.memory().count("ready") == 1).then_some(())
+    });
 }

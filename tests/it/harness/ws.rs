@@ -31,24 +31,24 @@ impl Ws {
     /// Opens a connection to `target`, offering the subprotocol.
     #[track_caller]
     pub fn request(relay: &Relay, target: &str, receive_buffer: Option<usize>) -> Ws {
-        Ws::request_with(relay, target, &[("Sec-WebSocket-Protocol", PROTOCOL)], receive_buffer)
+        let protocol = [("Sec-WebSocket-Protocol", PROTOCOL)];
+        Ws::over(connect(relay.address(), receive_buffer), target, &protocol)
     }
 
-    /// Opens a connection to `target` with these headers.
+    /// Opens a connection to `target` with these headers alone.
     #[track_caller]
-    pub fn request_with(
-        relay: &Relay,
-        target: &str,
-        headers: &[(&'static str, &str)],
-        receive_buffer: Option<usize>,
-    ) -> Ws {
-        let stream = connect(relay.address(), receive_buffer);
+    pub fn request_with(relay: &Relay, target: &str, headers: &[(&'static str, &str)]) -> Ws {
+        Ws::over(connect(relay.address(), None), target, headers)
+    }
+
+    /// The same over a connection that is there already.
+    #[track_caller]
+    pub fn over(stream: TcpStream, target: &str, headers: &[(&'static str, &str)]) -> Ws {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut request = format!("ws://relay.test{target}").into_client_request().expect("a URL");
         for (name, value) in headers {
-            request
-                .headers_mut()
-                .insert(*name, value.parse().expect("a header value"));
+            let value = value.parse().expect("a header value");
+            request.headers_mut().insert(*name, value);
         }
         let (socket, response) = tungstenite::client(request, stream).expect("the relay opens a WebSocket");
         Ws {
