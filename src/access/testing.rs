@@ -2,8 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use super::http::Url;
 
@@ -71,6 +72,28 @@ impl Server {
     }
 }
 
+/// Waits until the other side has gone away, or for this long.
+pub(super) fn until_gone(stream: &mut TcpStream, longest: Duration) {
+    stream.set_read_timeout(Some(longest)).unwrap();
+    let _ = stream.read(&mut [0]);
+}
+
+/// Lets answers wait until the test opens it, once and for all.
+#[derive(Clone, Default)]
+pub(super) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(super) fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub(super) fn pass(&self) {
+        let is_open = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(is_open, |is_open| !*is_open).unwrap());
+    }
+}
+
 /// Answers in order.
 pub(super) fn say(stream: &mut TcpStream, status: &str, headers: &str, body: &str) {
     let length = body.len();
@@ -85,9 +108,11 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head).ok()? == 0 {
+        let mut line = Vec::new();
+        if reader.read_until(b'\n', &mut line).ok()? == 0 {
             return None;
         }
+        head.push_str(&String::from_utf8_lossy(&line));
     }
     let request = Request {
         head,
