@@ -3,7 +3,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
 
@@ -70,7 +69,7 @@ fn known_names_are_opened() {
     );
     let old = options(Key::derived(base().as_bytes(), TURBO_SALT, Digest::Sha1), None);
     assert_eq!(channel(old, TURBO).unwrap_err(), Failure::Signature);
-    assert_eq!(Key::new(b"s3Krit").mint("chat/2023"), CHAT);
+    assert_eq!(options(Key::new(b"s3Krit"), None).mint("chat/2023", None), CHAT);
 }
 
 #[test]
