@@ -27,6 +27,8 @@ use cache::Cache;
 
 /// A client is waiting for its first byte.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How much later than its question a client gives up, so that it hears what became of it.
+const GRACE: Duration = Duration::from_millis(200);
 /// Questions under way at once: as many as an app server has threads and then some.
 const IN_FLIGHT: usize = 64;
 /// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
@@ -128,7 +130,7 @@ impl Asker {
             Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
         };
         // The question has its own end; this one is for when nobody asks it any more, as while the process ends.
-        let came = timeout(PATIENCE, answer.wait_for(Option::is_some)).await;
+        let came = timeout(PATIENCE + GRACE, answer.wait_for(Option::is_some)).await;
         match came {
             Ok(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
             Ok(Err(_)) | Err(_) => Err(LATE),

@@ -2,6 +2,9 @@
 //!
 //! It follows no redirect, uses no proxy, keeps no connection, and reads no more than it was told to.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-pub(super) use fetch::Fetched;
+pub(super) use fetch::{Fetched, Pace};
 
 use super::key::{Algorithm, Key};
 use super::members;

@@ -5,7 +5,7 @@
 
 mod pem;
 #[cfg(test)]
-mod tests;
+pub(in crate::access) mod tests;
 
 use std::fmt;
 

@@ -17,6 +17,8 @@ pub mod jwt;
 pub mod key;
 mod members;
 pub mod signed;
+#[cfg(test)]
+mod testing;
 mod verifier;
 
 pub use ask::Credential;

@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::{hmac, pbkdf2};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::failure::Failure;
 use super::members;
@@ -88,9 +88,9 @@ impl Key {
         Key::new(&key)
     }
 
-    /// A signed name, as Rails signs one that has neither an end nor a purpose.
-    pub fn mint(&self, channel: &str) -> String {
-        let text = STANDARD.encode(Value::from(channel).to_string());
+    /// What Rails makes of a text that it was given to sign.
+    fn sign(&self, json: &Value) -> String {
+        let text = STANDARD.encode(json.to_string());
         let signature = hmac::sign(&self.0, text.as_bytes());
         let hex: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{text}--{hex}")
@@ -137,6 +137,16 @@ pub fn verify(options: &[Options], text: &str, now: SystemTime) -> Result<Signed
 }
 
 impl Options {
+    /// A signed name, as Rails makes one for this purpose and, if there is one, with this end.
+    pub fn mint(&self, channel: &str, expires: Option<SystemTime>) -> String {
+        if expires.is_none() && self.purpose.is_none() {
+            return self.key.sign(&channel.into());
+        }
+        let exp = expires.map(|expires| humantime::format_rfc3339_millis(expires).to_string());
+        self.key
+            .sign(&json!({"_rails": {"data": channel, "exp": exp, "pur": self.purpose}}))
+    }
+
     /// Reads what was signed as it should be.
     fn read(&self, message: &str, now: SystemTime) -> Result<Signed, Failure> {
         let json = decode(message.as_bytes()).ok_or(Failure::Malformed("what was signed is not base64"))?;

@@ -11,7 +11,7 @@ use super::ask::{self, Asker, Credential};
 use super::claims::Claims;
 use super::failure::Failure;
 use super::http::Client;
-use super::jwks::{Fetched, Set};
+use super::jwks::{Fetched, Pace, Set};
 use super::jwt::{self, Keys, Token};
 use super::key::Algorithm;
 use super::signed::{self, Signed};
@@ -69,6 +69,10 @@ impl Verifier {
     /// Begins to fetch what keys are fetched. What happens in the background happens on this runtime, which must keep
     /// running; the callers may be on others.
     pub fn new(options: Options, runtime: Handle) -> Verifier {
+        Verifier::at_pace(options, Pace::REAL, runtime)
+    }
+
+    pub(super) fn at_pace(options: Options, pace: Pace, runtime: Handle) -> Verifier {
         let fetches = |options: &jwt::Options| matches!(options.keys, Keys::Fetched { .. });
         let is_needed = options.ask.is_some() || options.jwt.iter().any(fetches);
         // The system's trust store is not read for nothing.
@@ -76,7 +80,7 @@ impl Verifier {
         let issuer = |options: jwt::Options| Issuer {
             fetched: match (&options.keys, &client) {
                 (Keys::Fetched { url, algorithm }, Some(client)) => {
-                    let fetched = Fetched::new(url.clone(), *algorithm, client.clone(), &runtime);
+                    let fetched = Fetched::new(url.clone(), *algorithm, client.clone(), pace.clone(), &runtime);
                     Some((fetched, *algorithm))
                 }
                 _ => None,
@@ -179,7 +183,13 @@ impl Verifier {
 impl Issuer {
     async fn token(&self, fetched: &Fetched, token: &Token<'_>, now: SystemTime) -> Result<Claims, Failure> {
         let kid = token.kid.as_deref();
-        let judge = |set: &Set| token.verify(set.fitting(kid).map(|key| (key, &self.options)), now);
+        let judge = |set: &Set| match token.verify(set.fitting(kid).map(|key| (key, &self.options)), now) {
+            // Not for want of a key of this algorithm, but of this name.
+            Err(Failure::Algorithm) if set.fitting(None).any(|key| key.algorithm() == token.algorithm) => {
+                Err(Failure::Signature)
+            }
+            judged => judged,
+        };
         let set = fetched.set().await.ok_or(NO_KEYS)?;
         let judged = judge(&set);
         // A key that is not in the set may have come since.

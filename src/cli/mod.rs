@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod explain;
 mod run;
+mod token;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -113,6 +114,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Mint a token, or a signed name, for trying things out
+    ///
+    /// It is signed with a secret of the config, has the issuer and the audience that the config asks for, and is printed
+    /// alone. An app makes its own; docs/access.md shows how.
+    #[command(after_long_help = token::EXAMPLES)]
+    Token {
+        #[command(flatten)]
+        wanted: token::Wanted,
+    },
     /// Show it all on this machine: a throwaway server, the relay in front of it, and a page to watch
     ///
     /// Needs keydb-server, valkey-server or redis-server on PATH. Ctrl-C ends it and cleans up.
@@ -133,6 +143,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { file } => run::run(file),
         Command::Demo => demo::demo(),
+        Command::Token { wanted } => token::token(wanted),
         Command::Check { file, connect, canary } => check::check(file, connect, canary),
         Command::Explain {
             key,

@@ -96,6 +96,14 @@ pub struct Upstream {
     pub verify: Option<Duration>,
 }
 
+/// A duration as a config has it, e.g. `5m`.
+///
+/// # Errors
+/// What is wrong with it, and what to write instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|error| format!("{}: {}", error.what, error.instead))
+}
+
 /// Reads a config file and the files that it includes.
 ///
 /// # Errors

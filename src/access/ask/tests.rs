@@ -1,1 +1,357 @@
-//! Tests.
+//! An app that answers well, badly, late, or not at all.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::UNIX_EPOCH;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use super::*;
+use crate::access::testing::{Gate, Server, say, until_gone};
+
+fn asker(server: &Server) -> Arc<Asker> {
+    let options = Options { url: server.url() };
+    Asker::new(options, Client::new(), Handle::current())
+}
+
+fn cookie(text: &str) -> Credential {
+    Credential {
+        cookie: Some(Bytes::copy_from_slice(text.as_bytes())),
+        ..Credential::default()
+    }
+}
+
+fn seconds_from_now(seconds: i64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    i64::try_from(now).unwrap() + seconds
+}
+
+fn claims(seconds: i64) -> Value {
+    json!({"exp": seconds_from_now(seconds), "sub": "42", "channels": ["cart:42", "room:*"]})
+}
+
+fn answering(status: &'static str, body: &Value) -> Server {
+    Server::saying(status, "content-type: application/json\r\n", body.to_string())
+}
+
+fn channels(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_app_hears_the_credential_and_the_channels_and_nothing_else() {
+    let server = answering("200 OK", &claims(60));
+    let asker = asker(&server);
+    let credential = Credential {
+        authorization: Some(Bytes::from_static(b"Token abc=\"\xe9\", x")),
+        cookie: Some(Bytes::from_static(b"_app=a%20b;  theme=dark;;")),
+    };
+    let claims = asker
+        .ask(&credential, &channels(&["room:1", "cart:42", "room:1"]))
+        .await
+        .unwrap();
+    assert_eq!(claims.subject().as_deref(), Some("42"));
+    assert!(claims.lists("room:7") && claims.lists("cart:42") && !claims.lists("cart:4"));
+    let seen = server.seen();
+    let [request] = &seen[..] else { panic!("{seen:?}") };
+    assert!(
+        request.head.starts_with("POST /path?query=1 HTTP/1.1\r\n"),
+        "{}",
+        request.head
+    );
+    assert_eq!(request.header("cookie"), Some("_app=a%20b;  theme=dark;;"));
+    assert_eq!(request.header("authorization"), Some("Token abc=\"\u{fffd}\", x"));
+    assert_eq!(request.body, r#"{"channels":["cart:42","room:1"]}"#);
+    let mut fields: Vec<String> = request
+        .head
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.to_lowercase())
+        .collect();
+    fields.sort();
+    assert_eq!(
+        fields,
+        [
+            "accept",
+            "authorization",
+            "content-length",
+            "content-type",
+            "cookie",
+            "host"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_answer_counts_for_one_credential_and_one_set_of_channels() {
+    let server = answering("200 OK", &claims(60));
+    let asker = asker(&server);
+    let asked = |credential: Credential, names: &'static [&'static str]| {
+        let asker = asker.clone();
+        async move { asker.ask(&credential, &channels(names)).await.map(|_| ()) }
+    };
+    for names in [&["a", "b"][..], &["b", "a"], &["a", "b", "a"]] {
+        asked(cookie("s=1"), names).await.unwrap();
+    }
+    assert_eq!(server.seen().len(), 1);
+    // Each of these is another question, also where the bytes would run together.
+    for (count, (credential, names)) in [
+        (cookie("s=2"), &["a", "b"][..]),
+        (cookie("s=1"), &["a"]),
+        (cookie("s=1"), &["ab"]),
+        (cookie("s=1a"), &["b"]),
+        (cookie("s=1"), &[]),
+        (
+            Credential {
+                authorization: Some("s=1".into()),
+                cookie: None,
+            },
+            &["a", "b"],
+        ),
+        (
+            Credential {
+                authorization: Some("".into()),
+                cookie: Some("s=1".into()),
+            },
+            &["a", "b"],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        asked(credential, names).await.unwrap();
+        assert_eq!(server.seen().len(), 2 + count);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_asked_for_again_when_it_is_over() {
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |_, stream| {
+        let sub = count.fetch_add(1, Ordering::Relaxed).to_string();
+        // Seconds are whole: this is over within two.
+        let body = json!({"exp": seconds_from_now(2), "sub": sub}).to_string();
+        say(stream, "200 OK", "", &body);
+    });
+    let asker = asker(&server);
+    let began = Instant::now();
+    loop {
+        let claims = asker.ask(&cookie("s=1"), &[]).await.unwrap();
+        assert!(claims.expires() > SystemTime::now() - Duration::from_millis(500));
+        if claims.subject().as_deref() == Some("1") {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(began.elapsed() > Duration::from_millis(900), "{:?}", began.elapsed());
+    assert_eq!(server.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn the_same_question_at_the_same_time_is_asked_once() {
+    for (status, word) in [
+        ("200 OK", "ok"),
+        ("403 Forbidden", "denied"),
+        ("500 Oops", "unavailable"),
+    ] {
+        let body = claims(60).to_string();
+        let gate = Gate::default();
+        let opened = gate.clone();
+        let server = Server::start(move |_, stream| {
+            opened.pass();
+            say(stream, status, "", &body);
+        });
+        let asker = asker(&server);
+        let credential = cookie("s=1");
+        let names = channels(&["a"]);
+        let asked = join_all((0..100).map(|_| asker.ask(&credential, &names)));
+        let (answers, ()) = tokio::join!(asked, async { gate.open() });
+        for answer in answers {
+            assert_eq!(answer.map_or_else(|failure| failure.word(), |_| "ok"), word);
+        }
+        assert_eq!(server.seen().len(), 1, "{status}");
+        // A refusal is for those who waited: who signs in meanwhile is let in.
+        let _ = asker.ask(&credential, &names).await;
+        assert_eq!(server.seen().len(), if word == "ok" { 1 } else { 2 }, "{status}");
+        assert!(asker.shared().open.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_not_known_is_refused() {
+    for (status, headers) in [
+        ("401 Unauthorized", "www-authenticate: Bearer\r\n"),
+        ("403 Forbidden", ""),
+        // Rails, to its login page.
+        ("302 Found", "location: http://127.0.0.1:1/login\r\n"),
+        ("303 See Other", "location: /login\r\n"),
+    ] {
+        let server = Server::saying(status, headers, claims(60).to_string());
+        let asker = asker(&server);
+        assert_eq!(
+            asker.ask(&cookie("s=1"), &[]).await.unwrap_err(),
+            Failure::Denied,
+            "{status}"
+        );
+        assert_eq!(server.seen().len(), 1);
+    }
+    let server = answering("200 OK", &claims(60));
+    let asker = asker(&server);
+    assert_eq!(
+        asker.ask(&Credential::default(), &[]).await.unwrap_err(),
+        Failure::Missing
+    );
+    // What no header can hold is nobody's credential, and cannot add a header of its own.
+    let split = cookie("a=b\r\nX-Admin: 1");
+    assert_eq!(asker.ask(&split, &[]).await.unwrap_err(), Failure::Denied);
+    assert_eq!(server.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn nothing_opens_on_an_error() {
+    let now = |seconds| seconds_from_now(seconds);
+    for (status, body) in [
+        ("200 OK", String::new()),
+        ("200 OK", "ok".into()),
+        ("200 OK", "true".into()),
+        ("200 OK", "[]".into()),
+        ("200 OK", "<html>sign in</html>".into()),
+        ("200 OK", "{}".into()),
+        ("200 OK", json!({"sub": "42"}).to_string()),
+        ("200 OK", json!({"exp": null}).to_string()),
+        ("200 OK", json!({"exp": now(60).to_string()}).to_string()),
+        ("200 OK", json!({"exp": now(-1)}).to_string()),
+        // In milliseconds, as JavaScript has them.
+        ("200 OK", json!({"exp": now(60) * 1_000}).to_string()),
+        ("200 OK", json!({"exp": now(60), "channels": "a"}).to_string()),
+        ("200 OK", format!(r#"{{"exp":{0},"exp":{0}}}"#, now(60))),
+        (
+            "200 OK",
+            json!({"exp": now(60), "x": "y".repeat(MAX_ANSWER)}).to_string(),
+        ),
+        ("201 Created", claims(60).to_string()),
+        ("204 No Content", String::new()),
+        ("404 Not Found", claims(60).to_string()),
+        ("429 Too Many Requests", String::new()),
+        ("500 Internal Server Error", claims(60).to_string()),
+    ] {
+        let shown: String = body.chars().take(80).collect();
+        let server = Server::saying(status, "", body);
+        let failure = asker(&server).ask(&cookie("s=1"), &[]).await.unwrap_err();
+        assert_eq!(failure, LATE, "{status} {shown}");
+    }
+    // Nobody there.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = Url::parse(&format!("http://{gone}/")).unwrap();
+    let asker = Asker::new(Options { url }, Client::new(), Handle::current());
+    assert_eq!(asker.ask(&cookie("s=1"), &[]).await.unwrap_err(), LATE);
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_answer_is_waited_for_two_seconds() {
+    let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
+    let asker = asker(&server);
+    let began = Instant::now();
+    let credentials: Vec<Credential> = (0..200).map(|number| cookie(&format!("s={number}"))).collect();
+    let asked = join_all(credentials.iter().map(|credential| asker.ask(credential, &[])));
+    // As many at once as it can take, and the others wait.
+    let watched = async {
+        while server.seen().len() < IN_FLIGHT {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(PATIENCE / 4).await;
+        (server.seen().len(), began.elapsed())
+    };
+    let (answers, (seen, at)) = tokio::join!(asked, watched);
+    assert!(seen == IN_FLIGHT || at >= PATIENCE, "{seen} questions after {at:?}");
+    for answer in answers {
+        assert_eq!(answer.unwrap_err(), LATE);
+    }
+    let took = began.elapsed();
+    assert!(took >= PATIENCE && took < PATIENCE + Duration::from_secs(2), "{took:?}");
+    assert!(
+        asker.shared().untold >= 190,
+        "{} lines were saved",
+        asker.shared().untold
+    );
+}
+
+#[tokio::test]
+async fn a_flood_of_credentials_ends_in_refusals() {
+    let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
+    let asker = asker(&server);
+    let credentials: Vec<Credential> = (0..MAX_WAITING + 100)
+        .map(|number| cookie(&format!("s={number}")))
+        .collect();
+    let waiting: Vec<_> = credentials[..MAX_WAITING]
+        .iter()
+        .map(|credential| {
+            Handle::current().spawn({
+                let (asker, credential) = (asker.clone(), credential.clone());
+                async move { asker.ask(&credential, &[]).await }
+            })
+        })
+        .collect();
+    while asker.shared().open.len() < MAX_WAITING {
+        tokio::task::yield_now().await;
+    }
+    // At once, and while those before still wait.
+    for credential in &credentials[MAX_WAITING..] {
+        let answer = futures_util::FutureExt::now_or_never(asker.ask(credential, &[]));
+        assert_eq!(answer.unwrap().unwrap_err(), LATE);
+    }
+    assert_eq!(asker.shared().open.len(), MAX_WAITING);
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().unwrap_err(), LATE);
+    }
+    assert!(asker.shared().open.is_empty());
+}
+
+#[test]
+fn a_question_holds_until_its_own_runtime_answers_on_another_thread() {
+    let server = answering("200 OK", &claims(60));
+    let main = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = Options { url: server.url() };
+    let asker = Asker::new(options, Client::new(), main.handle().clone());
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let asker = asker.clone();
+            thread::spawn(move || {
+                let own = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                own.block_on(asker.ask(&cookie("s=1"), &[])).unwrap()
+            })
+        })
+        .collect();
+    for thread in threads {
+        assert_eq!(thread.join().unwrap().subject().as_deref(), Some("42"));
+    }
+    assert_eq!(server.seen().len(), 1);
+    // When nobody asks any more, as while the process ends, nobody waits for long and nothing opens.
+    drop(main);
+    let own = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    assert_eq!(own.block_on(asker.ask(&cookie("s=2"), &[])).unwrap_err(), LATE);
+}
+
+#[test]
+fn nothing_of_a_credential_is_shown() {
+    assert_eq!(
+        format!("{:?}", cookie("s=1")),
+        "Credential { authorization: false, cookie: true }"
+    );
+}

@@ -17,25 +17,44 @@ use super::Set;
 use crate::access::http::{Client, Url};
 use crate::access::key::Algorithm;
 
-/// The oldest that a set gets. Like the two below, what jose's `createRemoteJWKSet` has, which most tokens are checked with.
-const MAX_AGE: Duration = Duration::from_secs(600);
-/// After a fetch no unknown `kid` brings about another one for this long: whoever makes up names must not make us ask.
-const COOL_DOWN: Duration = Duration::from_secs(30);
-/// A fetch takes no longer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// `Cache-Control` cannot make us ask more often.
-const MIN_AGE: Duration = Duration::from_secs(60);
-/// After a failed fetch: soon, since the app may be starting beside us, and then ever more rarely.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 /// A hundred RSA keys with their certificates are smaller.
 const MAX_SIZE: usize = 256 * 1024;
+
+/// How often a set is fetched; tests are more impatient.
+#[derive(Clone, Debug)]
+pub(in crate::access) struct Pace {
+    /// The oldest that a set gets.
+    pub(super) max_age: Duration,
+    /// `Cache-Control` cannot make us ask more often.
+    pub(super) min_age: Duration,
+    /// After a fetch no unknown `kid` brings about another one for this long: whoever makes up names must not make us ask.
+    pub(super) cool_down: Duration,
+    /// A fetch takes no longer.
+    pub(super) patience: Duration,
+    /// After a failed fetch: soon, since the app may be starting beside us …
+    pub(super) first_retry: Duration,
+    /// … and then ever more rarely.
+    pub(super) last_retry: Duration,
+}
+
+impl Pace {
+    /// Age, cool-down and patience are those of jose's `createRemoteJWKSet`, by which most tokens are checked.
+    pub(in crate::access) const REAL: Pace = Pace {
+        max_age: Duration::from_secs(600),
+        min_age: Duration::from_secs(60),
+        cool_down: Duration::from_secs(30),
+        patience: Duration::from_secs(5),
+        first_retry: Duration::from_secs(1),
+        last_retry: Duration::from_secs(60),
+    };
+}
 
 /// A set that is kept up to date. When the last clone is dropped, its fetching ends.
 #[derive(Clone)]
 pub(in crate::access) struct Fetched {
     state: watch::Receiver<State>,
     wanted: Arc<Notify>,
+    cool_down: Duration,
 }
 
 /// What is known.
@@ -52,7 +71,13 @@ struct State {
 
 impl Fetched {
     /// Begins to fetch.
-    pub(in crate::access) fn new(url: Url, algorithm: Option<Algorithm>, client: Client, runtime: &Handle) -> Fetched {
+    pub(in crate::access) fn new(
+        url: Url,
+        algorithm: Option<Algorithm>,
+        client: Client,
+        pace: Pace,
+        runtime: &Handle,
+    ) -> Fetched {
         let (publish, state) = watch::channel(State {
             fetching: true,
             ..State::default()
@@ -61,8 +86,9 @@ impl Fetched {
         let fetched = Fetched {
             state,
             wanted: wanted.clone(),
+            cool_down: pace.cool_down,
         };
-        runtime.spawn(keep(url, algorithm, client, publish, wanted));
+        runtime.spawn(keep(url, algorithm, client, pace, publish, wanted));
         fetched
     }
 
@@ -82,7 +108,7 @@ impl Fetched {
     pub(in crate::access) async fn fresher(&self) -> Option<Arc<Set>> {
         let (seen, fetching, recent) = {
             let state = self.state.borrow();
-            let recent = state.began.is_some_and(|began| began.elapsed() < COOL_DOWN);
+            let recent = state.began.is_some_and(|began| began.elapsed() < self.cool_down);
             (state.ended, state.fetching, recent)
         };
         if !fetching {
@@ -102,10 +128,11 @@ async fn keep(
     url: Url,
     algorithm: Option<Algorithm>,
     client: Client,
+    pace: Pace,
     publish: watch::Sender<State>,
     wanted: Arc<Notify>,
 ) {
-    let mut retry = FIRST_RETRY;
+    let mut retry = pace.first_retry;
     let mut failing = false;
     loop {
         let began = Instant::now();
@@ -113,21 +140,21 @@ async fn keep(
             state.fetching = true;
             state.began = Some(began);
         });
-        let fetched = match timeout(PATIENCE, fetch(&url, algorithm, &client)).await {
+        let fetched = match timeout(pace.patience, fetch(&url, algorithm, &client)).await {
             Ok(fetched) => fetched,
-            Err(_) => Err(format!("it did not answer within {} s", PATIENCE.as_secs())),
+            Err(_) => Err(format!("it did not answer within {:?}", pace.patience)),
         };
         let next = match &fetched {
             Ok((set, age)) => {
                 tell(&url, set, failing);
-                retry = FIRST_RETRY;
-                began + *age
+                retry = pace.first_retry;
+                began + age.unwrap_or(pace.max_age).clamp(pace.min_age, pace.max_age)
             }
             Err(why) => {
                 let keeps = publish.borrow().set.is_some();
                 tracing::warn!(%url, why, keeps_the_last = keeps, "the keys of tokens cannot be fetched (jwks_url)");
                 let next = Instant::now() + retry;
-                retry = (retry * 2).min(LAST_RETRY);
+                retry = (retry * 2).min(pace.last_retry);
                 next
             }
         };
@@ -144,13 +171,13 @@ async fn keep(
                 () = sleep_until(next) => break,
                 () = publish.closed() => return,
                 // Of those who wanted it at the same time only one is served: the others see what it brings.
-                () = wanted.notified() => if began.elapsed() >= COOL_DOWN { break },
+                () = wanted.notified() => if began.elapsed() >= pace.cool_down { break },
             }
         }
     }
 }
 
-async fn fetch(url: &Url, algorithm: Option<Algorithm>, client: &Client) -> Result<(Set, Duration), String> {
+async fn fetch(url: &Url, algorithm: Option<Algorithm>, client: &Client) -> Result<(Set, Option<Duration>), String> {
     let request = Request::get("/").header(ACCEPT, "application/jwk-set+json, application/json");
     let request = request
         .body(Full::<Bytes>::default())
@@ -171,8 +198,8 @@ async fn fetch(url: &Url, algorithm: Option<Algorithm>, client: &Client) -> Resu
     Ok((set, age(&parts.headers)))
 }
 
-/// How long a set counts.
-fn age(headers: &HeaderMap) -> Duration {
+/// How long the answer says that it counts.
+fn age(headers: &HeaderMap) -> Option<Duration> {
     let control = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok());
     let directives = control.unwrap_or_default().split(',').map(str::trim);
     let ages = directives.filter_map(|directive| match directive.split_once('=') {
@@ -180,7 +207,7 @@ fn age(headers: &HeaderMap) -> Duration {
         None if directive.eq_ignore_ascii_case("no-store") || directive.eq_ignore_ascii_case("no-cache") => Some(0),
         _ => None,
     });
-    ages.min().map_or(MAX_AGE, Duration::from_secs).clamp(MIN_AGE, MAX_AGE)
+    ages.min().map(Duration::from_secs)
 }
 
 fn tell(url: &Url, set: &Set, failed_before: bool) {
