@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{ACCEPT, ALLOW, CONNECTION};
+use hyper::header::{ACCEPT, ALLOW, CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
@@ -65,10 +65,17 @@ impl Desk {
     /// Handles one request. `has_body`: more than a head was sent.
     pub async fn handle(&self, request: &Parts, has_body: bool) -> Outcome {
         let headers = self.origins.headers(&request.headers);
-        match self.judge(request, has_body, &headers).await {
+        let mut outcome = match self.judge(request, has_body, &headers).await {
             Ok(outcome) => outcome,
             Err(refusal) => Outcome::Answer(refusal.answer(headers)),
+        };
+        // Where a body ends, a proxy in front may see otherwise: nothing behind it is taken for a request.
+        if let (Outcome::Answer(answer), true) = (&mut outcome, has_body) {
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        outcome
     }
 
     async fn judge(&self, request: &Parts, has_body: bool, headers: &HeaderMap) -> Result<Outcome, Refusal> {
@@ -80,7 +87,7 @@ impl Desk {
         if request.method == Method::OPTIONS {
             let mut headers = headers.clone();
             preflight(&mut headers, route.allow());
-            headers.insert(ALLOW, hyper::header::HeaderValue::from_static(route.allow()));
+            headers.insert(ALLOW, HeaderValue::from_static(route.allow()));
             return Ok(Outcome::Answer(answer::empty(StatusCode::NO_CONTENT, headers)));
         }
         if !route.takes(&request.method) {
