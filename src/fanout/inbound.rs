@@ -17,8 +17,15 @@ use super::conn::{Phase, Sent, Token};
 use super::core::{Core, client, enqueue};
 use super::socket::Socket;
 
+#[cfg(feature = "echo")]
+mod echo;
+
 /// The longest message a client may send: a list of a thousand channels with long names.
+#[cfg(not(feature = "echo"))]
 const MAX_MESSAGE: usize = 64 * 1024;
+/// The longest message that the suite of protocol tests sends.
+#[cfg(feature = "echo")]
+const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// Read at once from one client. Most send less than this in all their life.
 const READ: usize = 2 * 1024;
@@ -37,26 +44,29 @@ pub(super) struct Inbound {
 impl Inbound {
     /// `ahead`: what was read with the request.
     fn new(ahead: &[u8]) -> Inbound {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ)
-            .write_buffer_size(0)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
         let mut boundary = Boundary::default();
         boundary.feed(ahead);
         Inbound {
-            context: WebSocketContext::from_partially_read(ahead.to_vec(), Role::Server, Some(config)),
+            context: WebSocketContext::from_partially_read(ahead.to_vec(), Role::Server, Some(config())),
             boundary,
         }
     }
+}
+
+fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
 }
 
 /// What a client's turn led to.
 enum Heard {
     /// A message.
     Text(String),
-    /// Bytes that this protocol has no use for.
-    Binary,
+    /// Bytes, for which this protocol has no use.
+    Binary(#[allow(dead_code, reason = "only tests look into it")] Bytes),
     /// Nothing to act upon.
     Other,
     /// There is nothing more to read now.
@@ -116,11 +126,16 @@ impl Core {
             }
             conn.inbound = Some(inbound);
             self.say(token, &replies);
+            #[cfg(feature = "echo")]
+            if let Some(frame) = echo::of(&heard) {
+                self.say(token, &frame);
+                continue;
+            }
             match heard {
                 Heard::Text(text) if !raw && self.request(token, &text) => break,
                 // To a client of bare payloads nothing can be said, and it has nothing to say.
-                Heard::Binary if raw => {}
-                Heard::Binary => {
+                Heard::Binary(_) if raw => {}
+                Heard::Binary(_) => {
                     let what = "messages are text, in JSON";
                     self.say(token, &ws::error_message(None, "malformed", what, None));
                 }
@@ -227,10 +242,10 @@ impl Core {
 }
 
 /// Reads one message, and answers what the protocol itself asks for.
-fn listen(context: &mut WebSocketContext, link: &mut Link<'_>) -> Heard {
+fn listen(context: &mut WebSocketContext, link: &mut (impl Read + Write)) -> Heard {
     match context.read(link) {
         Ok(Message::Text(text)) => Heard::Text(text.as_str().to_owned()),
-        Ok(Message::Binary(_)) => Heard::Binary,
+        Ok(Message::Binary(bytes)) => Heard::Binary(bytes),
         // The answer is ready and only wants to be written; each ping has its own.
         Ok(Message::Ping(_)) => match context.flush(link) {
             Ok(()) => Heard::Other,
@@ -244,7 +259,7 @@ fn listen(context: &mut WebSocketContext, link: &mut Link<'_>) -> Heard {
         Ok(Message::Pong(_) | Message::Frame(_)) => Heard::Other,
         Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Heard::Drained,
         Err(Error::Capacity(_)) => Heard::End(Ending::TooBig),
-        Err(Error::Utf8(_)) => Heard::End(Ending::Protocol("a text message that is not UTF-8")),
+        Err(Error::Utf8(_)) => Heard::End(Ending::NotText),
         Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Heard::End(Ending::Gone),
         Err(Error::Protocol(_)) => Heard::End(Ending::Protocol("not a frame that a client may send")),
         Err(_) => Heard::End(Ending::Gone),

@@ -13,6 +13,8 @@ pub enum Ending {
     TooBig,
     /// The client broke the protocol; the text says how.
     Protocol(&'static str),
+    /// The client sent a text message that is not UTF-8.
+    NotText,
     /// The client has gone, or said that it is going.
     Gone,
 }
@@ -25,7 +27,7 @@ impl Ending {
             Ending::Overload => "overload",
             Ending::TooSlow => "too-slow",
             Ending::TooBig => "too-big",
-            Ending::Protocol(_) => "protocol",
+            Ending::Protocol(_) | Ending::NotText => "protocol",
             Ending::Gone => "gone",
         }
     }
@@ -42,6 +44,7 @@ impl Ending {
             Ending::Overload | Ending::TooSlow => 1013,
             Ending::TooBig => 1009,
             Ending::Protocol(_) => 1002,
+            Ending::NotText => 1007,
             Ending::Gone => 1000,
         }
     }

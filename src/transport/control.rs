@@ -56,6 +56,7 @@ pub(super) enum Control<'a> {
 pub(super) fn description(ending: Ending) -> &'static str {
     match ending {
         Ending::Protocol(what) => what,
+        Ending::NotText => "a text message that is not UTF-8",
         ending => ending.reason(),
     }
 }
