@@ -27,12 +27,15 @@
 //! * `cli`: the commands
 //! * `app`: builds everything from a config and runs until drained
 //! * [`switches`]: what tests may put out of order
+//! * `fuzzing`: what fuzzing feeds, compiled for it alone
 
 pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod fanout;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hub;
 pub mod keyspace;
 pub mod mapping;

@@ -19,6 +19,8 @@ use super::socket::Socket;
 
 #[cfg(feature = "echo")]
 mod echo;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 
 /// The longest message a client may send: a list of a thousand channels with long names.
 #[cfg(not(feature = "echo"))]

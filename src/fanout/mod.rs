@@ -32,6 +32,8 @@ use crate::hub::Subscription;
 use crate::session::{Session, Start};
 
 pub use handle::Handle;
+#[cfg(any(test, fuzzing))]
+pub(crate) use inbound::fuzzing;
 pub use shard::{Shard, shard};
 pub use socket::Socket;
 pub use stats::Stats;

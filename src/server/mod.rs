@@ -7,6 +7,8 @@
 mod accept;
 mod answer;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gate;
 mod handshake;
 mod io;
@@ -16,7 +18,7 @@ mod query;
 mod request;
 mod route;
 mod snapshot;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
 mod tests;
