@@ -1,13 +1,15 @@
 # What one types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench
+.PHONY: help demo test autobahn fuzz chaos bench
 
 help:
-	@echo 'make demo    a throwaway server, the relay in front, and a page to watch'
-	@echo 'make test    install what the tests need and run them all'
-	@echo 'make chaos   random schedules of writes, faults and subscribers, until Ctrl-C'
-	@echo 'make bench   mapping index, payload rendering, fan-out beside its floor, expiry'
+	@echo 'make demo      a throwaway server, the relay in front, and a page to watch'
+	@echo 'make test      install what the tests need and run them all'
+	@echo 'make autobahn  the WebSocket protocol, by the suite that browsers are tested with'
+	@echo 'make fuzz      each fuzz target for FUZZ_SECONDS (600)'
+	@echo 'make chaos     random schedules of writes, faults and subscribers, until Ctrl-C'
+	@echo 'make bench     mapping index, payload rendering, fan-out beside its floor, expiry'
 
 demo:
 	@scripts/need.sh cargo server
@@ -20,6 +22,14 @@ test:
 	cargo build
 	cd tests/browser && npm ci --no-audit --no-fund && npm test
 	@cat target/model.txt
+
+autobahn:
+	scripts/need.sh cargo
+	scripts/autobahn.sh
+
+fuzz:
+	scripts/need.sh cargo c++
+	scripts/fuzz.sh
 
 # KEYRELAY_TEST_SERVER names the server, KEYRELAY_MODEL_SCHEDULES a number after which to stop. Seeds and outcomes are
 # added to target/chaos.

@@ -24,6 +24,8 @@ for thing in "$@"; do
             # Some dependency builds C or links through the C compiler.
             any cc || packages+=(gcc libc6-dev)
             ;;
+        # What a fuzzer is made of.
+        c++) any c++ || packages+=(g++) ;;
         server) any "${KEYRELAY_TEST_SERVER:-keydb-server}" valkey-server redis-server || packages+=(redis-server) ;;
         node)
             any node || packages+=(nodejs)
@@ -31,7 +33,7 @@ for thing in "$@"; do
             ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, server, node or chromium" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node or chromium" >&2
             exit 2
             ;;
     esac

@@ -29,6 +29,7 @@
 //! * `cli`: the commands
 //! * `app`: builds everything from a config and runs until drained
 //! * [`switches`]: what tests may put out of order
+//! * `fuzzing`: what fuzzing feeds, compiled for it alone
 
 pub mod access;
 pub mod admin;
@@ -36,6 +37,8 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod fanout;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hub;
 pub mod keyspace;
 pub mod limits;

@@ -96,7 +96,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// These know everybody, and nobody but them (and `main`) may know them.
-const TOP: &[&str] = &["config", "app", "cli", "main", "lib"];
+const TOP: &[&str] = &["config", "app", "cli", "main", "lib", "fuzzing"];
 
 /// These anybody may know: they are no part of any layer.
 const COMMON: &[&str] = &["switches"];

@@ -18,6 +18,11 @@ use super::core::{Core, client, enqueue};
 use super::socket::Socket;
 use super::{Bounds, Transport};
 
+#[cfg(feature = "echo")]
+mod echo;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 /// Read at once from one client. Most send less than this in all their life.
 const READ: usize = 2 * 1024;
 
@@ -35,26 +40,29 @@ pub(super) struct Inbound {
 impl Inbound {
     /// `ahead`: what was read with the request; `longest`: the bytes that a message may have.
     fn new(ahead: &[u8], longest: usize) -> Inbound {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ)
-            .write_buffer_size(0)
-            .max_message_size(Some(longest))
-            .max_frame_size(Some(longest));
         let mut boundary = Boundary::default();
         boundary.feed(ahead);
         Inbound {
-            context: WebSocketContext::from_partially_read(ahead.to_vec(), Role::Server, Some(config)),
+            context: WebSocketContext::from_partially_read(ahead.to_vec(), Role::Server, Some(config(longest))),
             boundary,
         }
     }
+}
+
+fn config(longest: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ)
+        .write_buffer_size(0)
+        .max_message_size(Some(longest))
+        .max_frame_size(Some(longest))
 }
 
 /// What a client's turn led to.
 enum Heard {
     /// A message.
     Text(String),
-    /// Bytes that this protocol has no use for.
-    Binary,
+    /// Bytes, for which this protocol has no use.
+    Binary(#[allow(dead_code, reason = "only tests look into it")] Bytes),
     /// Nothing to act upon.
     Other,
     /// There is nothing more to read now.
@@ -121,17 +129,22 @@ impl Core {
                 return self.say(token, &replies);
             }
             conn.inbound = Some(inbound);
-            let is_message = matches!(heard, Heard::Text(_) | Heard::Binary | Heard::Other);
+            let is_message = matches!(heard, Heard::Text(_) | Heard::Binary(_) | Heard::Other);
             if is_message && !conn.meter.take(messages, now) {
                 self.books.stats.limited.hit(Limit::MessagesPerSecond, None);
                 return self.end(token, Ending::TooFast);
             }
             self.say(token, &replies);
+            #[cfg(feature = "echo")]
+            if let Some(frame) = echo::of(&heard) {
+                self.say(token, &frame);
+                continue;
+            }
             match heard {
                 Heard::Text(text) if !raw && self.request(token, &text) => break,
                 // To a client of bare payloads nothing can be said, and it has nothing to say.
-                Heard::Binary if raw => {}
-                Heard::Binary => {
+                Heard::Binary(_) if raw => {}
+                Heard::Binary(_) => {
                     let what = "messages are text, in JSON";
                     self.say(token, &ws::error_message(None, "malformed", what, None));
                 }
@@ -212,10 +225,10 @@ impl Core {
 }
 
 /// Reads one message, and answers what the protocol itself asks for.
-fn listen(context: &mut WebSocketContext, link: &mut Link<'_>) -> Heard {
+fn listen(context: &mut WebSocketContext, link: &mut (impl Read + Write)) -> Heard {
     match context.read(link) {
         Ok(Message::Text(text)) => Heard::Text(text.as_str().to_owned()),
-        Ok(Message::Binary(_)) => Heard::Binary,
+        Ok(Message::Binary(bytes)) => Heard::Binary(bytes),
         // The answer is ready and only wants to be written; each ping has its own.
         Ok(Message::Ping(_)) => match context.flush(link) {
             Ok(()) => Heard::Other,
@@ -229,7 +242,7 @@ fn listen(context: &mut WebSocketContext, link: &mut Link<'_>) -> Heard {
         Ok(Message::Pong(_) | Message::Frame(_)) => Heard::Other,
         Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => Heard::Drained,
         Err(Error::Capacity(_)) => Heard::End(Ending::TooBig),
-        Err(Error::Utf8(_)) => Heard::End(Ending::Protocol("a text message that is not UTF-8")),
+        Err(Error::Utf8(_)) => Heard::End(Ending::NotText),
         Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Heard::End(Ending::Gone),
         Err(Error::Protocol(_)) => Heard::End(Ending::Protocol("not a frame that a client may send")),
         Err(_) => Heard::End(Ending::Gone),

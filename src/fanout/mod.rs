@@ -39,6 +39,8 @@ use crate::session::Ending;
 use crate::session::{Session, Start};
 
 pub use handle::Handle;
+#[cfg(any(test, fuzzing))]
+pub(crate) use inbound::fuzzing;
 pub use shard::{Shard, shard};
 pub use socket::Socket;
 pub use stats::Stats;

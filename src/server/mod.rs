@@ -9,6 +9,8 @@ mod answer;
 mod connection;
 mod credentials;
 mod door;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gate;
 mod handshake;
 mod holder;
@@ -20,7 +22,7 @@ mod query;
 mod request;
 mod route;
 mod snapshot;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
 mod tests;

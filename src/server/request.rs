@@ -106,7 +106,8 @@ impl Desk {
     /// Handles one request. `has_body`: more than a head was sent.
     pub async fn handle(&self, request: &Parts, has_body: bool, guest: Guest) -> Outcome {
         let headers = self.origins.headers(&request.headers);
-        let is_last = guest.is_last;
+        // Where a body ends, a proxy in front may see otherwise: nothing behind it is taken for a request.
+        let is_last = guest.is_last || has_body;
         let outcome = self.judge(request, has_body, guest, &headers).await;
         let mut outcome = outcome.unwrap_or_else(|refusal| Outcome::Answer(refusal.answer(headers)));
         if let (true, Outcome::Answer(answer)) = (is_last, &mut outcome) {

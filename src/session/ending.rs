@@ -28,6 +28,8 @@ pub enum Ending {
         /// Whether what it showed may count again, as a cookie that the app renews does and a token in the URL does not.
         renewable: bool,
     },
+    /// The client sent a text message that is not UTF-8.
+    NotText,
     /// The client has gone, or said that it is going.
     Gone,
 }
@@ -43,7 +45,7 @@ impl Ending {
             Ending::Lifetime => "lifetime",
             Ending::TooSlow => "too-slow",
             Ending::TooBig => "too-big",
-            Ending::Protocol(_) => "protocol",
+            Ending::Protocol(_) | Ending::NotText => "protocol",
             Ending::Unavailable => "unavailable",
             Ending::Refused(why) => why,
             Ending::Expired { .. } => "expired",
@@ -64,6 +66,7 @@ impl Ending {
             | Ending::Expired { renewable: true } => true,
             Ending::TooBig
             | Ending::Protocol(_)
+            | Ending::NotText
             | Ending::Refused(_)
             | Ending::Expired { renewable: false }
             | Ending::Gone => false,
@@ -80,6 +83,7 @@ impl Ending {
             // 4000 to 4999 are for applications.
             Ending::Expired { .. } | Ending::Refused("expired") => 4401,
             Ending::Refused(_) => 4403,
+            Ending::NotText => 1007,
             Ending::Gone => 1000,
         }
     }

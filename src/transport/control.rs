@@ -59,6 +59,7 @@ pub(super) fn description(ending: Ending) -> &'static str {
     match ending {
         Ending::Protocol(what) => what,
         Ending::Expired { renewable: false } => "what allowed this client to read has expired: get a new token first",
+        Ending::NotText => "a text message that is not UTF-8",
         ending => ending.reason(),
     }
 }

@@ -4,6 +4,8 @@
 //! frame is one chunk of an HTTP/1.1 body; where there are no chunks, [`sse::without_chunk`] shows the event inside it.
 
 mod control;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod sse;
 #[cfg(test)]
 mod tests;

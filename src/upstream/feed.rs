@@ -20,6 +20,8 @@ use tracing::{debug, info, warn};
 use super::{Address, Endpoint, Subscriptions, info::ServerInfo, link::Link, tls, topology::Location};
 
 mod backoff;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod listen;
 pub(super) mod look;
 mod pulse;

@@ -17,6 +17,8 @@ use std::{
 };
 
 pub mod feed;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod info;
 mod link;
 pub mod plan;

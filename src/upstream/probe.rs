@@ -14,6 +14,8 @@ use super::{
 use crate::pattern::KeyPattern;
 
 mod events;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod rights;
 mod server;
 mod settings;

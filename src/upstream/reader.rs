@@ -36,6 +36,8 @@ use crate::keyspace::{Kind, Value};
 
 mod command;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod job;
 
 pub use error::{ConnectError, ReadError, ReadErrorKind};

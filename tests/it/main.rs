@@ -10,6 +10,8 @@ mod harness;
 /// What operators are told.
 mod access;
 mod admin;
+/// Those who mean harm: strangers, what stands in keys, and the server.
+mod attack;
 /// What the relay asks of the server.
 mod burden;
 /// `check --connect`: what it finds out about a server and its user.

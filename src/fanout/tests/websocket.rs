@@ -123,7 +123,7 @@ fn a_websocket_that_breaks_the_protocol_is_ended_with_its_code() {
     let oversized = [&[0x81, 0xff][..], &70_000u64.to_be_bytes(), &[0; 4]].concat();
     let cases: [(&[u8], u16); 4] = [
         (&[0x81, 0x01, b'x'], 1002),
-        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1002),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], 1007),
         (&oversized, 1009),
         (&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8], 1000),
     ];

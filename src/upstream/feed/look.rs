@@ -75,7 +75,7 @@ impl Counters {
         let calls = |command| calls(command).unwrap_or(0);
         Counters {
             swaps: calls("swapdb"),
-            flushes: calls("flushall") + calls("flushdb"),
+            flushes: calls("flushall").saturating_add(calls("flushdb")),
         }
     }
 

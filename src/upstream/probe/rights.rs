@@ -66,7 +66,7 @@ pub(super) struct Missing {
 
 /// What a server says of a command that it does not carry out.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+pub(super) enum Refusal {
     Command,
     Key,
     Channel,
@@ -77,7 +77,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn of(message: &str) -> Refusal {
+    pub fn of(message: &str) -> Refusal {
         let denied = message.starts_with("NOPERM");
         match message {
             _ if denied && message.contains("permissions to run") => Refusal::Command,

@@ -235,7 +235,7 @@ impl Map {
 
 /// The seat of each primary: the one it has, else the free one whose slots it takes over, else any free one, else a new
 /// one. The first is never left free, for Pub/Sub is heard there.
-fn seats(taken: &[&str], slots: &[NodeId], primaries: &[Primary]) -> Vec<NodeId> {
+pub(super) fn seats(taken: &[&str], slots: &[NodeId], primaries: &[Primary]) -> Vec<NodeId> {
     let seat_of = |id: &str| taken.iter().position(|seat| *seat == id);
     let mut seats: Vec<Option<usize>> = primaries.iter().map(|primary| seat_of(&primary.id)).collect();
     for (at, primary) in primaries.iter().enumerate() {

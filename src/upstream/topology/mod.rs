@@ -22,6 +22,8 @@ use super::{
 
 mod asked;
 mod cluster;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod location;
 mod nodes;
 mod sentinel;

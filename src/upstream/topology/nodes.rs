@@ -5,7 +5,11 @@
 
 use std::ops::RangeInclusive;
 
+use super::slots;
 use crate::upstream::Address;
+
+/// Most nodes of a cluster, the number that its specification foresees: each primary gets a feed of its own.
+const MAX_NODES: usize = 1000;
 
 /// What one node knows of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +36,10 @@ impl View {
     pub fn parse(text: &str, asked: &Address) -> Option<View> {
         let mut view = View::default();
         let lines = text.lines().filter(|line| !line.is_empty());
-        for line in lines {
+        for (number, line) in lines.enumerate() {
+            if number >= MAX_NODES {
+                return None;
+            }
             let mut words = line.split(' ');
             let mut next = || words.next();
             let (id, place, flags) = (next()?, next()?, next()?);
@@ -55,6 +62,10 @@ impl View {
             } else {
                 view.others.push(address);
             }
+        }
+        // A slot is one primary's. This also bounds what is done for each range.
+        if view.covered() > usize::from(slots::COUNT) {
+            return None;
         }
         // Each node has its own order.
         view.primaries.sort_by(|a, b| a.id.cmp(&b.id));
@@ -90,7 +101,8 @@ fn address(place: &str, asked: &Address) -> Option<Address> {
 
 fn range(word: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = word.split_once('-').unwrap_or((word, word));
-    Some(first.parse().ok()?..=last.parse().ok()?)
+    let range = first.parse().ok()?..=last.parse().ok()?;
+    (!range.is_empty() && *range.end() < slots::COUNT).then_some(range)
 }
 
 #[cfg(test)]
@@ -143,6 +155,11 @@ mod tests {
             "hello",
             "a b c d e f g h\n",
             "a h:1@2 master - 0 0 x connected 5-y\n",
+            // Slots that are none, and one slot of two primaries.
+            "a h:1@2 master - 0 0 1 connected 0-16384\n",
+            "a h:1@2 master - 0 0 1 connected 9-1\n",
+            "a h:1@2 master - 0 0 1 connected 0-16383\nb h:2@2 master - 0 0 1 connected 7\n",
+            &"a h:1@2 slave b 0 0 1 connected\n".repeat(1001),
         ] {
             assert_eq!(View::parse(text, &at("h", 1)), None, "{text}");
         }

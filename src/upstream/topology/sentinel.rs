@@ -145,12 +145,19 @@ fn believed<'a>(opinions: impl Iterator<Item = &'a Opinion>) -> Option<&'a Addre
 }
 
 async fn opinion(link: &mut Link, name: &str) -> Result<Opinion, LinkError> {
-    let not_understood = || LinkError::Unexpected("SENTINEL".into());
     // During a failover this one knows first.
     let address = link
         .command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()])
         .await?;
-    let OwnedFrame::Array { data, .. } = address else {
+    let primary = address_in(address, name)?;
+    let fields = link.command(&[b"SENTINEL", b"MASTER", name.as_bytes()]).await?;
+    let epoch = epoch_in(fields)?;
+    Ok(Opinion { primary, epoch })
+}
+
+/// What is answered to `SENTINEL GET-MASTER-ADDR-BY-NAME`.
+pub(super) fn address_in(reply: OwnedFrame, name: &str) -> Result<Address, LinkError> {
+    let OwnedFrame::Array { data, .. } = reply else {
         return Err(LinkError::Unreachable(format!("it watches no primary named `{name}`")));
     };
     let [host, port] = <[_; 2]>::try_from(data).map_err(|_| not_understood())?.map(text);
@@ -158,23 +165,30 @@ async fn opinion(link: &mut Link, name: &str) -> Result<Opinion, LinkError> {
     let (Some(host), Some(port)) = (host, port) else {
         return Err(not_understood());
     };
-    let fields = match link.command(&[b"SENTINEL", b"MASTER", name.as_bytes()]).await? {
+    Ok(Address::Tcp { host, port })
+}
+
+/// The age of the configuration in what is answered to `SENTINEL MASTER`.
+pub(super) fn epoch_in(reply: OwnedFrame) -> Result<u64, LinkError> {
+    let fields = match reply {
         OwnedFrame::Map { data, .. } => data.into_iter().flat_map(|(name, value)| [name, value]).collect(),
         OwnedFrame::Array { data, .. } => data,
         _ => return Err(not_understood()),
     };
     let mut fields = fields.into_iter().map(text);
-    let epoch = loop {
+    loop {
         match (fields.next().flatten(), fields.next().flatten()) {
             (Some(name), Some(value)) if name == "config-epoch" => {
-                break value.parse().map_err(|_| not_understood())?;
+                return value.parse().map_err(|_| not_understood());
             }
             (None, None) => return Err(not_understood()),
             _ => {}
         }
-    };
-    let primary = Address::Tcp { host, port };
-    Ok(Opinion { primary, epoch })
+    }
+}
+
+fn not_understood() -> LinkError {
+    LinkError::Unexpected("SENTINEL".into())
 }
 
 #[cfg(test)]

@@ -1,0 +1,85 @@
+//! What a server sends, whatever it sends.
+
+use redis_protocol::resp3::{
+    decode::complete,
+    types::{FrameKind, OwnedFrame, Resp3Frame as _},
+};
+
+use super::wire::{Frame, Frames, WireError};
+
+/// A byte that says in what parts the others come. However they are cut, the same frames are found; and what is read
+/// without the codec is what the codec reads.
+pub(crate) fn wire(data: &[u8]) {
+    let [step, bytes @ ..] = data else { return };
+    let step = usize::from(*step) + 1;
+    let whole = take(bytes, usize::MAX);
+    assert_eq!(take(bytes, step), whole, "by {step}");
+}
+
+/// Replies to what a feed asks a server all the time, to what a check asks it once, and to what sentinels are asked.
+pub(crate) fn answers(data: &[u8]) {
+    let replies = replies_in(data);
+    super::feed::fuzzing::answers(replies.iter().cloned());
+    super::probe::fuzzing::answers(replies.iter().cloned());
+    super::topology::fuzzing::answers(replies.into_iter());
+}
+
+/// A byte that says what a key is thought to hold and one for how much may be read, then replies to what is asked of it.
+pub(crate) fn replies(data: &[u8]) {
+    let [likely, most, data @ ..] = data else { return };
+    super::reader::fuzzing::replies(*likely, u64::from(*most), replies_in(data).into_iter());
+}
+
+/// What a node of a cluster says of all of them.
+pub(crate) fn cluster(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        super::topology::fuzzing::nodes(text);
+    }
+}
+
+/// All frames in words, and how it ended.
+fn take(bytes: &[u8], step: usize) -> (Vec<String>, Option<WireError>) {
+    let mut frames = Frames::default();
+    let mut taken = Vec::new();
+    let (mut from, mut to) = (0, 0);
+    loop {
+        match frames.next(&bytes[from..to]) {
+            Ok(Some((frame, length))) => {
+                assert!(length > 0 && length <= to - from);
+                agrees(&frame, &bytes[from..from + length]);
+                taken.push(format!("{frame:?}"));
+                from += length;
+            }
+            Ok(None) if to == bytes.len() => return (taken, None),
+            Ok(None) => to = to.saturating_add(step).min(bytes.len()),
+            Err(error) => return (taken, Some(error)),
+        }
+    }
+}
+
+/// That a message is what the codec reads in its bytes.
+fn agrees(frame: &Frame<'_>, bytes: &[u8]) {
+    let Frame::Message { channel, payload } = frame else {
+        return;
+    };
+    let Ok(Some((OwnedFrame::Push { data, .. }, length))) = complete::decode(bytes) else {
+        panic!("the codec reads no push in {}", bytes.escape_ascii());
+    };
+    assert_eq!(length, bytes.len());
+    let words: Vec<&[u8]> = data.iter().filter_map(OwnedFrame::as_bytes).collect();
+    assert!(data.iter().all(|word| word.kind() == FrameKind::BlobString));
+    assert_eq!(words[words.len() - 2..], [*channel, *payload]);
+}
+
+/// The replies in a stream, until it cannot be read.
+fn replies_in(mut bytes: &[u8]) -> Vec<OwnedFrame> {
+    let mut frames = Frames::default();
+    let mut replies = Vec::new();
+    while let Ok(Some((frame, length))) = frames.next(bytes) {
+        if let Frame::Reply(reply) = frame {
+            replies.push(reply);
+        }
+        bytes = &bytes[length..];
+    }
+    replies
+}

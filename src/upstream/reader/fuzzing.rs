@@ -1,0 +1,81 @@
+//! Replies to what is asked about a key.
+
+use bytes::Bytes;
+use fred::types::Value as Reply;
+use redis_protocol::resp3::types::OwnedFrame;
+
+use super::{ReadError, ReadRequest, job::Job};
+use crate::{
+    keyspace::{Kind, Value},
+    upstream::link::answer,
+};
+
+const KINDS: [Option<Kind>; 7] = [
+    None,
+    Some(Kind::String),
+    Some(Kind::Hash),
+    Some(Kind::List),
+    Some(Kind::Set),
+    Some(Kind::SortedSet),
+    Some(Kind::Stream),
+];
+
+/// Reads a key: that comes to an end, and what is read is not larger than what may be.
+pub(in crate::upstream) fn replies(likely: u8, most: u64, mut replies: impl Iterator<Item = OwnedFrame>) {
+    let request = ReadRequest {
+        key: Bytes::from_static(b"key"),
+        max_value: most,
+        fields: (likely & 0x40 != 0).then(|| [Bytes::from_static(b"a"), Bytes::from_static(b"b")].into()),
+        likely: KINDS[usize::from(likely & 0x0f) % KINDS.len()],
+        probably_gone: likely & 0x80 != 0,
+        asking: likely & 0x20 != 0,
+    };
+    let mut job = Job::new(request, None);
+    // Every type anew, with at most three rounds each.
+    for _ in 0..64 {
+        let asked = job.commands().len();
+        assert!((1..=6).contains(&asked));
+        let answers: Vec<_> = replies.by_ref().take(asked).map(of_fred).collect();
+        let enough = answers.len() == asked;
+        match job.take(answers) {
+            Some(Ok(reading)) => {
+                assert!(reading.value.size_in_bytes() as u64 <= most);
+                assert!(reading.ttl.is_none() || !matches!(reading.value, Value::Absent));
+                return;
+            }
+            Some(Err(_)) => return,
+            None if enough => {}
+            None => return,
+        }
+    }
+    panic!("a key is asked for without an end");
+}
+
+/// As fred gives it.
+fn of_fred(reply: OwnedFrame) -> Result<Reply, ReadError> {
+    answer(reply).map(value).map_err(ReadError::other)
+}
+
+fn value(reply: OwnedFrame) -> Reply {
+    match reply {
+        OwnedFrame::BlobString { data, .. }
+        | OwnedFrame::SimpleString { data, .. }
+        | OwnedFrame::VerbatimString { data, .. }
+        | OwnedFrame::BigNumber { data, .. } => match String::from_utf8(data) {
+            Ok(text) => Reply::String(text.into()),
+            Err(error) => Reply::Bytes(error.into_bytes().into()),
+        },
+        OwnedFrame::Number { data, .. } => Reply::Integer(data),
+        OwnedFrame::Double { data, .. } => Reply::Double(data),
+        OwnedFrame::Boolean { data, .. } => Reply::Boolean(data),
+        OwnedFrame::Array { data, .. } | OwnedFrame::Push { data, .. } => {
+            Reply::Array(data.into_iter().map(value).collect())
+        }
+        OwnedFrame::Set { data, .. } => Reply::Array(data.into_iter().map(value).collect()),
+        OwnedFrame::Map { data, .. } => {
+            let pairs = data.into_iter().map(|(name, of)| (value(name), value(of)));
+            pairs.collect::<Vec<_>>().try_into().map_or(Reply::Null, Reply::Map)
+        }
+        _ => Reply::Null,
+    }
+}
