@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that the named things are installed, with Debian's packages where they are missing and it may:
-#     scripts/need.sh cargo server node chromium
+#     scripts/need.sh cargo server node chromium ruby
 # What it may not install, it prints the line for.
 set -euo pipefail
 
@@ -31,9 +31,15 @@ for thing in "$@"; do
             any node || packages+=(nodejs)
             any npm || packages+=(npm)
             ;;
+        ruby)
+            any ruby || packages+=(ruby)
+            # The libraries have no program of their own.
+            ruby -e 'require "logger"; require "active_support"; require "jwt"' 2>/dev/null ||
+                packages+=(ruby-activesupport ruby-jwt)
+            ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node or chromium" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, chromium or ruby" >&2
             exit 2
             ;;
     esac

@@ -46,17 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tokio_tungstenite",
         ],
     ),
-    (
-        "access",
-        &[
-            "pattern",
-            "hub",
-            "hyper",
-            "hyper_util",
-            "http_body_util",
-            "jsonwebtoken",
-        ],
-    ),
+    ("access", &["pattern", "hub", "hyper", "hyper_util", "http_body_util"]),
     (
         "server",
         &[

@@ -37,9 +37,6 @@ const MAX_WAITING: usize = 1_024;
 const MAX_ANSWER: usize = 64 * 1024;
 /// The operator is told of failures this often.
 const TELL: Duration = Duration::from_secs(10);
-/// Seconds that nobody means: such an `exp` is in milliseconds.
-const LATEST: f64 = 100_000_000_000.0;
-
 /// Where the app is asked.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -229,10 +226,6 @@ impl Asker {
         }
         let members = members::parse(&body)
             .ok_or("its answer is not a JSON object: let it answer {\"exp\":…,\"sub\":…,\"channels\":[…]}")?;
-        let exp = members.get("exp").and_then(serde_json::Value::as_f64);
-        if exp.is_some_and(|exp| exp >= LATEST) {
-            return Err("its `exp` is in milliseconds: let it be in seconds since 1970".into());
-        }
         match Claims::new(members, SystemTime::now()) {
             Ok(claims) => Ok(Some((claims, body.len()))),
             Err(Failure::NoExpiry) => Err("its answer has no `exp`: let it say until when it counts".into()),

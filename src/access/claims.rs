@@ -11,6 +11,10 @@ use crate::pattern::KeyPattern;
 /// the moment that a token names is the moment when its streams end.
 pub const NBF_LEEWAY: Duration = Duration::from_secs(5);
 
+/// The year 5138 in seconds, and 1973 in milliseconds. Nobody means that far an end: it is the time as JavaScript has it, and
+/// a token would never expire by it.
+const MILLISECONDS: Duration = Duration::from_secs(100_000_000_000);
+
 /// Most channels and patterns of one token; as many as one connection may have channels.
 const MAX_LISTED: usize = 1_000;
 
@@ -36,6 +40,11 @@ impl Claims {
             .filter(|exp| !exp.is_null())
             .ok_or(Failure::NoExpiry)?;
         let expires = time(exp).ok_or(Failure::Malformed("`exp` is a number of seconds since 1970"))?;
+        if expires >= UNIX_EPOCH + MILLISECONDS {
+            return Err(Failure::Malformed(
+                "`exp` is in milliseconds: it is a number of seconds since 1970",
+            ));
+        }
         if expires <= now {
             return Err(Failure::Expired(now.duration_since(expires).unwrap_or_default()));
         }
@@ -154,7 +163,10 @@ mod tests {
         assert_eq!(claims(json!({"exp": NOW})).unwrap_err(), expired(0));
         assert_eq!(claims(json!({"exp": -1.0e300})).unwrap_err(), expired(NOW));
         assert!(claims(json!({"exp": NOW + 1, "nbf": NOW + 5})).is_ok());
-        assert!(claims(json!({"exp": 1.0e300})).is_ok());
+        for far in [json!(1.0e300), json!(NOW * 1_000), json!(100_000_000_000_u64)] {
+            assert!(matches!(claims(json!({"exp": far})), Err(Failure::Malformed(_))));
+        }
+        assert!(claims(json!({"exp": 99_999_999_999_u64})).is_ok());
         let early = claims(json!({"exp": NOW + 99, "nbf": NOW + 6}));
         assert_eq!(early.unwrap_err(), Failure::NotYet(Duration::from_secs(6)));
     }

@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::http::get;
-use crate::harness::{PROGRAM, eventually, mapping};
+use crate::harness::tokens::ACCESS;
+use crate::harness::{PROGRAM, Relay, Server, eventually, mapping};
 
 fn keyrelay(arguments: &[&str]) -> Output {
     Command::new(PROGRAM)
@@ -46,10 +47,10 @@ fn help_teaches() {
     let output = keyrelay(&["--help"]);
     ends_with(&output, 0);
     let help = text(&output.stdout);
-    for command in ["run", "check", "explain", "demo"] {
+    for command in ["run", "check", "explain", "token", "demo"] {
         assert!(help.contains(command), "{help}");
     }
-    for command in ["run", "check", "explain", "demo"] {
+    for command in ["run", "check", "explain", "token", "demo"] {
         ends_with(&keyrelay(&[command, "--help"]), 0);
     }
     ends_with(&keyrelay(&["--version"]), 0);
@@ -197,4 +198,44 @@ fn the_demo_cleans_up() {
     let status = eventually("the demo ends", || demo.try_wait().expect("the demo can be waited for"));
     assert!(status.success(), "{status}");
     assert!(!server_runs(), "the server is still there");
+}
+
+/// A newcomer has a stream before his app makes tokens.
+#[test]
+fn a_minted_token_opens_what_it_says() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let signed = "[[access.signed]]\nkey = \"a key of the verifier, long enough to count\"\npurpose = \"live\"\n";
+    let access = format!("{ACCESS}audience = \"keyrelay\"\n{signed}");
+    let file = config(dir.path(), &access);
+    let minted = |arguments: &[&str]| {
+        let output = keyrelay(&[&["token", "--config", &file], arguments].concat());
+        ends_with(&output, 0);
+        let said = text(&output.stdout);
+        let token = said.strip_suffix('\n').expect("one line").to_owned();
+        assert!(
+            !token.contains(char::is_whitespace) && output.stderr.is_empty(),
+            "{said}"
+        );
+        token
+    };
+    let server = Server::start();
+    let mapping = "[[mapping]]\nkey = \"cart:{user}\"\naccess = [{ sub = \"{user}\" }, \"listed\"]\n";
+    let relay = Relay::start(&server, &format!("{access}{mapping}"));
+    let status = |query: &str| get(relay.address(), &format!("/channels?{query}")).status();
+    let of_42 = minted(&["--sub", "42", "--expires", "5m"]);
+    assert_eq!(status(&format!("channel=cart:42&token={of_42}")), 200);
+    assert_eq!(status(&format!("channel=cart:7&token={of_42}")), 403);
+    let listing = minted(&["--channel", "cart:7"]);
+    assert_eq!(status(&format!("channel=cart:7&token={listing}")), 200);
+    let name = crate::harness::http::escape(&minted(&["--signed", "cart:9"]));
+    assert_eq!(status(&format!("signed={name}")), 200);
+
+    let nothing = config(dir.path(), "");
+    let output = keyrelay(&["token", "--config", &nothing]);
+    ends_with(&output, 1);
+    assert!(
+        output.stdout.is_empty() && text(&output.stderr).contains("[[access.jwt]]"),
+        "{}",
+        text(&output.stderr)
+    );
 }

@@ -60,6 +60,8 @@ mod replicas;
 mod resume;
 /// Rights that are taken away while the relay runs, and given back.
 mod rights;
+/// What Ruby's own libraries mint.
+mod ruby;
 /// The primary that sentinels name.
 mod sentinel;
 /// The orderly end of the process.
