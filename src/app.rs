@@ -165,13 +165,21 @@ fn room_for(connections: usize) -> usize {
         return connections;
     }
     let fitting = room.saturating_sub(OTHERS).max(1);
-    tracing::warn!(
-        connections,
-        fitting,
-        open_files = room,
-        "the system does not let the process open enough files for `connections` of [limits]: raise LimitNOFILE (ulimit -Hn) \
-         to {wanted}, or lower `connections`"
-    );
+    // Nobody asked for the default: what fits is as good, and is no fault.
+    match connections == limits::Options::default().connections {
+        true => tracing::info!(
+            fitting,
+            open_files = room,
+            "as many connections are allowed as files may be open"
+        ),
+        false => tracing::warn!(
+            connections,
+            fitting,
+            open_files = room,
+            "the system does not let the process open enough files for `connections` of [limits]: raise LimitNOFILE \
+             (ulimit -Hn) to {wanted}, or lower `connections`"
+        ),
+    }
     fitting
 }
 

@@ -194,3 +194,30 @@ fn who_may_live_for_ever_does() {
     }
     assert!(rig.conn(token).is_some());
 }
+
+/// Whatever ends a WebSocket, its client has a moment to answer: closed at once, the connection might be reset before the
+/// close frame was read.
+#[test]
+fn a_websocket_that_is_ended_may_answer() {
+    let mut rig = short_lived();
+    let _a = rig.channel("a");
+    let until = Until {
+        expires: Some(std::time::SystemTime::now() + Duration::from_secs(10)),
+        ..Until::default()
+    };
+    let (mut expired, first) = rig.join_until(WS, &["a"], until);
+    let (mut retired, second) = rig.join(WS, &["a"]);
+    rig.until_sees(&mut retired, "ready");
+    rig.pass(Duration::from_secs(11));
+    rig.until_sees(&mut expired, "expired");
+    rig.pass(Duration::from_millis(500));
+    assert!(rig.conn(first).is_some());
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.conn(first).is_none());
+    rig.pass(Duration::from_secs(97));
+    rig.until_sees(&mut retired, "lifetime");
+    rig.pass(Duration::from_millis(500));
+    assert!(rig.conn(second).is_some());
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.conn(second).is_none());
+}
