@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 
 import { chromium } from "playwright-core";
 
-import { eventually, program, startPages, startRelay, startServer } from "./harness.mjs";
+import { ARGUMENTS, chromiumFile, eventually, startPages, startRelay, startServer } from "./harness.mjs";
 import { asLines, MAPPINGS, VALUES, writeValues } from "./values.mjs";
 
 let server;
@@ -18,20 +18,7 @@ before(async () => {
   server = await startServer();
   pages = await startPages();
   relay = await startRelay(server, { mappings: MAPPINGS, origins: [pages.origin] });
-  const wanted = process.env.KEYRELAY_TEST_CHROMIUM;
-  browser = await chromium.launch({
-    executablePath: program(wanted ? [wanted] : ["chromium", "chromium-browser", "google-chrome"]),
-    args: [
-      "--headless",
-      "--no-sandbox",
-      "--disable-gpu",
-      "--disable-quic",
-      "--no-first-run",
-      "--disable-background-networking",
-      "--disable-component-update",
-      "--disable-sync",
-    ],
-  });
+  browser = await chromium.launch({ executablePath: chromiumFile(), args: ARGUMENTS });
 });
 after(async () => {
   await browser?.close();

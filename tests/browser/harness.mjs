@@ -45,6 +45,24 @@ export function program(names) {
   throw new Error(`none of ${names.join(", ")} is on PATH`);
 }
 
+/** How Chromium is started: by itself, quiet, and without asking anybody outside. */
+export const ARGUMENTS = [
+  "--headless",
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** The Chromium to test with. */
+export function chromiumFile() {
+  const wanted = process.env.KEYRELAY_TEST_CHROMIUM;
+  return program(wanted ? [wanted] : ["chromium", "chromium-browser", "google-chrome"]);
+}
+
 async function freePort() {
   const probe = createTcpServer();
   await new Promise((done) => probe.listen(0, "127.0.0.1", done));
