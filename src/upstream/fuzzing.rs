@@ -64,7 +64,12 @@ fn take(bytes: &[u8], step: usize) -> (Vec<String>, Option<WireError>) {
             Ok(Some((frame, length))) => {
                 assert!(length > 0 && length <= to - from);
                 agrees(&frame, &bytes[from..from + length]);
-                taken.push(format!("{frame:?}"));
+                taken.push(match frame {
+                    // In which order the members of a set are printed says nothing.
+                    Frame::Push(_) => format!("push {}", bytes[from..from + length].escape_ascii()),
+                    Frame::Reply(_) => format!("reply {}", bytes[from..from + length].escape_ascii()),
+                    frame => format!("{frame:?}"),
+                });
                 from += length;
             }
             Ok(None) if to == bytes.len() => return (taken, None),
