@@ -7,10 +7,6 @@ cd "$(dirname "$0")/.."
 
 version=25.10.1
 folder="${CARGO_TARGET_DIR:-target}/autobahn"
-# 12 and 13 are about compression, which keyrelay does not offer.
-cases='"*"'
-exclude='"12.*", "13.*"'
-
 python=""
 for candidate in "${AUTOBAHN_PYTHON:-}" python2.7 "$HOME"/.pyenv/versions/2.7.*/bin/python2.7; do
     # A name on PATH may be a stand-in of a version manager that leads nowhere.
@@ -20,10 +16,11 @@ for candidate in "${AUTOBAHN_PYTHON:-}" python2.7 "$HOME"/.pyenv/versions/2.7.*/
     fi
 done
 if [ -z "$python" ]; then
-    echo '#############################################################################' >&2
-    echo '# SKIPPED: the Autobahn suite needs Python 2.7, and there is none. Nothing  #' >&2
-    echo '# of the WebSocket protocol was tested. Name it: AUTOBAHN_PYTHON=… make autobahn #' >&2
-    echo '#############################################################################' >&2
+    echo '############################################################################' >&2
+    echo '# SKIPPED: the Autobahn suite needs Python 2.7, which is not to be found.' >&2
+    echo '# Nothing of the WebSocket protocol was tested by it. To name it:' >&2
+    echo '#     AUTOBAHN_PYTHON=/path/to/python2.7 make autobahn' >&2
+    echo '############################################################################' >&2
     exit 0
 fi
 
@@ -36,7 +33,7 @@ if [ ! -d "$site" ]; then
     mv "$site.new" "$site"
 fi
 
-# As it is shipped, where the speed of large messages matters; with its own folder, so that no other build is thrown away.
+# With its own folder, so that no other build is thrown away.
 cargo build --quiet --features echo --target-dir "$folder/target"
 cat >"$folder/keyrelay.toml" <<TOML
 [server]
@@ -62,12 +59,14 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 
+# All cases but those about compression, which keyrelay does not offer. Those about speed (9) are among them. `raw`, because
+# such a client is told nothing but messages.
 cat >"$folder/fuzzingclient.json" <<JSON
 {
     "outdir": "reports",
     "servers": [{"agent": "keyrelay", "url": "ws://127.0.0.1:$port/ws?raw=1"}],
-    "cases": [$cases],
-    "exclude-cases": [$exclude],
+    "cases": ["*"],
+    "exclude-cases": ["12.*", "13.*"],
     "exclude-agent-cases": {}
 }
 JSON

@@ -14,14 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The side of the keys.
     (
         "upstream",
-        &[
-            "keyspace",
-            "pattern",
-            "fred",
-            "redis_protocol",
-            "rustls",
-            "tokio_rustls",
-        ],
+        &["keyspace", "pattern", "redis_protocol", "rustls", "tokio_rustls"],
     ),
     ("mapping", &["pattern"]),
     ("payload", &["keyspace", "hub", "minijinja"]),
@@ -93,7 +86,6 @@ const COMMON: &[&str] = &["switches"];
 
 /// Crates that belong to one side, so that naming one is naming that side.
 const SIDED: &[&str] = &[
-    "fred",
     "redis_protocol",
     "minijinja",
     "hyper",

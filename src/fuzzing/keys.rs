@@ -139,10 +139,13 @@ fn views(pattern: &KeyPattern, key: &[u8]) {
 /// A server glob as a pattern without captures; None if it cannot be written as one.
 fn as_pattern(glob: &[u8]) -> Option<KeyPattern> {
     let mut text = String::new();
-    let mut escaped = false;
+    let (mut escaped, mut in_set) = (false, false);
     for c in std::str::from_utf8(glob).ok()?.chars() {
-        if matches!(c, '{' | '}') && !escaped {
+        if matches!(c, '{' | '}') && !escaped && !in_set {
             text.push('\\');
+        }
+        if !escaped {
+            in_set = c == '[' || (in_set && c != ']');
         }
         escaped = c == '\\' && !escaped;
         text.push(c);

@@ -1,6 +1,6 @@
 //! Payloads of hostile values, and what clients read of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,9 @@ use crate::transport::{Wire, encoded};
 const SEPARATOR: u8 = 0xff;
 
 const EPOCH: u64 = 0x1234_5678_9abc_def0;
+
+/// Made once: to compile a template takes longer than all the rest.
+static RENDERERS: LazyLock<Vec<Vec<(Format, Renderer)>>> = LazyLock::new(|| (0..8).map(renderers).collect());
 
 /// A `json` payload, and no member more.
 #[derive(Deserialize)]
@@ -64,16 +67,7 @@ pub fn payload(data: &[u8]) {
     let items: Vec<Bytes> = parts.map(Bytes::copy_from_slice).collect();
     let captures = [(Arc::from("id"), items.first().cloned().unwrap_or_default())];
     let is = |bit: u8| choice & (1 << bit) != 0;
-    for format in formats() {
-        let options = Options {
-            format,
-            decode: if is(0) { Decode::Json } else { Decode::None },
-            fields: is(1).then(|| vec!["a".to_owned(), "é\"".to_owned()]),
-            expires: true,
-            max_value: if is(2) { 16 } else { 1 << 20 },
-        };
-        let form = options.format.clone();
-        let renderer = Renderer::new(options, &["id".into()]).expect("the templates are right");
+    for (form, renderer) in &RENDERERS[usize::from(choice & 7)] {
         let value = renderer.project(value(*kind, &items));
         assert_eq!(renderer.fingerprint(&value), renderer.fingerprint(&value.clone()));
         let change = Change {
@@ -91,7 +85,7 @@ pub fn payload(data: &[u8]) {
             Format::Json => json(&payload, &change),
             Format::Template { change, absent, .. } => {
                 let template = if payload.absent {
-                    absent.unwrap_or_default()
+                    absent.as_deref().unwrap_or_default()
                 } else {
                     change
                 };
@@ -99,7 +93,7 @@ pub fn payload(data: &[u8]) {
                     let markup = std::str::from_utf8(bytes).expect("markup is text");
                     for sign in ['<', '>', '"', '\''] {
                         let count = |text: &str| text.matches(sign).count();
-                        assert_eq!(count(markup), count(&template), "{markup:?} has a {sign} too many");
+                        assert_eq!(count(markup), count(template), "{markup:?} has a {sign} too many");
                     }
                 }
             }
@@ -107,6 +101,25 @@ pub fn payload(data: &[u8]) {
         }
         on_the_wires(payload, &channel, event_name);
     }
+}
+
+/// A mapping of each format, by the first three bits of the choice.
+fn renderers(choice: u8) -> Vec<(Format, Renderer)> {
+    let is = |bit: u8| choice & (1 << bit) != 0;
+    let renderer = |format: Format| {
+        let options = Options {
+            format: format.clone(),
+            decode: if is(0) { Decode::Json } else { Decode::None },
+            fields: is(1).then(|| vec!["a".to_owned(), "é\"".to_owned()]),
+            expires: true,
+            max_value: if is(2) { 16 } else { 1 << 20 },
+        };
+        (
+            format,
+            Renderer::new(options, &["id".into()]).expect("the templates are right"),
+        )
+    };
+    formats().map(renderer).into()
 }
 
 fn formats() -> [Format; 3] {

@@ -7,9 +7,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, fmt};
 
-/// The library that reads values; its log is silent unless `options.level` names it.
-const CLIENT: &str = "fred";
-
 /// Libraries that write what clients send, tokens among it, into their finest log; nothing of them is ever logged.
 const INDISCREET: [&str; 2] = ["tungstenite", "h2"];
 
@@ -58,12 +55,6 @@ pub fn filter(level: &str) -> Result<Targets, ParseError> {
 /// If `options.level` is not a filter, or if it was called before.
 pub fn start(options: &Options) -> Result<(), LoggingError> {
     let filter = filter(&options.level)?;
-    // What the library says of a lost connection is said by the relay already, once and with the reason.
-    let named = filter.iter().any(|(target, _)| target.starts_with(CLIENT));
-    let filter = match named {
-        true => filter,
-        false => filter.with_target(CLIENT, LevelFilter::OFF),
-    };
     let discreet = INDISCREET.map(|library| (library, LevelFilter::OFF));
     // The more precise target of a filter counts, so what names a module of theirs must go.
     let filter: Targets = filter

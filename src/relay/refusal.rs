@@ -50,6 +50,7 @@ impl Scope {
             | ReadErrorKind::Ask
             | ReadErrorKind::ClusterDown
             | ReadErrorKind::OutOfMemory
+            | ReadErrorKind::TooLarge(_)
             | ReadErrorKind::Other => Scope::Key,
         }
     }
@@ -241,6 +242,6 @@ pub(super) fn reason(kind: ReadErrorKind) -> Reason {
         ReadErrorKind::OutOfMemory => "out-of-memory",
         ReadErrorKind::Timeout => "timeout",
         ReadErrorKind::Connection | ReadErrorKind::OutOfStep => "upstream-lost",
-        ReadErrorKind::Unsupported | ReadErrorKind::Other => "unreadable",
+        ReadErrorKind::Unsupported | ReadErrorKind::TooLarge(_) | ReadErrorKind::Other => "unreadable",
     })
 }

@@ -30,7 +30,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A connection that held for this long was a success: the next loss begins with no pause at all. One that did not, as
-/// fred closes it when a cluster says that it is down, is not the server's absence: it is tried again sooner than
+/// of a server that lets us in and then goes away, is not the server's absence: it is tried again sooner than
 /// clients would be told of that.
 const SETTLED: Duration = Duration::from_secs(1);
 const BRIEF_PAUSE: Duration = Duration::from_millis(500);

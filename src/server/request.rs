@@ -323,12 +323,12 @@ impl Desk {
             return Err(refusal);
         };
         match snapshot::render(hub, &subscriptions, watermark).await {
-            Ok(body) => Ok(Outcome::Answer(answer::json(
-                StatusCode::OK,
-                body.into(),
-                headers.clone(),
-            ))),
-            Err(snapshot::TooLarge) => Err(Refusal::new(
+            Ok(body) => Ok(Outcome::Answer(answer::json(StatusCode::OK, body, headers.clone()))),
+            Err(snapshot::Failed::Full) => Err(Refusal::for_now(
+                "too much state is being sent already: come back later, or read it as a stream from /events",
+                jitter(RETRY_REFUSED),
+            )),
+            Err(snapshot::Failed::TooLarge) => Err(Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the state has more than 64 MiB: ask for fewer channels, or read it as a stream from /events",
             )),

@@ -9,8 +9,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::hub::{Body, Cursor, Hub, Log, Message, Mode, Payload, Reason, Subscription, set_of};
@@ -27,9 +29,28 @@ const BATCH: usize = 256;
 /// Bytes written before the thread's streams get a turn: some 100 µs.
 const SLICE: usize = 256 << 10;
 
-/// The body would be larger than [`MAX_BODY`].
+/// Most bytes of all bodies that are being written or not sent yet: who asks for much and reads nothing has but this much
+/// together with all others who do. Two of the largest, so that a large one does not keep every other out.
+pub const MAX_BODIES: usize = 2 * MAX_BODY;
+
+/// Bytes of the bodies of the process.
+static BODIES: AtomicUsize = AtomicUsize::new(0);
+
+/// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLarge;
+pub enum Failed {
+    /// It would be larger than [`MAX_BODY`].
+    TooLarge,
+    /// All bodies together would be larger than [`MAX_BODIES`].
+    Full,
+}
+
+/// A body that is counted for as long as it is there.
+#[derive(Debug, Default)]
+pub struct Counted {
+    bytes: Vec<u8>,
+    counted: usize,
+}
 
 /// The channels whose state is not there yet, each with why as a fixed word: the reason for which it is stale, or `filling`
 /// where it is still being read.
@@ -80,28 +101,60 @@ impl Stale {
     }
 }
 
+impl Counted {
+    /// Counts what it has grown by.
+    fn count(&mut self) -> Result<(), Failed> {
+        if self.bytes.len() > MAX_BODY {
+            return Err(Failed::TooLarge);
+        }
+        let grown = self.bytes.len() - self.counted;
+        self.counted += grown;
+        // What was counted is given back with the body.
+        match BODIES.fetch_add(grown, Ordering::Relaxed) + grown > MAX_BODIES {
+            true => Err(Failed::Full),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        BODIES.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The body, with the cursor at `watermark`.
-pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Result<Vec<u8>, TooLarge> {
+pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Result<Bytes, Failed> {
     let logs = || subscriptions.iter().map(Subscription::log);
-    let mut body = b"{\"channels\":{".to_vec();
+    let mut counted = Counted::default();
+    let body = &mut counted.bytes;
+    body.extend_from_slice(b"{\"channels\":{");
     for (i, log) in logs().enumerate() {
+        let body = &mut counted.bytes;
         if i > 0 {
             body.push(b',');
         }
-        write_string(&mut body, &log.channel.name);
+        write_string(body, &log.channel.name);
         body.extend_from_slice(b":[");
         match log.channel.mode {
             Mode::State if !log.channel.snapshot => {}
-            Mode::State => write_state(&mut body, log).await?,
-            Mode::Events => write_events(&mut body, log, watermark).await?,
+            Mode::State => write_state(&mut counted, log).await?,
+            Mode::Events => write_events(&mut counted, log, watermark).await?,
         }
-        body.push(b']');
+        counted.bytes.push(b']');
     }
     let cursor = Cursor {
         epoch: hub.epoch,
         sequence: watermark,
         set: Some(set_of(logs().map(|log| &*log.channel.name))),
     };
+    let body = &mut counted.bytes;
     body.extend_from_slice(format!("}},\"cursor\":\"{cursor}\"").as_bytes());
     // Asked last: what became stale while the values were read is told, too.
     let stale: BTreeMap<&str, Stale> = logs()
@@ -109,13 +162,14 @@ pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -
         .collect();
     if !stale.is_empty() {
         body.extend_from_slice(b",\"stale\":");
-        serde_json::to_writer(&mut body, &stale).expect("words and numbers become JSON, and a Vec takes it");
+        serde_json::to_writer(&mut *body, &stale).expect("words and numbers become JSON, and a Vec takes it");
     }
     body.push(b'}');
-    Ok(body)
+    counted.count()?;
+    Ok(Bytes::from_owner(counted))
 }
 
-async fn write_state(body: &mut Vec<u8>, log: &Log) -> Result<(), TooLarge> {
+async fn write_state(body: &mut Counted, log: &Log) -> Result<(), Failed> {
     let mut first = true;
     let mut from = 0;
     loop {
@@ -142,7 +196,7 @@ async fn write_state(body: &mut Vec<u8>, log: &Log) -> Result<(), TooLarge> {
     }
 }
 
-async fn write_events(body: &mut Vec<u8>, log: &Log, watermark: u64) -> Result<(), TooLarge> {
+async fn write_events(body: &mut Counted, log: &Log, watermark: u64) -> Result<(), Failed> {
     let mut first = true;
     let mut after = 0;
     loop {
@@ -168,7 +222,8 @@ async fn write_events(body: &mut Vec<u8>, log: &Log, watermark: u64) -> Result<(
     }
 }
 
-async fn write_item(body: &mut Vec<u8>, first: &mut bool, payload: &Payload, bytes: &[u8]) -> Result<(), TooLarge> {
+async fn write_item(counted: &mut Counted, first: &mut bool, payload: &Payload, bytes: &[u8]) -> Result<(), Failed> {
+    let body = &mut counted.bytes;
     let before = body.len();
     if !std::mem::take(first) {
         body.push(b',');
@@ -178,10 +233,9 @@ async fn write_item(body: &mut Vec<u8>, first: &mut bool, payload: &Payload, byt
     } else {
         write_string(body, &String::from_utf8_lossy(bytes));
     }
-    if body.len() > MAX_BODY {
-        return Err(TooLarge);
-    }
-    if before / SLICE != body.len() / SLICE {
+    let after = body.len();
+    counted.count()?;
+    if before / SLICE != after / SLICE {
         tokio::task::yield_now().await;
     }
     Ok(())
@@ -195,7 +249,6 @@ fn write_string(body: &mut Vec<u8>, text: &str) {
 mod tests {
     use std::time::Instant;
 
-    use bytes::Bytes;
     use serde_json::{Value, json};
 
     use super::*;
@@ -309,6 +362,6 @@ mod tests {
             appender.put(all[0].log(), slot(name), false, Some(payload), Instant::now());
         }
         appender.commit();
-        assert_eq!(render(&hub, &all, hub.watermark()).await, Err(TooLarge));
+        assert_eq!(render(&hub, &all, hub.watermark()).await, Err(Failed::TooLarge));
     }
 }

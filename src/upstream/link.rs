@@ -33,7 +33,7 @@ const READ_SIZE: usize = 64 * 1024;
 const KEPT_CAPACITY: usize = 1024 * 1024;
 
 /// Bytes both ways, whatever carries them.
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
@@ -146,6 +146,11 @@ impl Link {
             answered: false,
             plain_tcp: endpoint.tls.is_none() && matches!(endpoint.address, Address::Tcp { .. }),
         })
+    }
+
+    /// The socket, and what was read of it and not taken.
+    pub fn into_parts(self) -> (Box<dyn Socket>, BytesMut) {
+        (self.socket, self.buffer)
     }
 
     /// Where it leads: of a name that address of it which accepted.

@@ -1,10 +1,8 @@
-//! The reader: values of keys, in pipelined batches, and scans, over one connection of `fred`.
+//! The reader: values of keys, in pipelined batches, and scans, over one connection.
 //!
-//! fred takes any array reply of three to five elements that begins with a word like `message` or `subscribe` for a
-//! Pub/Sub message, drops it, and gives every later reply to the command before its own. A list or the chosen fields of
-//! a hash could look like that. So lists are read inside MULTI and EXEC, chosen fields are asked for at least six at a
-//! time, and each round ends with a PING whose answer proves that no reply was lost: a value is never taken for that of
-//! another key.
+//! Each round of commands ends with a PING whose answer proves that no reply was lost or put in: a value is never taken
+//! for that of another key, whatever the server says. For the same reason no reply may look like a push to anything on
+//! its way: lists are read inside MULTI and EXEC, chosen fields are asked for at least six at a time.
 
 use std::{
     sync::{
@@ -15,23 +13,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::{
-    clients::Client,
-    interfaces::ClientLike,
-    types::{
-        ConnectHandle, RespVersion,
-        config::{
-            Config, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, TlsConnector,
-            UnresponsiveConfig,
-        },
-    },
-};
-use rustls::ClientConfig;
-use tokio::{select, sync::Mutex, task::AbortHandle, time::timeout};
+use redis_protocol::resp3::types::BytesFrame;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::{command::Command, job::Job};
-use super::{Address, Endpoint, Info, Tls, info::ServerInfo};
+use self::{
+    command::Command,
+    job::Job,
+    pipe::{Pipe, Room},
+};
+use super::{
+    Endpoint, Info,
+    info::ServerInfo,
+    link::{Link, LinkError},
+};
 use crate::keyspace::{Kind, Value};
 
 mod command;
@@ -39,6 +34,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod job;
+mod pipe;
 
 pub use error::{ConnectError, ReadError, ReadErrorKind};
 
@@ -47,9 +43,6 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long connecting may take, logging in included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Commands that fred gathers before it writes them out: more than one batch has.
-const FEED_COUNT: u64 = 100_000;
 
 /// Most keys that a page of a scan looks at. From 100 on KeyDB 6.3 scans on another thread, for which it makes a
 /// snapshot of the database, and leaves commands that came together with the SCAN unanswered until more bytes come.
@@ -105,7 +98,7 @@ pub struct ScanPage {
 
 /// One connection that reads. It is not mended: when it is closed, connect a new one.
 pub struct Reader {
-    client: Client,
+    pipe: Pipe,
     options: Options,
     server: ServerInfo,
     /// Why lists cannot be read, if the user may not use MULTI and EXEC; asked again while it is so.
@@ -114,11 +107,8 @@ pub struct Reader {
     secret: u64,
     /// Counts rounds, so that no two guards are equal.
     rounds: AtomicU64,
-    /// The task that drives the connection; it ends with it. None once its end was seen.
-    connection: Mutex<Option<ConnectHandle>>,
-    abort: AbortHandle,
-    /// Set when replies are out of step or no longer come, as from a peer that is silently gone: the connection is of
-    /// no use any more.
+    /// Set when the connection has ended, and when replies are out of step or no longer come, as from a peer that is silently
+    /// gone: it is of no use any more.
     broken: CancellationToken,
 }
 
@@ -137,27 +127,20 @@ impl Reader {
     pub async fn connect(options: &Options) -> Result<Reader, ConnectError> {
         let endpoint = &options.endpoint;
         let refused = |error| ConnectError::new(&endpoint.address, error);
-        let tls = endpoint.tls.as_ref().map(Tls::load).transpose();
-        let tls = tls.map_err(|error| refused(ReadError::no_connection(error.to_string())))?;
-        let client = Client::new(config(endpoint, tls), Some(performance()), Some(connection()), None);
-        let handle = client.connect();
+        let link = timeout(CONNECT_TIMEOUT, log_in(endpoint)).await;
+        let link = link
+            .unwrap_or(Err(ReadError::timeout(CONNECT_TIMEOUT)))
+            .map_err(refused)?;
+        let broken = CancellationToken::new();
         let mut reader = Reader {
-            abort: handle.abort_handle(),
-            connection: Mutex::new(Some(handle)),
-            client,
+            pipe: Pipe::new(link, broken.clone()),
             options: options.clone(),
             server: ServerInfo::default(),
             no_transactions: std::sync::Mutex::default(),
             secret: getrandom::u64().map_err(|error| refused(ReadError::other(error.to_string())))?,
             rounds: AtomicU64::new(0),
-            broken: CancellationToken::new(),
+            broken,
         };
-        // From here on the connection ends with the reader, also if the caller does not wait for the outcome.
-        let connected = timeout(CONNECT_TIMEOUT, reader.client.wait_for_connect()).await;
-        connected
-            .map_err(|_| ReadError::timeout(CONNECT_TIMEOUT))
-            .and_then(|connected| connected.map_err(|error| ReadError::from_fred(&error)))
-            .map_err(refused)?;
         reader.prepare().await.map_err(refused)?;
         Ok(reader)
     }
@@ -172,7 +155,7 @@ impl Reader {
             Command::other("EXEC", [""; 0]),
             Command::other("INFO", ["server"]),
         ];
-        let mut replies = self.round(commands.into()).await?.into_iter();
+        let mut replies = self.round(commands.into(), Room::of_value(0)).await?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(ReadError::out_of_step()));
         // Database 0 is there without asking, and not every user may ask.
         let selected = next();
@@ -200,18 +183,7 @@ impl Reader {
 
     /// Waits until the connection is closed, by whatever side.
     pub async fn closed(&self) {
-        let ended = async {
-            let mut connection = self.connection.lock().await;
-            if let Some(handle) = connection.as_mut() {
-                // How it ended is told to those whose reads fail.
-                let _ = handle.await;
-            }
-            *connection = None;
-        };
-        select! {
-            () = self.broken.cancelled() => {}
-            () = ended => {}
-        }
+        self.broken.cancelled().await;
     }
 
     /// Gives the connection up: whoever reads learns that it is closed.
@@ -221,7 +193,7 @@ impl Reader {
 
     /// Whether the connection is closed.
     pub fn is_closed(&self) -> bool {
-        self.broken.is_cancelled() || self.abort.is_finished()
+        self.broken.is_cancelled()
     }
 
     /// Reads keys, each as it is at some moment during the call; the answers are in the order of the requests.
@@ -230,6 +202,7 @@ impl Reader {
     /// after: what is held at once for one key may exceed `max_value` by the size of its elements.
     pub async fn read(&self, batch: Vec<ReadRequest>) -> Vec<Result<Reading, ReadError>> {
         let no_transactions = self.no_transactions().clone();
+        let room = Room::of_value(batch.iter().map(|request| request.max_value).max().unwrap_or_default());
         let mut done: Vec<Option<Result<Reading, ReadError>>> = batch.iter().map(|_| None).collect();
         let jobs = batch
             .into_iter()
@@ -242,7 +215,7 @@ impl Reader {
                 commands.extend(job.commands());
                 ends.push(commands.len());
             }
-            match self.round(commands).await {
+            match self.round(commands, room).await {
                 Ok(replies) => {
                     let mut replies = replies.into_iter();
                     let mut ends = ends.into_iter();
@@ -266,7 +239,7 @@ impl Reader {
         if no_transactions.is_some() && done.iter().any(denied) {
             // The right may have been given meanwhile: next time it is known.
             let transaction = [Command::other("MULTI", [""; 0]), Command::other("EXEC", [""; 0])];
-            if let Ok(replies) = self.round(transaction.into()).await {
+            if let Ok(replies) = self.round(transaction.into(), Room::of_value(0)).await {
                 *self.no_transactions() = replies.into_iter().find_map(Result::err);
             }
         }
@@ -315,21 +288,34 @@ impl Reader {
         self.no_transactions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, command: Command) -> Result<fred::types::Value, ReadError> {
-        let mut replies = self.round(vec![command]).await?;
+    async fn ask(&self, command: Command) -> Result<BytesFrame, ReadError> {
+        let mut replies = self.round(vec![command], Room::of_value(0)).await?;
         replies.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))
     }
 
     /// Sends commands in one go; the replies are in their order, or there are none at all.
-    async fn round(&self, commands: Vec<Command>) -> Result<Vec<Result<fred::types::Value, ReadError>>, ReadError> {
+    async fn round(&self, commands: Vec<Command>, room: Room) -> Result<Vec<Result<BytesFrame, ReadError>>, ReadError> {
+        if self.is_closed() {
+            return Err(ReadError::closed());
+        }
         let number = self.rounds.fetch_add(1, Ordering::Relaxed);
         let guard = format!("{:016x}-{number}", self.secret);
-        let replies = select! {
-            biased;
-            // fred takes commands for a closed connection and never answers them.
-            () = self.closed() => Err(ReadError::closed()),
-            replies = command::send(&self.client, commands, &guard, self.options.timeout) => replies,
-        };
+        let mut bytes = Vec::new();
+        let count = commands.len() + 1;
+        for command in commands {
+            command.write(&mut bytes);
+        }
+        // Its answer shows that the replies are in step.
+        Command::other("PING", [guard.clone()]).write(&mut bytes);
+        let asked = timeout(self.options.timeout, self.pipe.ask(bytes, count, room)).await;
+        let replies = asked.unwrap_or(Err(ReadError::timeout(self.options.timeout)));
+        let replies = replies.and_then(|mut replies| match replies.pop() {
+            Some(Ok(answer)) if is(&answer, &guard) => Ok(replies),
+            // A server that cannot save its data says so to writes and to PING, and to nothing else that is sent here.
+            Some(Err(error)) if error.message.starts_with("MISCONF") => Ok(replies),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Err(ReadError::out_of_step()),
+        });
         if matches!(&replies, Err(error) if matches!(error.kind, ReadErrorKind::OutOfStep | ReadErrorKind::Timeout)) {
             self.broken.cancel();
         }
@@ -337,61 +323,23 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
-    /// Closes the connection; fred would keep it for ever.
-    fn drop(&mut self) {
-        self.abort.abort();
+/// Connects and logs in.
+async fn log_in(endpoint: &Endpoint) -> Result<Link, ReadError> {
+    let error = |error| match error {
+        LinkError::Refused { message, .. } => ReadError::refused(message),
+        error => ReadError::no_connection(error.to_string()),
+    };
+    let mut link = Link::connect(endpoint).await.map_err(error)?;
+    let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
+    if let Some(password) = &endpoint.password {
+        let user = endpoint.username.as_deref().unwrap_or("default");
+        hello.extend([b"AUTH", user.as_bytes(), password.as_bytes()]);
     }
+    link.command(&hello).await.map_err(error)?;
+    Ok(link)
 }
 
-fn config(endpoint: &Endpoint, tls: Option<Arc<ClientConfig>>) -> Config {
-    Config {
-        tls: tls.map(|tls| TlsConnector::Rustls(tls.into()).into()),
-        username: endpoint.username.clone(),
-        password: endpoint.password.clone(),
-        server: match &endpoint.address {
-            Address::Tcp { host, port } => ServerConfig::Centralized {
-                server: server(host, *port, endpoint.tls.as_ref()),
-            },
-            Address::Unix(path) => ServerConfig::Unix { path: path.clone() },
-        },
-        version: RespVersion::RESP3,
-        ..Config::default()
-    }
-}
-
-fn server(host: &str, port: u16, tls: Option<&Tls>) -> Server {
-    // fred puts host and port together, so an IPv6 address must have its brackets; but a certificate has none.
-    let name = tls.map(|tls| tls.server_name.as_deref().unwrap_or(host).to_owned());
-    match host.contains(':') {
-        true => Server::new_with_tls(format!("[{host}]"), port, name),
-        false => Server::new_with_tls(host, port, name),
-    }
-}
-
-/// Without retries: whoever reads must know that a connection broke, to begin scans anew.
-fn connection() -> ConnectionConfig {
-    ConnectionConfig {
-        connection_timeout: CONNECT_TIMEOUT,
-        internal_command_timeout: CONNECT_TIMEOUT,
-        max_command_attempts: 1,
-        max_redirections: 1,
-        disable_cluster_health_check: true,
-        unresponsive: UnresponsiveConfig {
-            max_timeout: None,
-            ..UnresponsiveConfig::default()
-        },
-        tcp: TcpConfig {
-            nodelay: Some(true),
-            ..TcpConfig::default()
-        },
-        ..ConnectionConfig::default()
-    }
-}
-
-fn performance() -> PerformanceConfig {
-    PerformanceConfig {
-        max_feed_count: FEED_COUNT,
-        ..PerformanceConfig::default()
-    }
+/// Whether this is what a PING with `guard` is answered by.
+fn is(answer: &BytesFrame, guard: &str) -> bool {
+    matches!(answer, BytesFrame::BlobString { data, .. } if data == guard)
 }

@@ -4,6 +4,8 @@
 //! here, without copying. Everything else is rare: it is measured and bounded here, and decoded by `redis-protocol`.
 //! The format is that of <https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md>.
 
+mod walk;
+
 use memchr::memchr;
 use redis_protocol::resp3::{decode::complete, types::OwnedFrame};
 
@@ -19,6 +21,8 @@ const MAX_DEPTH: usize = 8;
 
 /// Most bytes of a line: an error text, a number, a length.
 const MAX_LINE: usize = 64 * 1024;
+
+pub(super) use walk::{Walk, Walked};
 
 /// Takes frames off a stream, one after the other.
 #[derive(Clone, Copy, Debug, Default)]

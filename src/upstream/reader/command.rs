@@ -1,17 +1,7 @@
-//! Commands and replies as `fred` has them.
-
-use std::time::Duration;
+//! Commands as they are written, and replies as they are understood.
 
 use bytes::Bytes;
-use fred::{
-    clients::{Client, Pipeline},
-    error::Error,
-    interfaces::{
-        ClientLike, HashesInterface, KeysInterface, ListInterface, SetsInterface, SortedSetsInterface, StreamsInterface,
-    },
-    types::{ClusterHash, CustomCommand, Key, Value},
-};
-use tokio::{time::timeout, try_join};
+use redis_protocol::resp3::types::BytesFrame;
 
 use super::ReadError;
 
@@ -24,8 +14,8 @@ pub(super) enum Command {
     Start(Bytes, u64),
     /// HMGET.
     Fields(Bytes, Vec<Bytes>),
-    /// Anything else; fred writes it out at once, with whatever waits before it.
-    Other(&'static str, Vec<Value>),
+    /// Anything else.
+    Other(&'static str, Vec<Bytes>),
 }
 
 /// What is asked about a key.
@@ -50,10 +40,32 @@ pub(super) enum Verb {
     XRange,
 }
 
+impl Verb {
+    /// The command, and what stands behind the key.
+    fn words(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Verb::Type => ("TYPE", &[]),
+            Verb::Pttl => ("PTTL", &[]),
+            Verb::Get => ("GET", &[]),
+            Verb::StrLen => ("STRLEN", &[]),
+            Verb::HLen => ("HLEN", &[]),
+            Verb::HGetAll => ("HGETALL", &[]),
+            Verb::LLen => ("LLEN", &[]),
+            Verb::LRange => ("LRANGE", &["0", "-1"]),
+            Verb::SCard => ("SCARD", &[]),
+            Verb::SMembers => ("SMEMBERS", &[]),
+            Verb::ZCard => ("ZCARD", &[]),
+            Verb::ZRange => ("ZRANGE", &["0", "-1", "WITHSCORES"]),
+            Verb::XLen => ("XLEN", &[]),
+            Verb::XRange => ("XRANGE", &["-", "+"]),
+        }
+    }
+}
+
 impl Command {
     /// A command that is not about one key; `name` is one word.
     pub fn other(name: &'static str, words: impl IntoIterator<Item = impl Into<Bytes>>) -> Command {
-        Command::Other(name, words.into_iter().map(|word| Value::Bytes(word.into())).collect())
+        Command::Other(name, words.into_iter().map(Into::into).collect())
     }
 
     /// Whether it is one of [`Command::other`] with this name.
@@ -61,140 +73,100 @@ impl Command {
         matches!(self, Command::Other(own, _) if *own == name)
     }
 
-    /// Puts it into `pipeline`, which sends nothing yet.
-    async fn queue(self, pipeline: &Pipeline<Client>) -> Result<Value, Error> {
-        let (verb, key) = match self {
-            Command::Of(verb, key) => (verb, key),
-            Command::Start(key, length) => {
-                // fred takes only what is below the largest number of the protocol.
-                let end = usize::try_from(length.min(i64::MAX as u64 - 1)).unwrap_or(usize::MAX);
-                return pipeline.getrange(key, 0, end).await;
+    /// Appends it as servers read it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let end;
+        let words: Vec<&[u8]> = match self {
+            Command::Of(verb, key) => {
+                let (name, rest) = verb.words();
+                let rest = rest.iter().map(|word| word.as_bytes());
+                [name.as_bytes(), key].into_iter().chain(rest).collect()
             }
-            Command::Fields(key, names) => return pipeline.hmget(key, names).await,
-            Command::Other(name, words) => return pipeline.custom(raw(name), words).await,
+            Command::Start(key, length) => {
+                // The largest number of the protocol.
+                end = (*length).min(i64::MAX as u64).to_string();
+                vec![b"GETRANGE", key, b"0", end.as_bytes()]
+            }
+            Command::Fields(key, names) => {
+                let names = names.iter().map(|name| &name[..]);
+                [b"HMGET".as_slice(), key].into_iter().chain(names).collect()
+            }
+            Command::Other(name, words) => {
+                let words = words.iter().map(|word| &word[..]);
+                [name.as_bytes()].into_iter().chain(words).collect()
+            }
         };
-        match verb {
-            Verb::Type => pipeline.r#type(key).await,
-            Verb::Pttl => pipeline.pttl(key).await,
-            Verb::Get => pipeline.get(key).await,
-            Verb::StrLen => pipeline.strlen(key).await,
-            Verb::HLen => pipeline.hlen(key).await,
-            Verb::HGetAll => pipeline.hgetall(key).await,
-            Verb::LLen => pipeline.llen(key).await,
-            Verb::LRange => pipeline.lrange(key, 0, -1).await,
-            Verb::SCard => pipeline.scard(key).await,
-            Verb::SMembers => pipeline.smembers(key).await,
-            Verb::ZCard => pipeline.zcard(key).await,
-            Verb::ZRange => pipeline.zrange(key, 0, -1, None, false, None, true).await,
-            Verb::XLen => pipeline.xlen(key).await,
-            Verb::XRange => pipeline.xrange(key, "-", "+", None).await,
+        out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            out.extend_from_slice(word);
+            out.extend_from_slice(b"\r\n");
         }
     }
 }
 
-/// Sends `commands` in one write and gives their replies in order.
-///
-/// `guard` must be unlike that of any other call. It is sent last: its answer shows that the replies are in step, and
-/// it makes fred write only once, for fred writes after each command unless another is waiting behind the pipeline.
-pub(super) async fn send(
-    client: &Client,
-    commands: Vec<Command>,
-    guard: &str,
-    time: Duration,
-) -> Result<Vec<Result<Value, ReadError>>, ReadError> {
-    // fred's futures take 5 KB each, and whatever is made of them copies them as often as it is moved: hence the boxes.
-    let count = commands.len();
-    let pipeline = client.pipeline();
-    for command in commands {
-        Box::pin(command.queue(&pipeline))
-            .await
-            .map_err(|error| ReadError::from_fred(&error))?;
-    }
-    let replies = Box::pin(async {
-        let replies = pipeline.try_all::<Value>().await;
-        // A reply was lost if the last command seems to be answered by what belongs to the guard.
-        match replies.last() {
-            Some(reply) if answers(reply, guard) => Err(ReadError::out_of_step()),
-            _ => Ok(replies),
-        }
-    });
-    let guarded = Box::pin(async {
-        let answer = client.custom::<Value, _>(raw("PING"), vec![guard]).await;
-        match answer {
-            answer if answers(&answer, guard) => Ok(()),
-            Ok(_) => Err(ReadError::out_of_step()),
-            Err(error) => Err(ReadError::from_fred(&error)),
-        }
-    });
-    // Both are sent before either is waited for, in this order.
-    let both = async { try_join!(biased; replies, guarded) };
-    let (replies, ()) = timeout(time, both).await.map_err(|_| ReadError::timeout(time))??;
-    if replies.len() != count {
-        // fred has one error for all of them, of the connection.
-        let error = replies.into_iter().find_map(Result::err);
-        return Err(error.map_or_else(ReadError::out_of_step, |error| ReadError::from_fred(&error)));
-    }
-    Ok(replies
-        .into_iter()
-        .map(|reply| reply.map_err(|error| ReadError::from_fred(&error)))
-        .collect())
-}
-
-/// Whether `reply` is what a PING with `guard` is answered by.
-fn answers(reply: &Result<Value, Error>, guard: &str) -> bool {
+/// A reply that is no error.
+pub(super) fn unless_error(reply: BytesFrame) -> Result<BytesFrame, ReadError> {
     match reply {
-        Ok(reply) => reply.as_str().as_deref() == Some(guard),
-        // A server that cannot save its data says so to writes and to PING, and to nothing else that is sent here.
-        Err(error) => error.details().starts_with("MISCONF"),
+        BytesFrame::SimpleError { data, .. } => Err(ReadError::refused(data.to_string())),
+        BytesFrame::BlobError { data, .. } => Err(ReadError::refused(String::from_utf8_lossy(&data).into_owned())),
+        reply => Ok(reply),
     }
-}
-
-fn raw(name: &'static str) -> CustomCommand {
-    CustomCommand::new_static(name, ClusterHash::FirstKey, false)
 }
 
 /// A string reply.
-pub(super) fn bytes(value: Value) -> Result<Bytes, ReadError> {
-    match value {
-        Value::String(text) => Ok(text.into_inner()),
-        Value::Bytes(bytes) => Ok(bytes),
+pub(super) fn bytes(reply: BytesFrame) -> Result<Bytes, ReadError> {
+    optional_bytes(reply)?.ok_or_else(|| ReadError::not_understood("a string"))
+}
+
+/// A string reply, or None for null.
+pub(super) fn optional_bytes(reply: BytesFrame) -> Result<Option<Bytes>, ReadError> {
+    match unless_error(reply)? {
+        BytesFrame::BlobString { data, .. }
+        | BytesFrame::SimpleString { data, .. }
+        | BytesFrame::VerbatimString { data, .. } => Ok(Some(data)),
+        BytesFrame::Null => Ok(None),
         _ => Err(ReadError::not_understood("a string")),
     }
 }
 
-/// A string reply, or None for null.
-pub(super) fn optional_bytes(value: Value) -> Result<Option<Bytes>, ReadError> {
-    if value.is_null() {
-        Ok(None)
-    } else {
-        bytes(value).map(Some)
+/// A number.
+pub(super) fn integer(reply: &BytesFrame) -> Result<i64, ReadError> {
+    match reply {
+        BytesFrame::Number { data, .. } => Ok(*data),
+        _ => Err(ReadError::not_understood("a number")),
     }
 }
 
-/// A number.
-pub(super) fn integer(value: &Value) -> Result<i64, ReadError> {
-    value.as_i64().ok_or_else(|| ReadError::not_understood("a number"))
+/// A number that may have a fraction.
+pub(super) fn float(reply: &BytesFrame) -> Result<f64, ReadError> {
+    match reply {
+        BytesFrame::Double { data, .. } => Ok(*data),
+        BytesFrame::Number { data, .. } => Ok(*data as f64),
+        _ => Err(ReadError::not_understood("a score")),
+    }
 }
 
 /// An array or set.
-pub(super) fn array(value: Value) -> Result<Vec<Value>, ReadError> {
-    match value {
-        Value::Array(elements) => Ok(elements),
+pub(super) fn array(reply: BytesFrame) -> Result<Vec<BytesFrame>, ReadError> {
+    match unless_error(reply)? {
+        BytesFrame::Array { data, .. } => Ok(data),
+        BytesFrame::Set { data, .. } => Ok(data.into_iter().collect()),
         _ => Err(ReadError::not_understood("an array")),
     }
 }
 
 /// An array of strings.
-pub(super) fn strings(value: Value) -> Result<Vec<Bytes>, ReadError> {
-    array(value)?.into_iter().map(bytes).collect()
+pub(super) fn strings(reply: BytesFrame) -> Result<Vec<Bytes>, ReadError> {
+    array(reply)?.into_iter().map(bytes).collect()
 }
 
 /// A map of strings.
-pub(super) fn map(value: Value) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
-    match value {
-        Value::Map(map) => {
-            let pair = |(name, value): (Key, Value)| Ok((name.into_bytes(), bytes(value)?));
-            map.inner().into_iter().map(pair).collect()
+pub(super) fn map(reply: BytesFrame) -> Result<Vec<(Bytes, Bytes)>, ReadError> {
+    match unless_error(reply)? {
+        BytesFrame::Map { data, .. } => {
+            let pair = |(name, value)| Ok((bytes(name)?, bytes(value)?));
+            data.into_iter().map(pair).collect()
         }
         _ => Err(ReadError::not_understood("a map")),
     }

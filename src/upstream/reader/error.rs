@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use fred::error::{Error, ErrorKind};
-
 use crate::upstream::Address;
 
 /// Why a key could not be read; what it holds is unknown, it may well exist.
@@ -45,6 +43,8 @@ pub enum ReadErrorKind {
     OutOfStep,
     /// The key has a type that keyrelay cannot read: one of a module.
     Unsupported,
+    /// The reply was larger than there is room for, so many bytes.
+    TooLarge(u64),
     /// Anything else.
     Other,
 }
@@ -119,22 +119,25 @@ impl ReadError {
         }
     }
 
-    pub(super) fn from_fred(error: &Error) -> ReadError {
-        let message = error.details().to_owned();
-        let kind = match (error.kind(), message.split(' ').next().unwrap_or_default()) {
-            (ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Protocol, _) => {
-                ReadErrorKind::Connection
-            }
-            (ErrorKind::Timeout, _) => ReadErrorKind::Timeout,
-            (_, "BUSY") => ReadErrorKind::Busy,
-            (_, "LOADING") => ReadErrorKind::Loading,
-            (_, "NOPERM") => ReadErrorKind::NoPermission,
-            (_, "MOVED") => ReadErrorKind::Moved,
-            (_, "ASK") => ReadErrorKind::Ask,
-            (_, "TRYAGAIN") => ReadErrorKind::TryAgain,
-            (_, "CLUSTERDOWN") => ReadErrorKind::ClusterDown,
-            (_, "MASTERDOWN") => ReadErrorKind::MasterDown,
-            (_, "OOM") => ReadErrorKind::OutOfMemory,
+    pub(super) fn too_large(bytes: u64) -> ReadError {
+        ReadError {
+            kind: ReadErrorKind::TooLarge(bytes),
+            message: format!("the server's reply has {bytes} bytes, for which there is no room"),
+        }
+    }
+
+    /// The server refused a command, in these words.
+    pub(super) fn refused(message: String) -> ReadError {
+        let kind = match message.split(' ').next().unwrap_or_default() {
+            "BUSY" => ReadErrorKind::Busy,
+            "LOADING" => ReadErrorKind::Loading,
+            "NOPERM" => ReadErrorKind::NoPermission,
+            "MOVED" => ReadErrorKind::Moved,
+            "ASK" => ReadErrorKind::Ask,
+            "TRYAGAIN" => ReadErrorKind::TryAgain,
+            "CLUSTERDOWN" => ReadErrorKind::ClusterDown,
+            "MASTERDOWN" => ReadErrorKind::MasterDown,
+            "OOM" => ReadErrorKind::OutOfMemory,
             _ => ReadErrorKind::Other,
         };
         ReadError { kind, message }

@@ -1,14 +1,10 @@
 //! Replies to what is asked about a key.
 
 use bytes::Bytes;
-use fred::types::Value as Reply;
-use redis_protocol::resp3::types::OwnedFrame;
+use redis_protocol::resp3::types::BytesFrame;
 
-use super::{ReadError, ReadRequest, job::Job};
-use crate::{
-    keyspace::{Kind, Value},
-    upstream::link::answer,
-};
+use super::{ReadRequest, command::unless_error, job::Job};
+use crate::keyspace::{Kind, Value};
 
 const KINDS: [Option<Kind>; 7] = [
     None,
@@ -21,7 +17,7 @@ const KINDS: [Option<Kind>; 7] = [
 ];
 
 /// Reads a key: that comes to an end, and what is read is not larger than what may be.
-pub(in crate::upstream) fn replies(likely: u8, most: u64, mut replies: impl Iterator<Item = OwnedFrame>) {
+pub(in crate::upstream) fn replies(likely: u8, most: u64, mut replies: impl Iterator<Item = BytesFrame>) {
     let request = ReadRequest {
         key: Bytes::from_static(b"key"),
         max_value: most,
@@ -35,7 +31,7 @@ pub(in crate::upstream) fn replies(likely: u8, most: u64, mut replies: impl Iter
     for _ in 0..64 {
         let asked = job.commands().len();
         assert!((1..=6).contains(&asked));
-        let answers: Vec<_> = replies.by_ref().take(asked).map(of_fred).collect();
+        let answers: Vec<_> = replies.by_ref().take(asked).map(unless_error).collect();
         let enough = answers.len() == asked;
         match job.take(answers) {
             Some(Ok(reading)) => {
@@ -49,33 +45,4 @@ pub(in crate::upstream) fn replies(likely: u8, most: u64, mut replies: impl Iter
         }
     }
     panic!("a key is asked for without an end");
-}
-
-/// As fred gives it.
-fn of_fred(reply: OwnedFrame) -> Result<Reply, ReadError> {
-    answer(reply).map(value).map_err(ReadError::other)
-}
-
-fn value(reply: OwnedFrame) -> Reply {
-    match reply {
-        OwnedFrame::BlobString { data, .. }
-        | OwnedFrame::SimpleString { data, .. }
-        | OwnedFrame::VerbatimString { data, .. }
-        | OwnedFrame::BigNumber { data, .. } => match String::from_utf8(data) {
-            Ok(text) => Reply::String(text.into()),
-            Err(error) => Reply::Bytes(error.into_bytes().into()),
-        },
-        OwnedFrame::Number { data, .. } => Reply::Integer(data),
-        OwnedFrame::Double { data, .. } => Reply::Double(data),
-        OwnedFrame::Boolean { data, .. } => Reply::Boolean(data),
-        OwnedFrame::Array { data, .. } | OwnedFrame::Push { data, .. } => {
-            Reply::Array(data.into_iter().map(value).collect())
-        }
-        OwnedFrame::Set { data, .. } => Reply::Array(data.into_iter().map(value).collect()),
-        OwnedFrame::Map { data, .. } => {
-            let pairs = data.into_iter().map(|(name, of)| (value(name), value(of)));
-            pairs.collect::<Vec<_>>().try_into().map_or(Reply::Null, Reply::Map)
-        }
-        _ => Reply::Null,
-    }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fred::types::Value as Reply;
+use redis_protocol::resp3::types::BytesFrame as Reply;
 
 use super::{
-    ReadError, ReadRequest, Reading,
+    ReadError, ReadErrorKind, ReadRequest, Reading,
     command::{self, Command, Verb},
 };
 use crate::keyspace::{Kind, Size, StreamEntry, Value};
@@ -15,7 +15,7 @@ use crate::keyspace::{Kind, Size, StreamEntry, Value};
 /// fell into a gap of microseconds, so this many in a row are no coincidence.
 const TRIES: u32 = 16;
 
-/// fred can lose replies of three to five strings, see the module above.
+/// See the module above.
 const FEWEST_FIELDS: usize = 6;
 
 /// What PTTL says of a key that does not exist.
@@ -255,6 +255,11 @@ impl<'a> Job<'a> {
     fn whole(&self, kind: Kind, ttl: Option<Duration>, mut replies: Replies) -> Result<Taken, ReadError> {
         let value = match self.value(kind, &mut replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
+            // It was not held, and is told from others by nothing but its size.
+            Err(ReadError {
+                kind: ReadErrorKind::TooLarge(bytes),
+                ..
+            }) => return Ok(Taken::Done(Value::TooLarge(Size::Bytes(bytes)), ttl)),
             value => value?,
         };
         let size = value.size_in_bytes() as u64;
@@ -361,8 +366,7 @@ fn members(reply: Reply) -> Result<Vec<(Bytes, f64)>, ReadError> {
     let member = |pair: Reply| {
         let [member, score] =
             <[_; 2]>::try_from(command::array(pair)?).map_err(|_| ReadError::not_understood("a member and a score"))?;
-        let score = score.as_f64().ok_or_else(|| ReadError::not_understood("a score"))?;
-        Ok((command::bytes(member)?, score))
+        Ok((command::bytes(member)?, command::float(&score)?))
     };
     command::array(reply)?.into_iter().map(member).collect()
 }

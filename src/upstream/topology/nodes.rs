@@ -69,6 +69,10 @@ impl View {
         }
         // Each node has its own order.
         view.primaries.sort_by(|a, b| a.id.cmp(&b.id));
+        // Each gets a seat by its name.
+        if view.primaries.windows(2).any(|pair| pair[0].id == pair[1].id) {
+            return None;
+        }
         (!view.primaries.is_empty()).then_some(view)
     }
 
@@ -159,6 +163,7 @@ mod tests {
             "a h:1@2 master - 0 0 1 connected 0-16384\n",
             "a h:1@2 master - 0 0 1 connected 9-1\n",
             "a h:1@2 master - 0 0 1 connected 0-16383\nb h:2@2 master - 0 0 1 connected 7\n",
+            "a h:1@2 master - 0 0 1 connected 0\na h:2@2 master - 0 0 1 connected 1\n",
             &"a h:1@2 slave b 0 0 1 connected\n".repeat(1001),
         ] {
             assert_eq!(View::parse(text, &at("h", 1)), None, "{text}");
