@@ -263,6 +263,7 @@ async fn an_app_that_does_not_answer_is_waited_for_two_seconds() {
     // As many at once as it can take, and the others wait.
     let watched = async {
         while server.seen().len() < IN_FLIGHT {
+            assert!(began.elapsed() < PATIENCE, "{} questions came", server.seen().len());
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(PATIENCE / 4).await;
@@ -298,7 +299,13 @@ async fn a_flood_of_credentials_ends_in_refusals() {
             })
         })
         .collect();
+    let began = Instant::now();
     while asker.shared().open.len() < MAX_WAITING {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{} questions are open",
+            asker.shared().open.len()
+        );
         tokio::task::yield_now().await;
     }
     // At once, and while those before still wait.

@@ -409,6 +409,25 @@ async fn a_hostile_server_costs_no_more_than_a_broken_one() {
 }
 
 #[tokio::test]
+async fn a_client_is_not_kept_waiting_for_a_slow_fetch() {
+    let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
+    let pace = Pace {
+        patience: Duration::from_secs(30),
+        ..PACE
+    };
+    // Two, and the waiting is the same.
+    let verifier = verifier(&[&server, &server], None, pace);
+    let began = Instant::now();
+    let failure = judge(&verifier, &Signer::new("a").token()).await.unwrap_err();
+    assert_eq!(failure.word(), "unavailable");
+    let took = began.elapsed();
+    assert!(
+        took >= Duration::from_millis(1_900) && took < Duration::from_secs(6),
+        "{took:?}"
+    );
+}
+
+#[tokio::test]
 async fn of_several_sets_a_broken_one_does_not_hide_another() {
     let (one, two, three) = (Signer::new("a"), Signer::new("b"), Signer::new("c"));
     let broken = Server::saying("500 Internal Server Error", "", "");

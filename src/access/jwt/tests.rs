@@ -306,6 +306,10 @@ fn what_is_not_in_three_parts_is_no_token() {
     // As long as it may be.
     let room = (MAX_TOKEN - 200) * 3 / 4;
     assert_eq!(word(&mint(json!({"exp": NOW + 60, "x": "y".repeat(room)}))), "ok");
+    assert_eq!(
+        word(&mint(json!({"exp": NOW + 60, "x": "y".repeat(room + 200)}))),
+        "malformed"
+    );
 }
 
 #[test]
