@@ -17,6 +17,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     // What a stranger sends.
     ("request", crate::server::fuzzing::request),
+    ("proxies", crate::server::fuzzing::proxies),
     ("frames", crate::fanout::fuzzing::frames),
     ("messages", crate::transport::fuzzing::messages),
     ("names", keys::names),

@@ -1,11 +1,13 @@
 //! Heads of requests, whatever is in them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use hyper::header::{ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
+use hyper::header::{ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request};
+use ipnet::IpNet;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -13,10 +15,12 @@ use super::credentials::Places;
 use super::door::Guest;
 use super::gate::Gate;
 use super::origin::Origins;
+use super::proxy_protocol;
 use super::query::{MAX_NAME, Query};
 use super::request::{Desk, Outcome};
 use super::route::Route;
 use super::testing::hub;
+use super::visitor::{ClientAddress, Visitor, Visitors};
 use crate::access::Verifier;
 use crate::limits::{self, Limits};
 
@@ -106,6 +110,38 @@ pub fn request(data: &[u8]) {
     }
 }
 
+/// What a proxy says of its client, in a header of the PROXY protocol or of HTTP: a decision about the one stands whatever
+/// follows, and in the other nothing that a client wrote counts before what its proxy has appended.
+pub fn proxies(data: &[u8]) {
+    let mut decided = None;
+    for end in 0..=data.len() {
+        let parsed = proxy_protocol::parse(&data[..end]);
+        match &decided {
+            Some(before) => assert_eq!(&parsed, before, "a decision was taken back"),
+            None if parsed == Ok(None) => {}
+            None => decided = Some(parsed),
+        }
+    }
+    assert!(data.len() < 4_096 || decided.is_some(), "a header has no end");
+    if let Some(Ok(Some((_, length)))) = decided {
+        assert!(length <= data.len());
+    }
+    let Ok(before) = HeaderValue::from_bytes(data) else {
+        return;
+    };
+    let visitors = Visitors {
+        proxies: vec![IpNet::from(IpAddr::from([10, 0, 0, 1]))],
+        unix: false,
+        told: ClientAddress::ForwardedFor,
+    };
+    let mut headers = HeaderMap::new();
+    headers.append("x-forwarded-for", before);
+    let _ = visitors.named(&headers);
+    headers.append("x-forwarded-for", HeaderValue::from_static("203.0.113.9, 10.0.0.1"));
+    let client = Visitor::told(IpAddr::from([203, 0, 113, 9]));
+    assert_eq!(visitors.named(&headers), Some(client));
+}
+
 fn parse(data: &[u8]) -> Option<Parts> {
     let mut lines = data.split(|byte| *byte == b'\n');
     let first = std::str::from_utf8(lines.next()?).ok()?;
@@ -148,7 +184,7 @@ fn head_of(bytes: &[u8]) -> HeaderMap {
         assert!(ANSWERED.contains(&name), "{name} was not to be sent");
         let name = hyper::header::HeaderName::from_bytes(&line[..at]).expect("a name");
         let value = line[at + 1..].trim_ascii_start();
-        headers.append(name, hyper::header::HeaderValue::from_bytes(value).expect("a value"));
+        headers.append(name, HeaderValue::from_bytes(value).expect("a value"));
     }
     headers
 }

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tracing::Instrument as _;
+
 use super::credentials::Credentials;
 use super::holder::{Closed, Expiry, Holder};
 use super::query::{QueryError, check_name};
+use super::visitor::Visitor;
 use crate::access::{Failure, Verifier};
 use crate::fanout::{self, Asked, Opened, Renewed};
 use crate::hub::{Hub, SubscribeError, Subscription, set_of};
@@ -204,12 +207,13 @@ impl Gate {
 pub struct Visit {
     gate: Gate,
     holder: Arc<Holder>,
+    visitor: Visitor,
 }
 
 impl Visit {
     /// For a client that was let in.
-    pub fn new(gate: Gate, holder: Arc<Holder>) -> Visit {
-        Visit { gate, holder }
+    pub fn new(gate: Gate, holder: Arc<Holder>, visitor: Visitor) -> Visit {
+        Visit { gate, holder, visitor }
     }
 
     async fn open(self, names: Vec<String>, cursor: Option<String>) -> Result<Opened, Vec<fanout::Refusal>> {
@@ -235,7 +239,7 @@ impl Visit {
         let expires = judged.map_err(|refused| refusals(refused, &names))?;
         let moved = holder.move_place(&self.holder, &self.gate.limits);
         moved.map_err(|_| refusals(Refused::TooMany, &[]))?;
-        let visit = Visit::new(self.gate, Arc::new(holder));
+        let visit = Visit::new(self.gate, Arc::new(holder), self.visitor);
         Ok(Renewed {
             expires,
             gate: Arc::new(visit),
@@ -245,11 +249,11 @@ impl Visit {
 
 impl fanout::Gate for Visit {
     fn open(&self, names: Vec<String>, cursor: Option<String>) -> Asked<Opened> {
-        Box::pin(self.clone().open(names, cursor))
+        Box::pin(self.clone().open(names, cursor).instrument(self.visitor.span()))
     }
 
     fn renew(&self, token: String, names: Vec<String>) -> Asked<Renewed> {
-        Box::pin(self.clone().renew(token, names))
+        Box::pin(self.clone().renew(token, names).instrument(self.visitor.span()))
     }
 }
 

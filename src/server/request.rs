@@ -108,7 +108,8 @@ impl Desk {
         let headers = self.origins.headers(&request.headers);
         // Where a body ends, a proxy in front may see otherwise: nothing behind it is taken for a request.
         let is_last = guest.is_last || has_body;
-        let outcome = self.judge(request, has_body, guest, &headers).await;
+        let client = guest.visitor.span();
+        let outcome = self.judge(request, has_body, guest, &headers).instrument(client).await;
         let mut outcome = outcome.unwrap_or_else(|refusal| Outcome::Answer(refusal.answer(headers)));
         if let (true, Outcome::Answer(answer)) = (is_last, &mut outcome) {
             answer
@@ -179,12 +180,13 @@ impl Desk {
                 asked.names.push(name.to_owned());
             }
         }
-        if asked.names.len() > self.channels {
-            return Err(self.malformed(&QueryError::TooMany(self.channels)));
-        }
         if asked.names.is_empty() && route != Route::WebSocket {
             asked.names = self.plain_names(request, &asked).await?;
             asked.named = false;
+        }
+        // What is signed and what a token lists counts as well.
+        if asked.names.len() > self.channels {
+            return Err(self.malformed(&QueryError::TooMany(self.channels)));
         }
         match route {
             Route::Events => self.events(request, asked, headers).await,
@@ -283,7 +285,7 @@ impl Desk {
                 (Vec::new(), None)
             }
         };
-        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone()));
+        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone(), asked.guest.visitor));
         Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::WebSocket { raw },
             head: head.freeze(),
@@ -336,10 +338,7 @@ impl Desk {
     }
 
     async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
-        // Whatever is logged of it is logged with the client's address.
-        let client = tracing::info_span!("client", address = %asked.guest.visitor);
-        let opening = self.gate.open(&asked.holder, &asked.names, lingers);
-        opening.instrument(client).await
+        self.gate.open(&asked.holder, &asked.names, lingers).await
     }
 
     fn start(&self, asked: &Wanted<'_>, last_event_id: Option<&[u8]>) -> Start {

@@ -2,8 +2,10 @@
 
 use std::io::Read;
 
+use serde_json::json;
+
 use super::{BEHIND, Way, from, limited, reached};
-use crate::harness::http::Exchange;
+use crate::harness::http::{Exchange, request};
 use crate::harness::{Client, PATIENCE, Relay, Server, eventually};
 use crate::redis;
 
@@ -137,11 +139,11 @@ fn a_proxy_that_speaks_for_itself() {
 fn a_header_that_is_none() {
     let server = Server::start();
     let relay = limited(&server, ANNOUNCED, "");
-    let request = b"GET /channels/v:1 HTTP/1.1\r\nHost: relay.test\r\n\r\n";
+    let early = b"GET /channels/v:1 HTTP/1.1\r\nHost: relay.test\r\n\r\n";
     let mut late = v2(0x21, 1);
     late[12] = 0x31;
     for first in [
-        request.as_slice(),
+        early.as_slice(),
         b"PROXY TCP4 203.0.113.1 127.0.0.1 1\r\nGET / HTTP/1.1\r\n\r\n",
         b"PROXY TCP4 203.0.113.1 127.0.0.1 1 2\nGET / HTTP/1.1\r\n\r\n",
         &late,
@@ -177,18 +179,28 @@ fn a_header_that_never_comes() {
     assert_eq!(reached(&relay, "head_timeout"), 1.0);
 }
 
-/// What is refused is logged with the client's address.
+/// What is refused is logged with the client's address, whichever way it asked.
 #[test]
 fn refusals_name_the_client() {
     let server = Server::start();
     let relay: Relay = limited(&server, BEHIND, "");
-    let headers = [("X-Forwarded-For", "203.0.113.1")];
-    let refused = crate::harness::http::request(relay.address(), "GET", "/channels/secret", &headers);
+    let named = |channel: &str, what: &str, address: &str| {
+        eventually("the refusal is logged with the address", || {
+            let log = relay.log();
+            let mut lines = log.lines().filter(|line| line.contains(what) && line.contains(channel));
+            lines.next()?.contains(address).then_some(())
+        });
+    };
+    let headers = [("X-Forwarded-For", "203.0.113.1"), ("Origin", "https://evil.example")];
+    let refused = request(relay.address(), "GET", "/channels/plain", &headers[..1]);
     assert_eq!(refused.status(), 404);
-    let line = eventually("the refusal is logged", || {
-        let log = relay.log();
-        let line = log.lines().find(|line| line.contains("channels refused"))?;
-        Some(line.to_owned())
-    });
-    assert!(line.contains("203.0.113.1"), "{line}");
+    named("plain", "channels refused", "203.0.113.1");
+    let refused = request(relay.address(), "GET", "/channels/v:1", &headers);
+    assert_eq!(refused.status(), 403);
+    named("evil.example", "origin refused", "203.0.113.1");
+    let mut ws = from("203.0.113.2").ws(&relay);
+    ws.ready();
+    ws.send(&json!({"type": "subscribe", "channels": ["later"]}));
+    ws.control("error");
+    named("later", "channels refused", "203.0.113.2");
 }

@@ -7,7 +7,8 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::{Way, limited, reached};
 use crate::harness::http::{Exchange, connect, get};
-use crate::harness::{Client, End, PATIENCE, Server, Sse, Ws, eventually};
+use crate::harness::tokens::{ACCESS, token};
+use crate::harness::{Client, End, PATIENCE, Relay, Server, Sse, Ws, eventually};
 use crate::redis;
 
 /// A request's head of exactly this many bytes.
@@ -131,4 +132,23 @@ fn channels() {
     ws.sees("v:4", "v:4", "four");
     redis!(server, "SET", "v:1", "one");
     sse.sees("v:1", "v:1", "one");
+}
+
+/// What a token lists is asked for when nothing is named, and counts as much.
+#[test]
+fn channels_of_a_token() {
+    let server = Server::start();
+    let relay = Relay::start(
+        &server,
+        &format!(
+            "[limits]\nchannels_per_connection = 3\n[access]\n{ACCESS}\n[[mapping]]\nkey = \"v:{{id}}\"\naccess = \"listed\"\n"
+        ),
+    );
+    let status = |channels: &[&str]| {
+        let token = token(600, json!({"channels": channels}));
+        get(relay.address(), &format!("/channels?token={token}")).status()
+    };
+    assert_eq!(status(&["v:1", "v:2", "v:3"]), 200);
+    assert_eq!(status(&["v:1", "v:2", "v:3", "v:4"]), 400);
+    assert_eq!(reached(&relay, "channels_per_connection"), 1.0);
 }
