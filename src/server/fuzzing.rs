@@ -13,6 +13,7 @@ use super::credentials::Places;
 use super::door::Guest;
 use super::gate::Gate;
 use super::origin::Origins;
+use super::proxy_protocol;
 use super::query::{MAX_NAME, Query};
 use super::request::{Desk, Outcome};
 use super::route::Route;
@@ -103,6 +104,19 @@ pub fn request(data: &[u8]) {
             }
         }
         Outcome::Farewell(bytes) => origin_holds(&parts, &head_of(&bytes)),
+    }
+}
+
+/// What a proxy sends before a connection's own bytes: its end is found as soon as it is there, and never sooner.
+pub fn proxy(data: &[u8]) {
+    let data = &data[..data.len().min(600)];
+    let whole = proxy_protocol::parse(data);
+    for length in 0..data.len() {
+        match (proxy_protocol::parse(&data[..length]), &whole) {
+            (Ok(None), _) => assert!(!matches!(whole, Ok(Some((_, end))) if end <= length)),
+            (Ok(Some(found)), whole) => assert_eq!(*whole, Ok(Some(found))),
+            (Err(_), whole) => assert!(whole.is_err()),
+        }
     }
 }
 

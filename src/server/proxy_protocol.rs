@@ -60,7 +60,7 @@ pub async fn read(io: &mut Io) -> io::Result<Origin> {
 }
 
 /// The header at the beginning of these bytes, and its length; nothing if more bytes are needed to know.
-fn parse(bytes: &[u8]) -> Result<Option<(Origin, usize)>, Malformed> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Origin, usize)>, Malformed> {
     const WORD: &[u8] = b"PROXY ";
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(a, b)| a == b);
     if begins(SIGNATURE) {
