@@ -4,6 +4,7 @@
 //! the targets in `fuzz/`, and for the test that runs them over the seeds, so that what was found once is never lost:
 //! its input becomes a seed.
 
+mod access;
 mod config;
 mod keys;
 mod payload;
@@ -21,6 +22,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", crate::fanout::fuzzing::frames),
     ("messages", crate::transport::fuzzing::messages),
     ("names", keys::names),
+    ("tokens", access::tokens),
+    ("keys", access::keys),
+    ("signed", access::signed),
     // What the upstream server sends.
     ("wire", crate::upstream::fuzzing::wire),
     ("answers", crate::upstream::fuzzing::answers),

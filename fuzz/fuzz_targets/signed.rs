@@ -1,0 +1,4 @@
+#![no_main]
+//! See `src/fuzzing/mod.rs`.
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| keyrelay::fuzzing::run("signed", data));
