@@ -13,6 +13,7 @@
 //! * `keyspace`: key events, values, notification flags
 //! * `tally`: counts that several layers keep
 //! * `limits`: how much clients may take, and who has how much
+//! * `pem_files`: certificates and keys in files
 //! * `upstream`: the feed of key events and published messages, and the reader of values
 //! * [`mapping`]: key or message to channels, channel to keys
 //! * `payload`: a value rendered to the bytes of a change
@@ -45,6 +46,7 @@ pub mod limits;
 pub mod mapping;
 pub mod pattern;
 pub mod payload;
+pub mod pem_files;
 pub mod process;
 pub mod relay;
 pub mod server;

@@ -11,10 +11,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("keyspace", &[]),
     ("tally", &[]),
     ("limits", &[]),
+    ("pem_files", &["rustls"]),
     // The side of the keys.
     (
         "upstream",
-        &["keyspace", "pattern", "redis_protocol", "rustls", "tokio_rustls"],
+        &["keyspace", "pattern", "pem_files", "redis_protocol", "rustls", "tokio_rustls"],
     ),
     ("mapping", &["pattern"]),
     ("payload", &["keyspace", "hub", "minijinja"]),
@@ -49,10 +50,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "session",
             "transport",
             "fanout",
+            "pem_files",
             "hyper",
             "hyper_util",
             "http_body_util",
             "tokio_tungstenite",
+            "rustls",
+            "tokio_rustls",
         ],
     ),
     // Operators: asks everybody who counts, and nobody knows it.

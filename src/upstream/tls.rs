@@ -12,13 +12,12 @@ use std::{
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, Error, RootCertStore,
     crypto::ring,
-    pki_types::{
-        CertificateDer, PrivateKeyDer, ServerName,
-        pem::{self, PemObject},
-    },
+    pki_types::{CertificateDer, ServerName},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::pem_files;
 
 /// How a connection is encrypted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,8 +101,7 @@ impl Tls {
             return Ok(Arc::new(builder.with_no_client_auth()));
         };
         let chain = certificates(Part::Certificate, certificate_file)?;
-        let key = PrivateKeyDer::from_pem_file(key_file)
-            .map_err(|error| TlsError::new(Part::Key, Some(key_file), unread(error, "private key in plain PEM")))?;
+        let key = pem_files::key(key_file).map_err(|why| TlsError::new(Part::Key, Some(key_file), why))?;
         let config = builder.with_client_auth_cert(chain, key).map_err(|error| match error {
             Error::InconsistentKeys(_) => {
                 let why = format!("is not the key of the certificate in {}", certificate_file.display());
@@ -172,26 +170,7 @@ pub(super) fn unanswered(time: Duration) -> String {
 }
 
 fn certificates(part: Part, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |why: String| TlsError::new(part, Some(file), why);
-    let unread = |error| wrong(unread(error, "certificate in PEM"));
-    let read = CertificateDer::pem_file_iter(file).map_err(unread)?;
-    let found = read.collect::<Result<Vec<_>, _>>().map_err(unread)?;
-    if found.is_empty() {
-        return Err(wrong("holds no certificate in PEM".into()));
-    }
-    Ok(found)
-}
-
-fn unread(error: pem::Error, wanted: &str) -> String {
-    match error {
-        pem::Error::Io(error) => match error.kind() {
-            io::ErrorKind::NotFound => "does not exist".into(),
-            io::ErrorKind::PermissionDenied => "may not be read by the user that keyrelay runs as".into(),
-            _ => format!("cannot be read: {error}"),
-        },
-        pem::Error::NoItemsFound => format!("holds no {wanted}"),
-        error => format!("is not PEM: {error}"),
-    }
+    pem_files::certificates(file).map_err(|why| TlsError::new(part, Some(file), why))
 }
 
 /// What an error of a TLS connection means and what to do; None if it is not one of TLS.
