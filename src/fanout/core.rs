@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::epoll::{self, EventFlags};
 use slab::Slab;
 use tokio::time::Instant;
 
@@ -19,6 +19,7 @@ use crate::session::Ending;
 use super::asking::Asking;
 use super::conn::{Books, Conn, Phase, Pins, Sent, Token};
 use super::handle::Handle;
+use super::socket::Socket;
 use super::stats::Stats;
 use super::subscribers::Subscribers;
 use super::timers::Drain;
@@ -31,6 +32,9 @@ pub(super) const SLICE: usize = 256;
 
 /// Most clients adopted in a slice.
 const ADOPTED: usize = 64;
+
+/// Most piped clients heard of in a slice; each costs no more than an event of epoll does.
+const RINGS: usize = 1024;
 
 /// Read at once. Shared by all clients of a shard.
 const SCRATCH: usize = 16 * 1024;
@@ -122,6 +126,7 @@ impl Core {
             let Some(client) = self.handle.next() else { break };
             self.adopt(client);
         }
+        self.rings();
         self.timers();
         self.end_some(now);
         self.serve_some();
@@ -152,6 +157,18 @@ impl Core {
         got
     }
 
+    /// Takes what there is to know of piped clients.
+    fn rings(&mut self) {
+        for _ in 0..RINGS {
+            let Some(token) = self.handle.next_ring() else { return };
+            let conn = client(&mut self.clients, token);
+            if let Some(Socket::Piped(near)) = conn.map(|conn| &conn.socket) {
+                let flags = near.news();
+                self.event(token, flags);
+            }
+        }
+    }
+
     fn event(&mut self, token: Token, flags: EventFlags) {
         let Some(conn) = client(&mut self.clients, token) else {
             return;
@@ -175,15 +192,7 @@ impl Core {
             index: self.clients.vacant_key() as u32,
             generation: self.generation,
         };
-        let wanted = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let added = prepared.and_then(|()| {
-            Ok(epoll::add(
-                &self.epoll,
-                &given.socket,
-                EventData::new_u64(token.bits()),
-                wanted,
-            )?)
-        });
+        let added = prepared.and_then(|()| given.socket.register(&self.epoll, &self.handle, token));
         if let Err(error) = added {
             // Mostly a client that left at once.
             tracing::debug!(%error, "socket not adopted");

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use super::Client;
+use super::conn::Token;
 
 /// A shard's door, for the tasks of its own thread.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ struct Shared {
     /// Not yet adopted. Each has a connection of its own, so their number is bounded where connections are accepted; the
     /// shard empties this whenever it runs.
     incoming: RefCell<VecDeque<Client>>,
+    /// Piped clients of which there are news, each once.
+    rings: RefCell<VecDeque<Token>>,
     draining: Cell<bool>,
     notify: Notify,
 }
@@ -41,12 +44,22 @@ impl Handle {
         self.shared.notify.notify_one();
     }
 
+    /// There are news of a piped client.
+    pub(super) fn ring(&self, token: Token) {
+        self.shared.rings.borrow_mut().push_back(token);
+        self.shared.notify.notify_one();
+    }
+
+    pub(super) fn next_ring(&self) -> Option<Token> {
+        self.shared.rings.borrow_mut().pop_front()
+    }
+
     pub(super) fn next(&self) -> Option<Client> {
         self.shared.incoming.borrow_mut().pop_front()
     }
 
     pub(super) fn has_next(&self) -> bool {
-        !self.shared.incoming.borrow().is_empty()
+        !self.shared.incoming.borrow().is_empty() || !self.shared.rings.borrow().is_empty()
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -14,6 +14,7 @@ mod conn;
 mod core;
 mod handle;
 mod inbound;
+mod pipe;
 mod serve;
 mod shard;
 mod socket;
@@ -41,8 +42,9 @@ use crate::session::{Session, Start};
 pub use handle::Handle;
 #[cfg(any(test, fuzzing))]
 pub(crate) use inbound::fuzzing;
+pub use pipe::{Far, Near, Parting, Watch, pipe};
 pub use shard::{Shard, shard};
-pub use socket::Socket;
+pub use socket::{Socket, limit_sends};
 pub use stats::Stats;
 
 /// Bytes of frames that half-written clients of all shards may hold on to. Such a frame is mostly superseded by the time
@@ -102,7 +104,7 @@ impl Default for Bounds {
 pub enum Transport {
     /// Server-Sent Events.
     Sse {
-        /// In chunks, as HTTP/1.1 has it; otherwise the stream ends with the connection.
+        /// In chunks, as HTTP/1.1 has it; otherwise whoever carries the stream tells its end.
         chunked: bool,
     },
     /// WebSocket, after its handshake.

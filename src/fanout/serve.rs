@@ -186,6 +186,7 @@ impl Core {
         conn.release(&mut self.books);
         count(&self.books.stats, conn.transport, -1);
         if why == Ending::TooSlow {
+            conn.socket.give_up();
             self.books.stats.slow.fetch_add(1, Ordering::Relaxed);
         }
         tracing::debug!(shard = self.inbox.shard, reason = why.reason(), "client closed");

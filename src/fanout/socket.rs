@@ -1,25 +1,32 @@
-//! A client's socket: nonblocking, without a runtime, set up for small frames and slow readers.
+//! A client's socket, or what stands for it: nonblocking, without a runtime, set up for small frames and slow readers.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::event::epoll::{self, EventData, EventFlags};
 use socket2::SockRef;
+
+use super::conn::Token;
+use super::handle::Handle;
+use super::pipe::Near;
 
 /// Unsent bytes that the kernel may hold for one client before a write blocks. What it holds is old by the time a slow
 /// client reads it, and it is memory: without a limit it is 4 MiB for each client that stalls. It is to be at least
 /// twice a usual frame, or quick clients block too.
 const UNSENT: u32 = 64 * 1024;
 
-/// A connected stream socket in nonblocking mode.
+/// A connected stream socket in nonblocking mode, or an end of a [`pipe`](super::pipe()).
 #[derive(Debug)]
 pub enum Socket {
     /// Of a TCP listener.
     Tcp(TcpStream),
     /// Of a Unix listener.
     Unix(UnixStream),
+    /// Another task carries its bytes to the client's socket.
+    Piped(Near),
 }
 
 impl Socket {
@@ -29,12 +36,25 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
-                let socket = SockRef::from(stream);
-                socket.set_tcp_nodelay(true)?;
-                socket.set_tcp_notsent_lowat(UNSENT)?;
-                socket.set_tcp_user_timeout(Some(write_timeout))
+                limit_sends(stream, write_timeout)
             }
             Socket::Unix(stream) => stream.set_nonblocking(true),
+            // Who made it has prepared the socket.
+            Socket::Piped(_) => Ok(()),
+        }
+    }
+
+    /// Has the shard told, by this name, when it can be read or written: once now, and then at each change.
+    pub(super) fn register(&self, epoll: &OwnedFd, handle: &Handle, token: Token) -> io::Result<()> {
+        let wanted = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let data = EventData::new_u64(token.bits());
+        match self {
+            Socket::Tcp(stream) => Ok(epoll::add(epoll, stream.as_fd(), data, wanted)?),
+            Socket::Unix(stream) => Ok(epoll::add(epoll, stream.as_fd(), data, wanted)?),
+            Socket::Piped(near) => {
+                near.attach(handle, token);
+                Ok(())
+            }
         }
     }
 
@@ -43,6 +63,7 @@ impl Socket {
         retried(|| match self {
             Socket::Tcp(stream) => (&*stream).write(bytes),
             Socket::Unix(stream) => (&*stream).write(bytes),
+            Socket::Piped(near) => near.send(bytes),
         })
     }
 
@@ -51,6 +72,7 @@ impl Socket {
         retried(|| match self {
             Socket::Tcp(stream) => (&*stream).read(buffer),
             Socket::Unix(stream) => (&*stream).read(buffer),
+            Socket::Piped(near) => near.receive(buffer),
         })
     }
 
@@ -60,17 +82,31 @@ impl Socket {
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Piped(near) => {
+                near.finish();
+                Ok(())
+            }
         };
+    }
+
+    /// Lets what the client did not take be forgotten.
+    pub(super) fn give_up(&self) {
+        // The kernel forgets it by itself (`limit_sends`).
+        if let Socket::Piped(near) = self {
+            near.give_up();
+        }
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Socket::Tcp(stream) => stream.as_fd(),
-            Socket::Unix(stream) => stream.as_fd(),
-        }
-    }
+/// Sets how a TCP connection treats a client that takes its bytes slowly or not at all.
+///
+/// # Errors
+/// If the connection is broken.
+pub fn limit_sends<'s>(stream: impl Into<SockRef<'s>>, write_timeout: Duration) -> io::Result<()> {
+    let socket = stream.into();
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_user_timeout(Some(write_timeout))
 }
 
 fn retried(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
