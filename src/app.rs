@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::select;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::fanout::Stats;
 use crate::hub::Hub;
 use crate::process::files;
-use crate::process::signals::{Signal, Signals};
+use crate::process::signals::{Hangups, Signal, Signals};
 use crate::switches::{self, Switch};
 use crate::upstream::feed::{self, FatalError};
 use crate::upstream::topology::{self, Doubt};
@@ -53,6 +53,9 @@ pub fn run(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Sign
 async fn serve(mut config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
     switches::check().map_err(anyhow::Error::msg)?;
     let signals = Signals::catch().context("cannot catch signals")?;
+    // Where no file is read again, it ends the process, as everywhere.
+    let hangups = config.server.tls.is_some().then(Hangups::catch).transpose();
+    let hangups = hangups.context("cannot catch signals")?;
     started();
     let connections = &mut config.server.limits.connections;
     *connections = room_for(*connections);
@@ -124,9 +127,17 @@ async fn serve(mut config: Config, started: impl FnOnce()) -> anyhow::Result<Opt
         relay: relayed,
         drain: drain.clone(),
     };
+    let (reload, reloads) = watch::channel(());
+    let hearing = async {
+        match hangups {
+            Some(hangups) => hangups.follow(reload).await,
+            None => pending().await,
+        }
+    };
     let mut server = pin!(async {
         select! {
-            served = server::run(config.server, config.fanout, hub, stats, drain.clone()) => served,
+            served = server::run(config.server, config.fanout, hub, stats, drain.clone(), reloads) => served,
+            () = hearing => Ok(()),
             failed = admin::run(admin, sources) => failed.context("cannot accept admin connections"),
         }
     });

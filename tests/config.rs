@@ -225,7 +225,9 @@ mod annotated {
                     Section::Top => {
                         line.starts_with(&format!("{option} =")) || line.trim_matches(['[', ']']) == *option
                     }
-                    Section::Tls => line.starts_with("tls") && line.contains(&format!("{option} =")),
+                    Section::Tls | Section::ServerTls => {
+                        line.starts_with("tls") && line.contains(&format!("{option} ="))
+                    }
                     Section::Retain => line.starts_with("retain") && line.contains(&format!("{option} =")),
                     _ => line.split_once('=').is_some_and(|(name, _)| name.trim() == *option),
                 });
@@ -245,6 +247,7 @@ mod annotated {
             .collect();
         // These have no default that could be written: where they are absent, nothing stands in their place.
         let without = [
+            "tls",
             "url_file",
             "username",
             "password",

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use crate::config::Config;
 use crate::relay;
@@ -29,6 +30,13 @@ pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsStrin
         writeln!(out, "  warning: {warning}")?;
     }
     writeln!(out, "  listens on {}", addresses.join(", "))?;
+    if let Some(tls) = &config.server.tls {
+        out.push_str("  over TLS, where it is a TCP address\n");
+        // That they can be loaded was found out with all else; a moment later they cannot only if somebody is at it.
+        if let Ok((_, Some(untimely))) = tls.load(SystemTime::now()) {
+            writeln!(out, "  warning: {untimely}: clients will not accept it")?;
+        }
+    }
     let endpoint = &config.upstream.endpoint;
     let place = config.upstream.topology.place(endpoint);
     writeln!(out, "  reads from {place}, database {}", endpoint.db)?;

@@ -42,6 +42,17 @@ pub(crate) struct Server {
     pub(crate) write_timeout: Option<Written<String>>,
     pub(crate) drain: Option<Written<String>>,
     pub(crate) max_channels: Option<Written<i64>>,
+    pub(crate) tls: Option<ServerTls>,
+}
+
+/// `tls = { … }` of `[server]`
+#[derive(Debug)]
+pub(crate) struct ServerTls {
+    pub(crate) at: At,
+    pub(crate) certificate_file: Option<Written<String>>,
+    pub(crate) key_file: Option<Written<String>>,
+    pub(crate) client_ca_file: Option<Written<String>>,
+    pub(crate) client_certificates: Option<Written<String>>,
 }
 
 /// `[limits]`
@@ -88,7 +99,7 @@ pub(crate) struct Upstream {
     pub(crate) verify: Option<Written<String>>,
 }
 
-/// `tls = { … }`
+/// `tls = { … }` of `[upstream]`
 #[derive(Debug)]
 pub(crate) struct Tls {
     pub(crate) at: At,
@@ -257,6 +268,13 @@ fn server(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Server {
         write_timeout: table.duration(reader, "write_timeout"),
         drain: table.duration(reader, "drain"),
         max_channels: table.number(reader, "max_channels"),
+        tls: table.table(reader, "tls", Section::ServerTls).map(|tls| ServerTls {
+            at: tls.at,
+            certificate_file: tls.text(reader, "certificate_file"),
+            key_file: tls.text(reader, "key_file"),
+            client_ca_file: tls.text(reader, "client_ca_file"),
+            client_certificates: tls.text(reader, "client_certificates"),
+        }),
     }
 }
 

@@ -73,15 +73,6 @@ pub(crate) fn wrong_type(at: At, value: &DeValue<'_>, written: &str, option: &st
 /// A name that is not among the options of its section.
 pub(crate) fn unknown(section: Section, name: &str, is_section: bool, at: At) -> Problem {
     let title = section.title();
-    if let Some((_, what)) = section.planned().iter().find(|(word, _)| *word == name) {
-        return Problem::new(
-            at,
-            format!("`{name}` is not in this release"),
-            "known, but not yet built",
-        )
-        .why(format!("it is planned for a later release: {what}"))
-        .instead("leave it out");
-    }
     let (kind, place) = match section {
         Section::Top if is_section => ("section", String::new()),
         Section::Top => ("option", " at the top of the file".to_owned()),
@@ -91,7 +82,7 @@ pub(crate) fn unknown(section: Section, name: &str, is_section: bool, at: At) ->
     let home = match section {
         // `access` of a mapping, and not the section.
         Section::Defaults if Section::Mapping.options().contains(&name) => Some(Section::Mapping),
-        _ => Section::home_of(name).filter(|home| *home != section),
+        _ => section.home_of(name).filter(|home| *home != section),
     };
     if let (None, Some(home)) = (near, home) {
         let problem =

@@ -2,8 +2,9 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `origins`, `proxies`, `limits`, `admin`, `upstream`, `tls`, `access`,
-//!   `options`, `mapping` are its parts, `units` and `variables` the small languages in its texts, `include` further files)
+//! * `compile`: what an option means (`server`, `origins`, `proxies`, `limits`, `admin`, `upstream`,
+//!   `server_tls`, `tls`, `access`, `options`, `mapping` are its parts, `units` and `variables` the small languages in its
+//!   texts, `include` further files)
 //! * `ways`: who may read a mapping's channels
 //! * `contradictions`: options of one mapping that cannot go together
 //! * `agree`: what only shows when all mappings are seen together
@@ -31,6 +32,7 @@ mod origins;
 mod proxies;
 mod reader;
 mod server;
+mod server_tls;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -83,6 +83,7 @@ impl Compiler<'_> {
             MAX_CHANNELS,
             &MAX_CHANNELS_BOUNDS,
         );
+        let tls = file.tls.as_ref().and_then(|file| self.server_tls(file, &listen));
         (
             Options {
                 listen,
@@ -93,6 +94,7 @@ impl Compiler<'_> {
                 visitors,
                 head: limits.head,
                 limits: limits.shared,
+                tls,
             },
             fanout::Options {
                 heartbeat,

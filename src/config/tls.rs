@@ -33,9 +33,9 @@ impl Compiler<'_> {
             ..Tls::default()
         };
         let Some(file) = file else { return Some(tls) };
-        tls.ca_file = self.path_to("tls.ca_file", file.ca_file.as_ref());
-        let certificate = self.path_to("tls.certificate_file", file.certificate_file.as_ref());
-        let key = self.path_to("tls.key_file", file.key_file.as_ref());
+        tls.ca_file = self.path_to(name("tls.ca_file"), file.ca_file.as_ref());
+        let certificate = self.path_to(name("tls.certificate_file"), file.certificate_file.as_ref());
+        let key = self.path_to(name("tls.key_file"), file.key_file.as_ref());
         tls.identity = match (certificate, key) {
             (Some(certificate_file), Some(key_file)) => Some(Identity {
                 certificate_file,
@@ -59,9 +59,9 @@ impl Compiler<'_> {
         Some(tls)
     }
 
-    fn path_to(&mut self, option: &'static str, written: Option<&Written<String>>) -> Option<PathBuf> {
+    pub(super) fn path_to(&mut self, name: Name, written: Option<&Written<String>>) -> Option<PathBuf> {
         let written = written?;
-        self.note(name(option), written, format!("\"{}\"", written.value));
+        self.note(name, written, format!("\"{}\"", written.value));
         Some(self.resolve(written.at, &written.value))
     }
 

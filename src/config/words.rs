@@ -1,4 +1,4 @@
-//! Every option that a config may hold, and those of which a later release will know.
+//! Every option that a config may hold.
 
 /// The sections of a config file, the mappings' first line being `[[mapping]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,11 +29,13 @@ pub enum Section {
     Jwt,
     /// `[[access.signed]]`
     Signed,
+    /// `tls = { … }` of `[server]`
+    ServerTls,
 }
 
 impl Section {
     /// All sections, in the order of the documented file.
-    pub const ALL: [Section; 13] = [
+    pub const ALL: [Section; 14] = [
         Section::Top,
         Section::Server,
         Section::Limits,
@@ -47,6 +49,7 @@ impl Section {
         Section::Tls,
         Section::Jwt,
         Section::Signed,
+        Section::ServerTls,
     ];
 
     /// How the section is written in a sentence.
@@ -65,6 +68,7 @@ impl Section {
             Section::Tls => "`tls` of `[upstream]`",
             Section::Jwt => "`[[access.jwt]]`",
             Section::Signed => "`[[access.signed]]`",
+            Section::ServerTls => "`tls` of `[server]`",
         }
     }
 
@@ -84,6 +88,7 @@ impl Section {
                 "write_timeout",
                 "drain",
                 "max_channels",
+                "tls",
             ],
             Section::Limits => &[
                 "connections",
@@ -137,35 +142,20 @@ impl Section {
                 "key_file",
                 "purpose",
             ],
+            Section::ServerTls => &["certificate_file", "key_file", "client_ca_file", "client_certificates"],
         }
     }
 
-    /// Options that are planned and not in this release, each with what it will do.
-    pub(crate) fn planned(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Section::Server => &[(
-                "tls",
-                "TLS on the listener (until then, let a proxy in front of keyrelay end it)",
-            )],
-            Section::Top
-            | Section::Limits
-            | Section::Upstream
-            | Section::Access
-            | Section::Jwt
-            | Section::Signed
-            | Section::Defaults
-            | Section::Mapping
-            | Section::Admin
-            | Section::Log
-            | Section::Retain
-            | Section::Tls => &[],
+    /// The section in which an option belongs that was found in this one.
+    pub(crate) fn home_of(self, option: &str) -> Option<Section> {
+        // Two sections have a `tls`, with options of the same names.
+        if matches!(self, Section::Tls | Section::ServerTls) {
+            // What stands there belongs to the one or the other, and its name is most likely the mistake.
+            return None;
         }
-    }
-
-    /// The section in which a misplaced option belongs.
-    pub(crate) fn home_of(option: &str) -> Option<Section> {
-        Section::ALL
-            .into_iter()
+        let own = (self == Section::Server).then_some(Section::ServerTls);
+        own.into_iter()
+            .chain(Section::ALL)
             .find(|section| *section != Section::Defaults && section.options().contains(&option))
     }
 }
@@ -215,8 +205,10 @@ pub(crate) fn example(option: &str) -> &'static str {
         "url_file" | "password_file" => "\"/run/secrets/redis\"",
         "username" => "\"keyrelay\"",
         "password" => "\"${REDIS_PASSWORD}\"",
-        "tls" => "{ ca_file = \"/etc/keyrelay/ca.pem\" }",
-        "ca_file" | "certificate_file" | "key_file" => "\"/etc/keyrelay/tls.pem\"",
+        "tls" => "{ certificate_file = \"/etc/keyrelay/tls.pem\", key_file = \"/etc/keyrelay/tls.key\" }",
+        "ca_file" | "client_ca_file" | "certificate_file" => "\"/etc/keyrelay/tls.pem\"",
+        "key_file" => "\"/etc/keyrelay/tls.key\"",
+        "client_certificates" => "\"required\"",
         "server_name" => "\"redis.internal\"",
         "cookie" => "\"keyrelay\"",
         "token_parameter" => "\"token\"",
@@ -288,7 +280,9 @@ mod tests {
         assert_eq!(nearest("Channel", mapping.iter().copied()), Some("channel"));
         assert_eq!(nearest("min-interval", mapping.iter().copied()), Some("min_interval"));
         assert_eq!(nearest("colour", mapping.iter().copied()), None);
-        assert_eq!(Section::home_of("heartbeat"), Some(Section::Server));
+        assert_eq!(Section::Log.home_of("heartbeat"), Some(Section::Server));
+        assert_eq!(Section::Server.home_of("key_file"), Some(Section::ServerTls));
+        assert_eq!(Section::Upstream.home_of("key_file"), Some(Section::Tls));
     }
 
     #[test]

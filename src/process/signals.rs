@@ -1,12 +1,13 @@
-//! SIGTERM and SIGINT, as events of the runtime.
+//! SIGTERM, SIGINT and SIGHUP, as events of the runtime.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A request to end.
@@ -64,6 +65,31 @@ impl Signals {
     }
 }
 
+/// Catches SIGHUP, by which a daemon is told to read its files again; it no longer ends the process.
+#[derive(Debug)]
+pub struct Hangups {
+    hangup: UnixStream,
+}
+
+impl Hangups {
+    /// Begins to catch; needs a runtime with I/O.
+    pub fn catch() -> io::Result<Hangups> {
+        Ok(Hangups {
+            hangup: register(SIGHUP)?,
+        })
+    }
+
+    /// Tells whoever listens to `reload` of each signal, of several in a row perhaps once. Never returns.
+    pub async fn follow(mut self, reload: watch::Sender<()>) {
+        let mut byte = [0];
+        while self.hangup.read_exact(&mut byte).await.is_ok() {
+            reload.send_replace(());
+        }
+        // The other end lives in the handler: it does not come to this.
+        std::future::pending().await
+    }
+}
+
 fn register(signal: i32) -> io::Result<UnixStream> {
     let (read, write) = StdStream::pair()?;
     read.set_nonblocking(true)?;
@@ -88,5 +114,21 @@ mod tests {
         assert_eq!(last, Signal::Interrupt);
         assert_eq!(last.exit_code(), 130);
         assert_eq!(Signal::Terminate.exit_code(), 143);
+    }
+
+    #[tokio::test]
+    async fn a_hangup_ends_nothing_and_is_told() {
+        let (sender, mut told) = watch::channel(());
+        let following = Hangups::catch().unwrap().follow(sender);
+        let raise = async {
+            for _ in 0..2 {
+                signal_hook::low_level::raise(SIGHUP).unwrap();
+                told.changed().await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = following => {}
+            () = raise => {}
+        }
     }
 }

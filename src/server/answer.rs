@@ -95,12 +95,18 @@ pub fn empty(status: StatusCode, headers: HeaderMap) -> Answer {
 
 /// A stream that ends at once: any status but 200 would end a browser's EventSource for good, so this is how it is told to
 /// come back later.
-pub fn stream_that_ends(body: Bytes, mut headers: HeaderMap) -> Answer {
+pub fn stream_that_ends(body: Bytes, headers: HeaderMap) -> Answer {
+    let mut headers = stream_headers(headers);
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    whole(StatusCode::OK, body, headers)
+}
+
+/// The headers of a stream of events, with those that every answer to the request has.
+pub fn stream_headers(mut headers: HeaderMap) -> HeaderMap {
     for (name, value) in sse::HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    whole(StatusCode::OK, body, headers)
+    headers
 }
 
 fn whole(status: StatusCode, body: Bytes, headers: HeaderMap) -> Answer {

@@ -3,8 +3,10 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,29 +17,71 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::Head;
 use super::answer;
-use super::door::Arrival;
-use super::io::Io;
+use super::door::{Arrival, Caller};
+use super::io::{Io, farewell};
+use super::listen::Accepted;
 use super::request::{Desk, Opening, Outcome};
-use crate::fanout::{Client, Handle, Transport};
+use super::secured;
+use super::tls::Keeper;
+use crate::fanout::{Client, Handle, Socket, Transport, limit_sends};
 use crate::limits::Limit;
 
 /// The time for the head of a connection that is only to be told that there is no place for it.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What every connection of a thread is served with.
+#[derive(Debug)]
+pub struct Site {
+    /// Answers requests.
+    pub desk: Rc<Desk>,
+    /// Takes streams.
+    pub shard: Handle,
+    /// How a request may begin.
+    pub head: Head,
+    /// How long a client may take nothing.
+    pub write_timeout: Duration,
+    /// What TCP connections are encrypted with.
+    pub tls: Option<Arc<Keeper>>,
+    /// Where tasks of the thread begin.
+    pub tasks: TaskTracker,
+}
+
 /// What leaves hyper.
-enum Exit {
+pub enum Exit {
+    /// To a shard.
     Stream(Box<Opening>),
+    /// To be closed after these bytes.
     Farewell(Bytes),
 }
 
+impl Site {
+    /// The time for a head of this caller, and for whatever must come before one.
+    pub fn time_for(&self, caller: &Caller) -> Duration {
+        match caller.is_refused() {
+            true => self.head.timeout.min(REFUSED_TIMEOUT),
+            false => self.head.timeout,
+        }
+    }
+}
+
 /// Serves one connection until it is closed or handed to the shard.
-pub async fn serve(arrival: Arrival, desk: Rc<Desk>, shard: Handle, head: Head, write_timeout: Duration) {
+pub async fn serve(arrival: Arrival, site: Rc<Site>) {
     let Arrival { stream, mut caller } = arrival;
-    let mut io = match Io::new(stream, write_timeout) {
+    let tls = match &stream {
+        Accepted::Tcp(stream) => site.tls.as_ref().map(|tls| {
+            // Fails only where the peer has gone already, which the next read will tell.
+            let _ = limit_sends(stream, site.write_timeout);
+            tls.config()
+        }),
+        Accepted::Unix(_) => None,
+    };
+    let mut io = match Io::new(stream, site.write_timeout) {
         Ok(io) => io,
         Err(error) => {
             tracing::debug!(%error, "a connection could not be registered");
@@ -45,21 +89,35 @@ pub async fn serve(arrival: Arrival, desk: Rc<Desk>, shard: Handle, head: Head, 
         }
     };
     if caller.is_announced() {
-        match timeout(head.timeout, caller.announce(&mut io)).await {
+        match timeout(site.head.timeout, caller.announce(&mut io)).await {
             Ok(Ok(Some(()))) => {}
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {
                 tracing::info!(%error, proxy = %caller.peer(), "a proxy's connection does not begin as `client_address` says");
                 return;
             }
-            Err(_) => return desk.limits.counts().hit(Limit::HeadTimeout, None),
+            Err(_) => return site.desk.limits.counts().hit(Limit::HeadTimeout, None),
         }
     }
-    let time = match caller.is_refused() {
-        true => head.timeout.min(REFUSED_TIMEOUT),
-        false => head.timeout,
-    };
+    if let Some(tls) = tls {
+        // Boxed, so that a plain connection does not pay for it.
+        return Box::pin(secured::serve(io, caller, tls, site)).await;
+    }
     let stalled = io.stalled();
+    if let Some((io, read_ahead, exit)) = requests(io, stalled, &caller, &site).await {
+        leave(io, read_ahead, exit, caller, &site.shard, Io::into_socket).await;
+    }
+}
+
+/// Answers the requests of one connection over HTTP/1.1 until one of them leaves hyper, and with it the connection, what
+/// was read of it beyond that request, and whereto. `stalled`: whether bytes wait for a socket that takes nothing.
+pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    stream: S,
+    stalled: Rc<Cell<bool>>,
+    caller: &Caller,
+    site: &Site,
+) -> Option<(S, Bytes, Exit)> {
+    let desk = &site.desk;
     let exit: Rc<Cell<Option<Exit>>> = Rc::default();
     let drain = desk.drain.clone();
     let service = service_fn(|request: Request<Incoming>| {
@@ -81,10 +139,10 @@ pub async fn serve(arrival: Arrival, desk: Rc<Desk>, shard: Handle, head: Head, 
     let mut connection = http1::Builder::new()
         // Without a timer there is no timeout.
         .timer(TokioTimer::new())
-        .header_read_timeout(time)
-        .max_buf_size(head.size)
+        .header_read_timeout(site.time_for(caller))
+        .max_buf_size(site.head.size)
         .half_close(false)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(stream), service);
 
     let mut drained = pin!(drain.cancelled());
     let mut draining = false;
@@ -113,28 +171,33 @@ pub async fn serve(arrival: Arrival, desk: Rc<Desk>, shard: Handle, head: Head, 
             }
             tracing::debug!(%error, "a connection ended early");
         }
-        return;
+        return None;
     }
     let parts = connection.into_parts();
-    let (io, read_ahead) = (parts.io.into_inner(), parts.read_buf);
-    match exit.take() {
-        Some(Exit::Stream(mut opening)) => {
-            opening.permits.or(caller.into_permits());
-            hand_over(io, read_ahead, *opening, &shard).await;
-        }
-        Some(Exit::Farewell(bytes)) => io.farewell(&bytes).await,
-        None => {}
-    }
+    Some((parts.io.into_inner(), parts.read_buf, exit.take()?))
 }
 
-async fn hand_over(io: Io, read_ahead: Bytes, opening: Opening, shard: &Handle) {
+/// Goes on with a connection that has left hyper; `into_socket` makes of it what a shard can serve.
+pub async fn leave<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    read_ahead: Bytes,
+    exit: Exit,
+    caller: Caller,
+    shard: &Handle,
+    into_socket: impl FnOnce(S) -> io::Result<Socket>,
+) {
+    let mut opening = match exit {
+        Exit::Stream(opening) => *opening,
+        Exit::Farewell(bytes) => return farewell(stream, &bytes).await,
+    };
+    opening.permits.or(caller.into_permits());
     let is_stream = matches!(opening.transport, Transport::Sse { .. });
     // A stream of events is never over, so a request behind it would never be answered. Empty lines are no request.
     if is_stream && read_ahead.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-        io.farewell(&pipelined()).await;
-        return;
+        let error = "a request that opens a stream must be the last of its connection";
+        return farewell(stream, &plain_answer(error)).await;
     }
-    match io.into_socket() {
+    match into_socket(stream) {
         Ok(socket) => shard.adopt(Client {
             socket,
             transport: opening.transport,
@@ -149,9 +212,9 @@ async fn hand_over(io: Io, read_ahead: Bytes, opening: Opening, shard: &Handle) 
     }
 }
 
-/// The answer to a request behind which another one came.
-fn pipelined() -> Vec<u8> {
-    let body = br#"{"error":"a request that opens a stream must be the last of its connection"}"#;
+/// The last answer of a connection, written without hyper. `error` needs no escaping in JSON.
+pub fn plain_answer(error: &str) -> Vec<u8> {
+    let body = format!(r#"{{"error":"{error}"}}"#);
     let mut headers = HeaderMap::new();
     for (name, value) in [
         ("content-type", "application/json"),
@@ -162,14 +225,13 @@ fn pipelined() -> Vec<u8> {
     }
     headers.insert("content-length", body.len().into());
     let mut bytes = answer::head(StatusCode::BAD_REQUEST, &headers);
-    bytes.extend_from_slice(body);
+    bytes.extend_from_slice(body.as_bytes());
     bytes
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream as StdStream;
-    use std::sync::Arc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
@@ -240,7 +302,15 @@ mod tests {
         let arrival = door.admit(Accepted::Unix(ours)).unwrap();
         let serving = async move {
             let _alive = (held, shard);
-            serve(arrival, Rc::new(desk), handle, HEAD, WRITE_TIMEOUT).await;
+            let site = Site {
+                desk: Rc::new(desk),
+                shard: handle,
+                head: HEAD,
+                write_timeout: WRITE_TIMEOUT,
+                tls: None,
+                tasks: TaskTracker::new(),
+            };
+            serve(arrival, Rc::new(site)).await;
         };
         (serving, client)
     }

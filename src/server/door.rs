@@ -122,6 +122,16 @@ impl Caller {
 
     /// Who makes the request with these headers.
     pub fn guest(&self, headers: &HeaderMap) -> Guest {
+        self.guest_of(headers, false)
+    }
+
+    /// Who makes the request with these headers, while others of the same connection are served. Beyond the first each takes
+    /// places as a connection does: a stream is one, whatever carries it.
+    pub fn guest_beside(&self, headers: &HeaderMap) -> Guest {
+        self.guest_of(headers, true)
+    }
+
+    fn guest_of(&self, headers: &HeaderMap, has_others: bool) -> Guest {
         let asked_before = self.has_asked.replace(true);
         if self.is_refused() {
             return Guest {
@@ -141,15 +151,25 @@ impl Caller {
                 }),
                 _,
             ) => limits.address(address).map(Some).map_err(|refused| refused.limit),
-            (None, Some(address)) if asked_before && !self.is_believed => limits.again(address).map(|()| None),
+            (None, Some(address)) if asked_before && !self.is_believed => match has_others {
+                true => limits.address(address).map(Some).map_err(|refused| refused.limit),
+                false => limits.again(address).map(|()| None),
+            },
             _ => Ok(None),
         };
+        let place = place.and_then(|permit| match asked_before && has_others {
+            true => Ok((permit, Some(limits.connection()?))),
+            false => Ok((permit, None)),
+        });
         let mut guest = Guest {
             visitor: named.unwrap_or(self.peer),
             ..Guest::default()
         };
         match place {
-            Ok(permit) => guest.permits.address = permit,
+            Ok((address, connection)) => {
+                guest.permits.address = address;
+                guest.permits.connection = connection;
+            }
             Err(limit) => guest.refused = Some(limit),
         }
         guest
@@ -269,6 +289,28 @@ mod tests {
             .collect();
         assert_eq!(knocks, [Some(false), Some(false), Some(true), Some(true), None, None]);
         assert!(knock(&door, "203.0.113.2").is_some());
+    }
+
+    #[test]
+    fn requests_beside_each_other_take_places_as_connections_do() {
+        let door = door(Options {
+            connections: 4,
+            connections_per_address: 3,
+            ..Options::default()
+        });
+        let caller = knock(&door, "203.0.113.1").unwrap();
+        let ask = || caller.guest_beside(&HeaderMap::new());
+        let [first, second, third] = [ask(), ask(), ask()];
+        assert_eq!([&first, &second, &third].map(|guest| guest.refused), [None; 3]);
+        assert_eq!(ask().refused, Some(Limit::ConnectionsPerAddress));
+        let other = knock(&door, "203.0.113.2").unwrap();
+        assert!(!other.is_refused() && other.guest_beside(&HeaderMap::new()).refused.is_none());
+        assert_eq!(other.guest_beside(&HeaderMap::new()).refused, Some(Limit::Connections));
+        // The first has the place of the connection itself.
+        drop(first);
+        assert_eq!(ask().refused, Some(Limit::ConnectionsPerAddress));
+        drop(second);
+        assert_eq!(ask().refused, None);
     }
 
     #[test]

@@ -89,18 +89,9 @@ impl Io {
         })
     }
 
-    /// Writes the last bytes of this connection and closes it in such a way that they arrive: closing a socket with unread
-    /// bytes would have the kernel take back what was sent.
-    pub async fn farewell(mut self, bytes: &[u8]) {
-        let farewell = async {
-            self.write_all(bytes).await?;
-            self.shutdown().await?;
-            let mut unread = [0; 512];
-            while self.read(&mut unread).await? > 0 {}
-            Ok::<_, io::Error>(())
-        };
-        // Whoever does not take it in time has gone or does not want to know.
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    /// From now on a write may stall this long.
+    pub fn wait_at_most(&mut self, write_timeout: Duration) {
+        self.write_timeout = write_timeout;
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -115,6 +106,20 @@ impl Io {
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         deadline.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// Writes the last bytes of a connection and closes it in such a way that they arrive: closing a socket with unread bytes
+/// would have the kernel take back what was sent.
+pub async fn farewell(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
+    let farewell = async {
+        stream.write_all(bytes).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 512];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    // Whoever does not take it in time has gone or does not want to know.
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
 }
 
 impl AsyncRead for Io {

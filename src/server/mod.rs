@@ -2,7 +2,8 @@
 //!
 //! One accept loop a listener deals connections out to the threads, one for each core. A thread's connections are read by
 //! hyper; once a request for a stream was checked, its socket leaves hyper before any answer and goes to the thread's
-//! shard. So hyper does what it is good at (reading strangers' heads), and an idle stream costs none of its buffers.
+//! shard. So hyper does what it is good at (reading strangers' heads), and an idle stream costs none of its buffers. Over
+//! TLS a pipe stands for the socket, and over HTTP/2 for the body that hyper sends: the shard does not see the difference.
 
 mod accept;
 mod answer;
@@ -14,6 +15,7 @@ pub(crate) mod fuzzing;
 mod gate;
 mod handshake;
 mod holder;
+mod http2;
 mod io;
 mod listen;
 mod origin;
@@ -21,14 +23,17 @@ mod proxy_protocol;
 mod query;
 mod request;
 mod route;
+mod secured;
 mod snapshot;
 #[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod thread;
+pub mod tls;
 mod visitor;
 
+use std::future::pending;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +58,7 @@ pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
 use request::Desk;
 use thread::{Parts, Thread};
+use tls::{Keeper, Tls};
 pub use visitor::{ClientAddress, Visitors};
 
 /// Most threads: a log has one bit for each shard.
@@ -79,6 +86,8 @@ pub struct Options {
     pub head: Head,
     /// What clients may take together.
     pub limits: limits::Options,
+    /// How the listeners at TCP addresses are encrypted; None: not at all. Unix sockets never are.
+    pub tls: Option<Tls>,
 }
 
 /// What the head of a request may take.
@@ -111,20 +120,33 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Binds, says on stdout where it listens (a line each: `listening http://127.0.0.1:7400`), and serves until drained.
+/// Binds, says on stdout where it listens (a line each: `listening http://127.0.0.1:7400`), and serves until drained. When
+/// `reload` tells so, files are read again that may have changed.
 ///
 /// # Errors
-/// If an address cannot be listened at, a thread cannot be started, or one breaks down.
+/// If an address cannot be listened at, a file is of no use, a thread cannot be started, or one breaks down.
 pub async fn run(
     options: Options,
     fanout: fanout::Options,
     hub: Arc<Hub>,
     stats: Arc<Stats>,
     drain: CancellationToken,
+    reload: watch::Receiver<()>,
 ) -> anyhow::Result<()> {
     let listeners = bind(&options.listen)?;
-    announce(&listeners, &options.path);
-    serve(listeners, options, fanout, hub, stats, drain).await
+    let tls = options.tls.clone().map(Keeper::new).transpose();
+    let tls = tls.context("`tls` of [server]")?.map(Arc::new);
+    announce(&listeners, &options.path, tls.is_some());
+    let keeping = async {
+        match &tls {
+            Some(tls) => tls.keep(reload).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        served = serve(listeners, options, tls.clone(), fanout, hub, stats, drain) => served,
+        () = keeping => Ok(()),
+    }
 }
 
 /// Binds all addresses; none is left bound if one cannot be.
@@ -136,11 +158,12 @@ pub fn bind(addresses: &[Address]) -> Result<Vec<Listener>, ListenError> {
 }
 
 /// Scripts wait for these lines, so they are the same whatever the log looks like.
-fn announce(listeners: &[Listener], path: &str) {
+fn announce(listeners: &[Listener], path: &str, tls: bool) {
+    let scheme = if tls { "https" } else { "http" };
     let mut stdout = std::io::stdout().lock();
     for listener in listeners {
         let line = match listener.address() {
-            Address::Tcp(address) => format!("listening http://{address}{path}"),
+            Address::Tcp(address) => format!("listening {scheme}://{address}{path}"),
             address @ Address::Unix(_) => format!("listening {address}"),
         };
         // A closed stdout is no reason not to serve.
@@ -150,13 +173,15 @@ fn announce(listeners: &[Listener], path: &str) {
 }
 
 /// Serves at these listeners until drained: then they are closed, every stream is ended, and this returns when all have
-/// gone or [`fanout::Options::drain`] has passed. `options.listen` is not looked at.
+/// gone or [`fanout::Options::drain`] has passed. TCP connections are encrypted with `tls`; `options.listen` and
+/// `options.tls` are not looked at.
 ///
 /// # Errors
 /// If a thread cannot be started, or one breaks down.
 pub async fn serve(
     listeners: Vec<Listener>,
     options: Options,
+    tls: Option<Arc<Keeper>>,
     fanout: fanout::Options,
     hub: Arc<Hub>,
     stats: Arc<Stats>,
@@ -177,6 +202,7 @@ pub async fn serve(
             drain: drain.clone(),
         },
         head: options.head,
+        tls,
         fanout,
         stats,
     };

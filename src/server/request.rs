@@ -69,8 +69,10 @@ pub enum Outcome {
 pub struct Opening {
     /// How the client is spoken to.
     pub transport: Transport,
-    /// The head of the response and the first bytes of its body.
+    /// What is written first: over HTTP/1 the head of the response, and the first bytes of its body.
     pub head: Bytes,
+    /// The head of the response over HTTP/2, where hyper writes it.
+    pub headers: HeaderMap,
     /// The client's channels.
     pub session: Session,
     /// Until when it may read them.
@@ -232,6 +234,17 @@ impl Desk {
         let session = self.session(subscriptions, self.start(&asked, last));
         asked.guest.permits.subject = asked.holder.give_place();
         let opening = sse::opening(jitter(RETRY));
+        if request.version == Version::HTTP_2 {
+            return Ok(Outcome::Stream(Box::new(Opening {
+                transport: Transport::Sse { chunked: false },
+                head: sse::without_chunk(&opening),
+                headers: answer::stream_headers(headers.clone()),
+                session,
+                until: asked.until(expires),
+                gate: None,
+                permits: asked.guest.permits,
+            })));
+        }
         // The stream is the last thing on its connection, so the next request of a proxy must not come here.
         let close = (CONNECTION.as_str(), "close".as_bytes());
         let (framing, first, own) = match request.version {
@@ -246,6 +259,7 @@ impl Desk {
                 chunked: framing == sse::Framing::Chunked,
             },
             head: head.freeze(),
+            headers: HeaderMap::new(),
             session,
             until: asked.until(expires),
             gate: None,
@@ -289,6 +303,7 @@ impl Desk {
         Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::WebSocket { raw },
             head: head.freeze(),
+            headers: HeaderMap::new(),
             session: self.session(subscriptions, self.start(&asked, None)),
             until: asked.until(expires),
             gate: gate.map(|visit| Arc::new(visit) as Arc<dyn fanout::Gate>),

@@ -41,6 +41,7 @@ impl Site {
             visitors: Visitors::default(),
             head: Head::default(),
             limits: limits::Options::default(),
+            tls: None,
         };
         let fanout = fanout::Options {
             heartbeat: Duration::from_secs(15),
@@ -51,7 +52,7 @@ impl Site {
         let (serving, token) = (hub.clone(), drain.clone());
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(serve(listeners, options, fanout, serving, Arc::default(), token))
+            runtime.block_on(serve(listeners, options, None, fanout, serving, Arc::default(), token))
         });
         Site {
             address,

@@ -9,9 +9,10 @@ use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
 use super::Head;
-use super::connection;
+use super::connection::{self, Site};
 use super::door::Arrival;
 use super::request::Desk;
+use super::tls::Keeper;
 use crate::fanout::{self, Stats, shard};
 
 /// Connections that wait for their thread. More than the accept loop takes in a turn, and few enough that a thread which is
@@ -34,6 +35,8 @@ pub struct Parts {
     pub desk: Desk,
     /// How a request may begin.
     pub head: Head,
+    /// What TCP connections are encrypted with, if they are.
+    pub tls: Option<Arc<Keeper>>,
     /// For the shard.
     pub fanout: fanout::Options,
     /// Counts what all shards do.
@@ -64,6 +67,7 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
     let Parts {
         desk,
         head,
+        tls,
         fanout,
         stats,
     } = parts;
@@ -72,9 +76,16 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
     // Spreads moments only; without randomness the shards have theirs together.
     let seed = getrandom::u64().unwrap_or_default();
     let (shard, handle) = shard(fanout, desk.gate.hub(), stats, seed)?;
-    let desk = Rc::new(desk);
-    // The one place of this thread where tasks begin; the drain waits for all of them.
+    // All tasks of this thread begin with it; the drain waits for them.
     let tasks = TaskTracker::new();
+    let site = Rc::new(Site {
+        desk: Rc::new(desk),
+        shard: handle.clone(),
+        head,
+        write_timeout,
+        tls,
+        tasks: tasks.clone(),
+    });
     let mut shard = tasks.spawn_local(shard.run());
     loop {
         let arrival = tokio::select! {
@@ -91,13 +102,7 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
             drain.cancelled().await;
             break;
         };
-        tasks.spawn_local(connection::serve(
-            arrival,
-            desk.clone(),
-            handle.clone(),
-            head,
-            write_timeout,
-        ));
+        tasks.spawn_local(connection::serve(arrival, site.clone()));
     }
     // What was accepted but never heard may come back elsewhere.
     drop(incoming);

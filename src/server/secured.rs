@@ -1,0 +1,196 @@
+//! A connection over TLS, from its first byte on.
+//!
+//! Once a request over HTTP/1.1 is for a stream, the connection leaves hyper as a plain one does; in place of its socket
+//! the shard is given a pipe, and a task of its own carries the bytes between it and TLS. Streams over HTTP/2 are in
+//! [`http2`](super::http2).
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::connection::{Site, leave, plain_answer, requests};
+use super::door::Caller;
+use super::http2;
+use super::io::{Io, farewell};
+use super::tls::HTTP_2;
+use crate::fanout::{Far, Socket, pipe};
+use crate::limits::Limit;
+
+/// Bytes that wait, encrypted, for a socket that takes nothing: one record. What waits here is sent even if it is
+/// superseded meanwhile.
+const UNSENT: usize = 16 * 1024;
+
+/// The first byte of a connection that begins with TLS: the type of a record with a handshake (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
+
+/// Read at once from a client.
+const READ: usize = 2 * 1024;
+
+/// Serves one connection until it is closed or its stream has ended. The handshake may take as long as a head.
+pub async fn serve(io: Io, caller: Caller, config: Arc<ServerConfig>, site: Rc<Site>) {
+    let begun = tokio::select! {
+        biased;
+        () = site.desk.drain.cancelled() => return,
+        begun = timeout(site.time_for(&caller), begin(io, config)) => begun,
+    };
+    let mut stream = match begun {
+        Ok(Some(stream)) => stream,
+        Ok(None) => return,
+        Err(_) => return site.desk.limits.counts().hit(Limit::HeadTimeout, None),
+    };
+    let (io, session) = stream.get_mut();
+    session.set_buffer_limit(Some(UNSENT));
+    if session.alpn_protocol() == Some(HTTP_2) {
+        // The shard is first to end a stream that takes nothing: it knows and counts it as one.
+        io.wait_at_most(site.write_timeout * 2);
+        // A task of its own, which does not keep the room that the handshake took.
+        site.tasks.clone().spawn_local(http2::serve(stream, caller, site));
+        return;
+    }
+    let stalled = io.stalled();
+    let Some((stream, read_ahead, exit)) = requests(stream, stalled, &caller, &site).await else {
+        return;
+    };
+    leave(stream, read_ahead, exit, caller, &site.shard, |mut stream| {
+        stream.get_mut().0.wait_at_most(site.write_timeout * 2);
+        let (near, far) = pipe();
+        site.tasks.spawn_local(carry(stream, far));
+        Ok(Socket::Piped(near))
+    })
+    .await;
+}
+
+async fn begin(mut io: Io, config: Arc<ServerConfig>) -> Option<TlsStream<Io>> {
+    let mut first = [0];
+    if io.peek(&mut first).await.ok()? == 0 {
+        return None;
+    }
+    if first != [HANDSHAKE] {
+        tracing::debug!("a connection began without TLS");
+        if first[0].is_ascii_uppercase() {
+            let error = "TLS is spoken here: begin the URL with https:// (wss://)";
+            farewell(io, &plain_answer(error)).await;
+        }
+        return None;
+    }
+    match TlsAcceptor::from(config).accept(io).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// Carries bytes between a client and the shard, until the shard lets go of it or it has gone.
+async fn carry<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, far: Far) {
+    let mut far = far;
+    let watch = far.watch();
+    let mut carrier = Carrier::default();
+    let whole = std::future::poll_fn(|cx| {
+        let carried = carrier.poll(&mut stream, &mut far, cx);
+        match carried {
+            Poll::Ready(Ok(())) => watch.poll_parting(cx).map(|_| true),
+            Poll::Ready(Err(_)) => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    drop(far);
+    if whole {
+        // Boxed, since it is needed for a moment only.
+        Box::pin(farewell(stream, b"")).await;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Carrier {
+    /// Taken from the shard and not yet written.
+    rest: Bytes,
+    /// The client will send nothing more.
+    heard: bool,
+    /// The shard has nothing more to say.
+    said: bool,
+    /// The client was told so.
+    closed: bool,
+}
+
+impl Carrier {
+    /// Ready when all was carried to the client that the shard has to say; an error if one of the two is gone.
+    fn poll<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        far: &mut Far,
+        cx: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.poll_up(stream, far, cx)?;
+        self.poll_down(stream, far, cx)
+    }
+
+    fn poll_up<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        far: &mut Far,
+        cx: &mut Context<'_>,
+    ) -> std::io::Result<()> {
+        while !self.heard {
+            let Poll::Ready(room) = far.poll_room(cx) else { break };
+            let mut space = [0; READ];
+            let mut buffer = ReadBuf::new(&mut space[..room.min(READ)]);
+            let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, &mut buffer) else {
+                break;
+            };
+            read?;
+            match buffer.filled() {
+                [] => {
+                    self.heard = true;
+                    far.end();
+                }
+                bytes => far.put(bytes),
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_down<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        far: &mut Far,
+        cx: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let mut stream = Pin::new(stream);
+        while !self.said {
+            if self.rest.is_empty() {
+                match far.poll_take(cx)? {
+                    Poll::Ready(bytes) if bytes.is_empty() => {
+                        self.said = true;
+                        break;
+                    }
+                    Poll::Ready(bytes) => self.rest = bytes,
+                    Poll::Pending => break,
+                }
+            }
+            match stream.as_mut().poll_write(cx, &self.rest)? {
+                Poll::Ready(0) => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                Poll::Ready(size) => self.rest.advance(size),
+                Poll::Pending => break,
+            }
+        }
+        let flushed = stream.as_mut().poll_flush(cx)?;
+        if self.said && flushed.is_ready() && !self.closed {
+            self.closed = stream.poll_shutdown(cx)?.is_ready();
+        }
+        match self.closed {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
+    }
+}
