@@ -15,7 +15,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The side of the keys.
     (
         "upstream",
-        &["keyspace", "pattern", "pem_files", "redis_protocol", "rustls", "tokio_rustls"],
+        &[
+            "keyspace",
+            "pattern",
+            "pem_files",
+            "redis_protocol",
+            "rustls",
+            "tokio_rustls",
+        ],
     ),
     ("mapping", &["pattern"]),
     ("payload", &["keyspace", "hub", "minijinja"]),

@@ -237,27 +237,11 @@ mod tests {
     use tokio::net::UnixStream;
     use tokio::task::LocalSet;
     use tokio::time::Instant;
-    use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::access::Verifier;
-    use crate::fanout;
     use crate::hub::{Payload, SlotKey, Snapshot};
-    use crate::limits::{self, Limits};
     use crate::server::Accepted;
-    use crate::server::credentials::Places;
-    use crate::server::door::Door;
-    use crate::server::gate::Gate;
-    use crate::server::origin::Origins;
-    use crate::server::testing::hub;
-    use crate::server::visitor::Visitors;
-
-    const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-    const HEAD: Head = Head {
-        size: 64 << 10,
-        timeout: Duration::from_secs(10),
-    };
+    use crate::server::testing::{WRITE_TIMEOUT, arrival, hub, site};
 
     /// A connection whose client has sent these bytes, and what serves it; the channel `big` has a value of this size.
     async fn connection(bytes: &[u8], size: usize) -> (impl Future<Output = ()>, UnixStream) {
@@ -276,41 +260,16 @@ mod tests {
         appender.put(held.log(), key, false, Some(payload), std::time::Instant::now());
         appender.fill(held.log());
         appender.commit();
-        let limits = Limits::new(limits::Options::default(), Arc::default());
-        let desk = Desk {
-            path: String::new(),
-            origins: Origins::new(&[]),
-            places: Places::default(),
-            gate: Gate::new(hub.clone(), Verifier::default(), limits.clone()),
-            limits,
-            channels: 1_000,
-            drain: CancellationToken::new(),
-        };
-        let options = fanout::Options {
-            heartbeat: Duration::from_secs(15),
-            write_timeout: WRITE_TIMEOUT,
-            drain: Duration::from_secs(4),
-            bounds: fanout::Bounds::default(),
-        };
-        let (shard, handle) = fanout::shard(options, &hub, Arc::default(), 0).unwrap();
+        let (site, shard) = site(&hub);
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let mut client = UnixStream::from_std(theirs).unwrap();
         client.write_all(bytes).await.unwrap();
-        let door = Door::new(desk.limits.clone(), Visitors::default());
-        let arrival = door.admit(Accepted::Unix(ours)).unwrap();
+        let arrival = arrival(&site, Accepted::Unix(ours));
         let serving = async move {
             let _alive = (held, shard);
-            let site = Site {
-                desk: Rc::new(desk),
-                shard: handle,
-                head: HEAD,
-                write_timeout: WRITE_TIMEOUT,
-                tls: None,
-                tasks: TaskTracker::new(),
-            };
-            serve(arrival, Rc::new(site)).await;
+            serve(arrival, site).await;
         };
         (serving, client)
     }
@@ -328,7 +287,10 @@ mod tests {
     async fn a_head_that_never_ends_is_cut_off() {
         for head in ["", "GET /events?channel=a HTTP/1.1\r\nHost: re"] {
             let (took, mut client) = silent(head.as_bytes()).await;
-            assert!((HEAD.timeout..HEAD.timeout * 2).contains(&took), "{head:?}: {took:?}");
+            assert!(
+                (Head::default().timeout..Head::default().timeout * 2).contains(&took),
+                "{head:?}: {took:?}"
+            );
             assert_eq!(client.read_to_end(&mut Vec::new()).await.unwrap(), 0);
         }
     }
@@ -336,7 +298,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_a_next_request_is_closed() {
         let (took, _client) = silent(b"GET /nothing HTTP/1.1\r\nHost: relay\r\n\r\n").await;
-        assert!((HEAD.timeout..HEAD.timeout * 2).contains(&took), "{took:?}");
+        assert!(
+            (Head::default().timeout..Head::default().timeout * 2).contains(&took),
+            "{took:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -279,7 +279,47 @@ impl Body for Content {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::LocalSet;
+
     use super::*;
+    use crate::server::Head;
+    use crate::server::listen::Accepted;
+    use crate::server::testing::{arrival, hub, site};
+
+    /// What a client sends first (RFC 9113 §3.4): the preface, and SETTINGS without any.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    /// The head of a frame that tells to leave.
+    const GOAWAY: u8 = 7;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_requests_is_told_to_leave_and_closed() {
+        let (hub, _appender) = hub(10);
+        let (site, _shard) = site(&hub);
+        let (peer, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let caller = arrival(&site, Accepted::Unix(peer)).caller;
+        let (ours, mut client) = tokio::io::duplex(4096);
+        client.write_all(PREFACE).await.unwrap();
+        let since = Instant::now();
+        let mut heard = Vec::new();
+        let reading = async {
+            // It answers nothing.
+            client.read_to_end(&mut heard).await.unwrap();
+            since.elapsed()
+        };
+        let both = async { tokio::join!(serve(ours, caller, site), reading).1 };
+        let took = LocalSet::new().run_until(both).await;
+        let limit = Head::default().timeout + GOODBYE;
+        assert!((limit..limit + GOODBYE).contains(&took), "{took:?}");
+        let mut frames = Vec::new();
+        while let [a, b, c, kind, ..] = heard[..] {
+            frames.push(kind);
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            heard.drain(..9 + length);
+        }
+        assert!(frames.contains(&GOAWAY), "{frames:?}");
+    }
 
     #[test]
     fn a_head_becomes_what_it_is_over_http_1() {

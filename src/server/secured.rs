@@ -194,3 +194,79 @@ impl Carrier {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use rustls::crypto::ring;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::LocalSet;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::server::Head;
+    use crate::server::door::Arrival;
+    use crate::server::listen::Accepted;
+    use crate::server::testing::{WRITE_TIMEOUT, arrival, hub, site};
+
+    fn config() -> Arc<ServerConfig> {
+        let made = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
+        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        let key = made.signing_key.serialize_der().try_into().unwrap();
+        Arc::new(builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap())
+    }
+
+    /// What a client gets that sends these bytes and then does nothing more, and how long it is served.
+    async fn silent(bytes: &[u8]) -> (Vec<u8>, Duration) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (hub, _appender) = hub(10);
+        let (site, _shard) = site(&hub);
+        let Arrival { stream, caller } = arrival(&site, Accepted::Tcp(ours));
+        let io = Io::new(stream, WRITE_TIMEOUT).unwrap();
+        client.write_all(bytes).await.unwrap();
+        let since = Instant::now();
+        let mut answer = Vec::new();
+        let reading = async {
+            // A reset is an end as well.
+            let _ = client.read_to_end(&mut answer).await;
+            drop(client);
+        };
+        LocalSet::new()
+            .run_until(async { tokio::join!(serve(io, caller, config(), site), reading) })
+            .await;
+        (answer, since.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_never_ends_is_cut_off() {
+        // Nothing, and the beginning of a record.
+        for bytes in [&b""[..], &[HANDSHAKE, 3, 1, 0, 200, 1, 0, 0]] {
+            let (answer, took) = silent(bytes).await;
+            assert_eq!(answer, b"");
+            assert!(
+                (Head::default().timeout..Head::default().timeout * 2).contains(&took),
+                "{bytes:?}: {took:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_something_else_is_told_or_closed() {
+        let (answer, took) = silent(b"GET /events?channel=a HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+        assert!(answer.contains("https://"), "{answer}");
+        assert!(took < Head::default().timeout, "{took:?}");
+        let (answer, took) = silent(b"\x00\x01\x02").await;
+        assert_eq!((answer, took < Head::default().timeout), (Vec::new(), true));
+    }
+}

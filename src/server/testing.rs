@@ -1,9 +1,25 @@
-//! A hub for the tests of this module.
+//! A hub for the tests of this module, and what serves connections in front of it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Head;
+use super::connection::Site;
+use super::credentials::Places;
+use super::door::{Arrival, Door};
+use super::gate::Gate;
+use super::listen::Accepted;
+use super::origin::Origins;
+use super::request::Desk;
+use super::visitor::Visitors;
+use crate::access::Verifier;
+use crate::fanout::{self, Shard};
 use crate::hub::{Access, Appender, Catalog, Channel, Hub, Mode, Options, Retention, Way};
+use crate::limits::{self, Limits};
 
 /// The epoch of [`hub`].
 pub const EPOCH: u64 = 7;
@@ -39,4 +55,43 @@ impl Catalog for Names {
 /// A hub with a channel of every name but those that begin with `no:`. `events:` are events channels, `blind:` are without snapshot.
 pub fn hub(max_channels: usize) -> (Arc<Hub>, Appender) {
     Hub::new(Options { max_channels }, EPOCH, Names)
+}
+
+/// How long a client of [`site`] may take nothing.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What serves connections, and the shard that it hands streams to.
+pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
+    let options = fanout::Options {
+        heartbeat: Duration::from_secs(15),
+        write_timeout: WRITE_TIMEOUT,
+        drain: Duration::from_secs(4),
+        bounds: fanout::Bounds::default(),
+    };
+    let (shard, handle) = fanout::shard(options, hub, Arc::default(), 0).unwrap();
+    let limits = Limits::new(limits::Options::default(), Arc::default());
+    let desk = Desk {
+        path: String::new(),
+        origins: Origins::new(&[]),
+        places: Places::default(),
+        gate: Gate::new(hub.clone(), Verifier::default(), limits.clone()),
+        limits,
+        channels: 1_000,
+        drain: CancellationToken::new(),
+    };
+    let site = Site {
+        desk: Rc::new(desk),
+        shard: handle,
+        head: Head::default(),
+        write_timeout: WRITE_TIMEOUT,
+        tls: None,
+        tasks: TaskTracker::new(),
+    };
+    (Rc::new(site), shard)
+}
+
+/// A connection that was let in.
+pub fn arrival(site: &Site, stream: Accepted) -> Arrival {
+    let door = Door::new(site.desk.limits.clone(), Visitors::default());
+    door.admit(stream).unwrap()
 }

@@ -343,8 +343,10 @@ mod tests {
         let (tell, told) = watch::channel(());
         let first = keeper.config();
         let is = |config: &Arc<ServerConfig>| Arc::ptr_eq(config, &keeper.config());
-        let looks = |count| tokio::time::sleep(LOOK * count + LOOK / 2);
+        let looks = |count| tokio::time::sleep(LOOK * count);
         let steps = async {
+            // Between two looks.
+            tokio::time::sleep(LOOK / 2).await;
             looks(3).await;
             assert!(is(&first), "nothing has changed");
             // The first of two files, then nothing for a while: they do not fit.

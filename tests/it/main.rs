@@ -36,6 +36,8 @@ mod faults;
 mod http;
 /// What clients may take, and what the machine does not have enough of.
 mod limits;
+/// TLS at the public listener.
+mod listener_tls;
 /// What the log says of faults.
 mod logs;
 /// Ten thousand idle subscribers.

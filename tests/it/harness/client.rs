@@ -320,7 +320,7 @@ fn owned(channels: &[&str]) -> Vec<String> {
 macro_rules! both {
     ($($(#[$meta:meta])* fn $name:ident<$client:ident>() $body:block)+) => {$(
         $(#[$meta])*
-        mod $name {
+        pub mod $name {
             #[allow(unused_imports, reason = "one list of imports for all bodies")]
             use super::*;
 

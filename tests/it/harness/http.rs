@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::eventually::PATIENCE;
+use super::http2::{Body, Http2};
+use super::stream::Stream;
 
 /// How to open a connection to the relay.
 pub fn connect(address: SocketAddr, receive_buffer: Option<usize>) -> TcpStream {
@@ -106,9 +108,15 @@ pub enum More {
     Cut,
 }
 
+/// What carries an answer.
+enum Carrier {
+    Http1(Stream),
+    Http2(Box<Http2>, Body),
+}
+
 /// A request that was answered with a head, its body being read.
 pub struct Exchange {
-    stream: TcpStream,
+    carrier: Carrier,
     pub head: Head,
     framing: Framing,
     /// Bytes as they came, not decoded yet.
@@ -123,19 +131,20 @@ pub struct Exchange {
 impl Exchange {
     /// Sends a request and reads the head of its answer.
     #[track_caller]
-    pub fn send(stream: TcpStream, method: &str, target: &str, headers: &[(&str, &str)]) -> Exchange {
+    pub fn send(stream: impl Into<Stream>, method: &str, target: &str, headers: &[(&str, &str)]) -> Exchange {
         Exchange::send_as(stream, "HTTP/1.1", method, target, headers)
     }
 
     /// The same with the version of HTTP named.
     #[track_caller]
     pub fn send_as(
-        mut stream: TcpStream,
+        stream: impl Into<Stream>,
         version: &str,
         method: &str,
         target: &str,
         headers: &[(&str, &str)],
     ) -> Exchange {
+        let mut stream = stream.into();
         let mut head = format!("{method} {target} {version}\r\nHost: relay.test\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -145,19 +154,37 @@ impl Exchange {
         Exchange::receive(stream).unwrap_or_else(|| panic!("no answer to {method} {target}"))
     }
 
+    /// The same over HTTP/2.
+    #[track_caller]
+    pub fn send_http2(mut connection: Http2, method: &str, target: &str, headers: &[(&str, &str)]) -> Exchange {
+        let (head, body) = connection.send(method, target, headers);
+        Exchange {
+            carrier: Carrier::Http2(Box::new(connection), body),
+            head,
+            framing: Framing::UntilClosed,
+            raw: Vec::new(),
+            body: Vec::new(),
+            length: 0,
+            end: None,
+        }
+    }
+
     /// Reads the head of an answer; nothing if the connection ends before one came.
-    pub fn receive(stream: TcpStream) -> Option<Exchange> {
-        Exchange::receive_after(stream, Vec::new())
+    pub fn receive(stream: impl Into<Stream>) -> Option<Exchange> {
+        Exchange::receive_after(stream.into(), Vec::new())
     }
 
     /// The answer to the next request, once this one has ended.
     pub fn following(mut self) -> Option<Exchange> {
         self.read_to_end();
-        Exchange::receive_after(self.stream, self.raw)
+        match self.carrier {
+            Carrier::Http1(stream) => Exchange::receive_after(stream, self.raw),
+            Carrier::Http2(..) => panic!("over HTTP/2 no answer follows another"),
+        }
     }
 
     /// The same, some of it having been read already.
-    fn receive_after(mut stream: TcpStream, mut raw: Vec<u8>) -> Option<Exchange> {
+    fn receive_after(mut stream: Stream, mut raw: Vec<u8>) -> Option<Exchange> {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let end = loop {
             if let Some(at) = raw.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -186,7 +213,7 @@ impl Exchange {
             _ => Framing::UntilClosed,
         };
         let mut exchange = Exchange {
-            stream,
+            carrier: Carrier::Http1(stream),
             head,
             framing,
             raw,
@@ -208,12 +235,25 @@ impl Exchange {
         if let Some(end) = self.end {
             return end;
         }
+        let stream = match &mut self.carrier {
+            Carrier::Http1(stream) => stream,
+            Carrier::Http2(connection, body) => {
+                return match connection.read(body, wait) {
+                    Ok(bytes) => {
+                        self.body.extend_from_slice(&bytes);
+                        More::Grown
+                    }
+                    Err(More::Nothing) => More::Nothing,
+                    Err(end) => *self.end.insert(end),
+                };
+            }
+        };
         // A timeout of zero would mean none at all.
-        self.stream
+        stream
             .set_read_timeout(Some(wait.max(Duration::from_millis(1))))
             .expect("a timeout can be set");
         let mut piece = vec![0; limit];
-        match self.stream.read(&mut piece) {
+        match stream.read(&mut piece) {
             Ok(0) => {
                 let end = if self.framing == Framing::UntilClosed {
                     More::Ended

@@ -1,6 +1,6 @@
 //! The relay under test: the real executable with a config file of its own, on a free port.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,8 +11,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::eventually::eventually;
-use super::http::{self, Response};
+use super::http::{self, Exchange, Response};
+use super::http2::Http2;
 use super::server::{Server, freeze};
+use super::stream::Stream;
+use super::tls::{Authority, client_config};
 
 /// The executable that cargo built for these tests.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keyrelay");
@@ -22,8 +25,31 @@ pub fn mapping(lines: &str) -> String {
     format!("[[mapping]]\naccess = \"public\"\n{lines}\n")
 }
 
+/// How clients speak to a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Plain,
+    /// HTTP/1.1 over TLS.
+    Tls,
+    /// HTTP/2 over TLS. WebSockets are opened over HTTP/1.1 then.
+    Http2,
+}
+
 thread_local! {
     static TRACKING: Cell<bool> = const { Cell::new(false) };
+    static WAY: Cell<Way> = const { Cell::new(Way::Plain) };
+    static MORE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Lets the relays of this thread's test, and their clients, speak in this way.
+pub fn over(way: Way) {
+    WAY.set(way);
+}
+
+/// Like [`over`], with further options in the relays' `tls`.
+pub fn over_with(way: Way, options: &str) {
+    over(way);
+    MORE.replace(format!(", {options}"));
 }
 
 /// Lets the relays of this thread's test hear by `source = "tracking"`.
@@ -42,6 +68,9 @@ pub struct Relay {
     port: u16,
     log: Arc<Mutex<String>>,
     config: Config,
+    /// Who vouches for it, where it speaks TLS.
+    authority: Option<Authority>,
+    way: Way,
     /// Whether verify may find what nothing else noticed.
     may_repair: bool,
     dir: TempDir,
@@ -93,8 +122,16 @@ impl Relay {
             .prefix("keyrelay-relay-")
             .tempdir()
             .expect("a temporary directory");
+        let way = WAY.get();
+        let authority = (way != Way::Plain).then(|| Authority::new("keyrelay test authority"));
+        let tls = authority.as_ref().map(|authority| {
+            let shown = authority.issue("relay", &["relay.test"]);
+            let more = MORE.with_borrow(String::clone);
+            let (certificate, key) = (shown.certificate.display(), shown.key.display());
+            format!("tls = {{ certificate_file = \"{certificate}\", key_file = \"{key}\"{more} }}\n")
+        });
         let config = Config {
-            server: options.to_owned(),
+            server: tls.unwrap_or_default() + options,
             upstream: format!(
                 "{upstream}\n{}",
                 if is_tracking() { "source = \"tracking\"" } else { "" }
@@ -107,6 +144,8 @@ impl Relay {
             port: 0,
             log: Arc::default(),
             config,
+            authority,
+            way,
             may_repair: false,
             dir,
         };
@@ -155,7 +194,8 @@ impl Relay {
                 panic!("the relay ended with {status}: {}", self.log());
             }
             let log = self.log.lock().unwrap();
-            let (_, rest) = log.split_once("listening http://")?;
+            let (_, rest) = log.split_once("listening http")?;
+            let (_, rest) = rest.split_once("://")?;
             let (address, _) = rest.split_once(|c: char| c.is_whitespace())?;
             let authority = address.split('/').next().unwrap_or(address);
             Some(
@@ -174,6 +214,45 @@ impl Relay {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Opens a connection, which speaks TLS where the relay does.
+    #[track_caller]
+    pub fn connect(&self, receive_buffer: Option<usize>) -> Stream {
+        let stream = http::connect(self.address(), receive_buffer);
+        match &self.authority {
+            None => stream.into(),
+            Some(authority) => Stream::encrypted(stream, client_config(authority, "http/1.1", None)),
+        }
+    }
+
+    /// Opens a connection that speaks HTTP/2.
+    #[track_caller]
+    pub fn connect_http2(&self, receive_buffer: Option<usize>) -> Http2 {
+        let stream = http::connect(self.address(), receive_buffer);
+        let authority = self.authority.as_ref().expect("a relay that speaks TLS");
+        Http2::begin(stream, client_config(authority, "h2", None), receive_buffer)
+    }
+
+    /// Sends a request on a connection of its own, and reads the head of its answer.
+    #[track_caller]
+    pub fn exchange(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        receive_buffer: Option<usize>,
+    ) -> Exchange {
+        match self.way {
+            Way::Http2 => Exchange::send_http2(self.connect_http2(receive_buffer), method, target, headers),
+            Way::Plain | Way::Tls => Exchange::send(self.connect(receive_buffer), method, target, headers),
+        }
+    }
+
+    /// Who vouches for it.
+    #[track_caller]
+    pub fn authority(&self) -> &Authority {
+        self.authority.as_ref().expect("a relay that speaks TLS")
     }
 
     /// Where operators ask. It is another port after each start.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::client::{Ask, Client, End, Event, Memory, Message};
-use super::http::{Exchange, More, connect, escape};
+use super::http::{Exchange, More, escape};
 use super::relay::Relay;
 
 /// One stream.
@@ -40,8 +40,7 @@ impl Sse {
     pub fn request(relay: &Relay, target: &str, headers: &[(&str, &str)], receive_buffer: Option<usize>) -> Sse {
         let mut all = vec![("Accept", "text/event-stream")];
         all.extend_from_slice(headers);
-        let exchange = Exchange::send(connect(relay.address(), receive_buffer), "GET", target, &all);
-        Sse::read(exchange)
+        Sse::read(relay.exchange("GET", target, &all, receive_buffer))
     }
 
     /// Reads an answer as a stream.

@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 
 use super::server::{Server, free_port};
@@ -57,6 +61,11 @@ impl Authority {
         self.sign(file, named(names, file))
     }
 
+    /// A file that is not there, for whoever puts one there.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// A certificate that was good until a year that is over.
     pub fn issue_expired(&self, file: &str, names: &[&str]) -> Certificate {
         let mut params = named(names, file);
@@ -76,6 +85,27 @@ impl Authority {
         std::fs::write(&files.key, key.serialize_pem()).expect("the directory can be written to");
         files
     }
+}
+
+/// A client that trusts an authority alone, speaks a protocol over TLS, and may show a certificate of its own.
+pub fn client_config(trusted: &Authority, protocol: &str, own: Option<&Certificate>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(trusted.file()).expect("a certificate");
+    roots.add(certificate).expect("a certificate");
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("what ring has")
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let chain = vec![CertificateDer::from_pem_file(&own.certificate).expect("a certificate")];
+            let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
+            builder.with_client_auth_cert(chain, key).expect("they fit")
+        }
+    };
+    config.alpn_protocols = vec![protocol.into()];
+    Arc::new(config)
 }
 
 fn named(names: &[&str], common: &str) -> CertificateParams {

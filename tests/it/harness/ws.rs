@@ -1,7 +1,6 @@
 //! A WebSocket client that speaks `keyrelay.v1.json` and remembers its cursor.
 
 use std::io::ErrorKind;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,15 +11,15 @@ use tokio_tungstenite::tungstenite::{self, Error, Message as Frame};
 
 use super::client::{Ask, Client, End, Event, Memory, Message};
 use super::eventually::PATIENCE;
-use super::http::connect;
 use super::relay::Relay;
+use super::stream::Stream;
 
 /// The subprotocol that keyrelay speaks.
 pub const PROTOCOL: &str = "keyrelay.v1.json";
 
 /// One connection.
 pub struct Ws {
-    pub socket: WebSocket<TcpStream>,
+    pub socket: WebSocket<Stream>,
     pub response: Response,
     memory: Memory,
     /// The part of the cursor that stands for the list of channels, from the last `ready`.
@@ -32,18 +31,19 @@ impl Ws {
     #[track_caller]
     pub fn request(relay: &Relay, target: &str, receive_buffer: Option<usize>) -> Ws {
         let protocol = [("Sec-WebSocket-Protocol", PROTOCOL)];
-        Ws::over(connect(relay.address(), receive_buffer), target, &protocol)
+        Ws::over(relay.connect(receive_buffer), target, &protocol)
     }
 
     /// Opens a connection to `target` with these headers alone.
     #[track_caller]
     pub fn request_with(relay: &Relay, target: &str, headers: &[(&'static str, &str)]) -> Ws {
-        Ws::over(connect(relay.address(), None), target, headers)
+        Ws::over(relay.connect(None), target, headers)
     }
 
     /// The same over a connection that is there already.
     #[track_caller]
-    pub fn over(stream: TcpStream, target: &str, headers: &[(&'static str, &str)]) -> Ws {
+    pub fn over(stream: impl Into<Stream>, target: &str, headers: &[(&'static str, &str)]) -> Ws {
+        let stream = stream.into();
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut request = format!("ws://relay.test{target}").into_client_request().expect("a URL");
         for (name, value) in headers {
