@@ -2,6 +2,7 @@
 
 mod asking;
 mod delivery;
+mod piped;
 mod slow;
 mod timers;
 mod websocket;
@@ -25,7 +26,9 @@ use crate::session::{Session, Start};
 use super::conn::{Conn, Token};
 use super::core::{Core, SLICE, client};
 use super::serve::CHATTER;
-use super::{Asked, Bounds, Client, Gate, Opened, Options, PINNED, Refusal, Renewed, Socket, Transport, Until};
+use super::{
+    Asked, Bounds, Client, Far, Gate, Opened, Options, PINNED, Refusal, Renewed, Socket, Transport, Until, pipe,
+};
 
 const SSE: Transport = Transport::Sse { chunked: true };
 const WS: Transport = Transport::WebSocket { raw: false };
@@ -189,6 +192,26 @@ impl Rig {
     fn join_until(&mut self, transport: Transport, names: &[&str], until: Until) -> (Peer, Token) {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, _) = self.listener.accept().unwrap();
+        let token = self.adopt(Socket::Tcp(socket), transport, names, until);
+        stream.set_nonblocking(true).unwrap();
+        (
+            Peer {
+                stream,
+                got: Vec::new(),
+                ended: false,
+            },
+            token,
+        )
+    }
+
+    /// A client whose bytes a task would carry on, and the shard's token of it.
+    fn join_piped(&mut self, transport: Transport, names: &[&str]) -> (Far, Token) {
+        let (near, far) = pipe();
+        let token = self.adopt(Socket::Piped(near), transport, names, Until::default());
+        (far, token)
+    }
+
+    fn adopt(&mut self, socket: Socket, transport: Transport, names: &[&str], until: Until) -> Token {
         let mut session = Session::new(self.hub.epoch);
         for name in names {
             session.subscribe(
@@ -199,7 +222,7 @@ impl Rig {
             );
         }
         let client = Client {
-            socket: Socket::Tcp(socket),
+            socket,
             transport,
             head: Bytes::from_static(b"HEAD\r\n\r\n"),
             read_ahead: Bytes::new(),
@@ -210,17 +233,8 @@ impl Rig {
         };
         self.core.handle.adopt(client);
         self.core.slice(self.now);
-        stream.set_nonblocking(true).unwrap();
         let newest = self.core.clients.iter().max_by_key(|(_, conn)| conn.token.generation);
-        let token = newest.map(|(_, conn)| conn.token).unwrap();
-        (
-            Peer {
-                stream,
-                got: Vec::new(),
-                ended: false,
-            },
-            token,
-        )
+        newest.map(|(_, conn)| conn.token).unwrap()
     }
 
     /// Everything that can be done now.
