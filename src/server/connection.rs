@@ -229,6 +229,7 @@ mod tests {
             write_timeout: WRITE_TIMEOUT,
             drain: Duration::from_secs(4),
             bounds: fanout::Bounds::default(),
+            pinned: 64 << 20,
         };
         let (shard, handle) = fanout::shard(options, &hub, Arc::default(), 0).unwrap();
         let (ours, theirs) = StdStream::pair().unwrap();

@@ -51,6 +51,7 @@ pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
 use request::Desk;
+pub use snapshot::MAX_BODIES;
 use thread::{Parts, Thread};
 pub use visitor::{ClientAddress, Visitors};
 

@@ -38,5 +38,5 @@ impl Catalog for Names {
 
 /// A hub with a channel of every name but those that begin with `no:`. `events:` are events channels, `blind:` are without snapshot.
 pub fn hub(max_channels: usize) -> (Arc<Hub>, Appender) {
-    Hub::new(Options { max_channels }, EPOCH, Names)
+    Hub::new(Options::channels(max_channels), EPOCH, Names)
 }
