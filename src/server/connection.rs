@@ -89,7 +89,12 @@ pub async fn serve(arrival: Arrival, site: Rc<Site>) {
         }
     };
     if caller.is_announced() {
-        match timeout(site.head.timeout, caller.announce(&mut io)).await {
+        let announced = tokio::select! {
+            biased;
+            () = site.desk.drain.cancelled() => return,
+            announced = timeout(site.head.timeout, caller.announce(&mut io)) => announced,
+        };
+        match announced {
             Ok(Ok(Some(()))) => {}
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {

@@ -69,7 +69,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
         bounds: fanout::Bounds::default(),
         pinned: 64 << 20,
     };
-    let (shard, handle) = fanout::shard(options, hub, Arc::default(), 0).unwrap();
+    let (shard, handle) = fanout::shard(options, hub, Arc::default(), 0).expect("a shard can be started");
     let limits = Limits::new(limits::Options::default(), Arc::default());
     let desk = Desk {
         path: String::new(),
@@ -94,5 +94,5 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
 /// A connection that was let in.
 pub fn arrival(site: &Site, stream: Accepted) -> Arrival {
     let door = Door::new(site.desk.limits.clone(), Visitors::default());
-    door.admit(stream).unwrap()
+    door.admit(stream).expect("there is a place")
 }

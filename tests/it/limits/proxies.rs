@@ -1,7 +1,9 @@
 //! Whom proxies speak for, and that nobody else is believed.
 
 use std::io::Read;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use super::{BEHIND, Way, from, limited, reached};
@@ -177,6 +179,24 @@ fn a_header_that_never_comes() {
         .expect("the connection is closed in order");
     assert_eq!(answer, b"");
     assert_eq!(reached(&relay, "head_timeout"), 1.0);
+}
+
+/// Nobody waits for one when the process is to end.
+#[test]
+fn a_header_that_never_comes_holds_up_no_end() {
+    let server = Server::start();
+    let options = format!("{ANNOUNCED}\ndrain = \"20s\"");
+    let mut relay = limited(&server, &options, "head_timeout = \"60s\"");
+    let _half = announced(b"PROXY TCP4 203.0.113.1").connect(&relay);
+    // Accepted in order, so that the other one is served by now.
+    let way = announced(b"PROXY UNKNOWN\r\n");
+    assert_eq!(way.get(&relay).head.status, 200);
+    relay.signal(Signal::TERM);
+    let (status, took) = relay.wait();
+    assert!(
+        status.success() && took < Duration::from_secs(10),
+        "{status} after {took:?}"
+    );
 }
 
 /// What is refused is logged with the client's address, whichever way it asked.
