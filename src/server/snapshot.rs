@@ -34,6 +34,9 @@ const SLICE: usize = 256 << 10;
 /// together with all others who do. Two of the largest, so that a large one does not keep every other out.
 pub const MAX_BODIES: usize = 2 * MAX_BODY;
 
+/// Room for what stands around a channel's payloads, and around all channels.
+const ENVELOPE: usize = 256;
+
 /// Bytes of the bodies of the process.
 static BODIES: AtomicUsize = AtomicUsize::new(0);
 
@@ -114,15 +117,28 @@ impl Stale {
 }
 
 impl Counted {
+    /// Takes all the memory that is expected to be needed at once, if it is to be had: a body that grows takes more than it
+    /// is long, and leaves holes.
+    fn reserve(&mut self, expected: usize) -> Result<(), Failed> {
+        let expected = expected.min(MAX_BODY);
+        self.count(expected)?;
+        self.bytes.reserve_exact(expected);
+        Ok(())
+    }
+
     /// Counts what it has grown by.
-    fn count(&mut self) -> Result<(), Failed> {
-        if self.bytes.len() > MAX_BODY {
-            return Err(Failed::TooLarge);
+    fn grown(&mut self) -> Result<(), Failed> {
+        match self.bytes.len() > MAX_BODY {
+            true => Err(Failed::TooLarge),
+            false => self.count(self.bytes.capacity()),
         }
-        let grown = self.bytes.len() - self.counted;
-        self.counted += grown;
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), Failed> {
+        let more = bytes.saturating_sub(self.counted);
+        self.counted += more;
         // What was counted is given back with the body.
-        match BODIES.fetch_add(grown, Ordering::Relaxed) + grown > MAX_BODIES {
+        match BODIES.fetch_add(more, Ordering::Relaxed) + more > MAX_BODIES {
             true => Err(Failed::Full),
             false => Ok(()),
         }
@@ -145,6 +161,11 @@ impl AsRef<[u8]> for Counted {
 pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -> Result<Bytes, Failed> {
     let logs = || subscriptions.iter().map(Subscription::log);
     let mut counted = Counted::default();
+    let mut expected = ENVELOPE;
+    for log in logs() {
+        expected += ENVELOPE + 2 * log.channel.name.len() + size_of(log, watermark).await;
+    }
+    counted.reserve(expected)?;
     let body = &mut counted.bytes;
     body.extend_from_slice(b"{\"channels\":{");
     for (i, log) in logs().enumerate() {
@@ -181,8 +202,35 @@ pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -
         serde_json::to_writer(&mut *body, &stale).expect("words and numbers become JSON, and a Vec takes it");
     }
     body.push(b'}');
-    counted.count()?;
+    counted.grown()?;
     Ok(Bytes::from_owner(counted))
+}
+
+/// About how many bytes the payloads of a log take, with what stands between them.
+async fn size_of(log: &Log, watermark: u64) -> usize {
+    let (mut size, mut from, mut after) = (0, 0, 0);
+    loop {
+        let mut taken = 0;
+        {
+            let view = log.view();
+            while taken < BATCH {
+                let found = match log.channel.mode {
+                    Mode::State if !log.channel.snapshot => None,
+                    Mode::State => view.slot(from, 0, u64::MAX),
+                    Mode::Events => view.next(after, watermark),
+                };
+                let Some(found) = found else { break };
+                from = found.slot.map_or(from, |slot| slot + 1);
+                after = found.message.sequence;
+                size += found.message.size() + 1;
+                taken += 1;
+            }
+        }
+        if taken < BATCH {
+            return size;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn write_state(body: &mut Counted, log: &Log) -> Result<(), Failed> {
@@ -250,7 +298,7 @@ async fn write_item(counted: &mut Counted, first: &mut bool, payload: &Payload, 
         write_string(body, &String::from_utf8_lossy(bytes));
     }
     let after = body.len();
-    counted.count()?;
+    counted.grown()?;
     if before / SLICE != after / SLICE {
         tokio::task::yield_now().await;
     }

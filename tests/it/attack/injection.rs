@@ -89,6 +89,16 @@ fn through_keys_and_values_into_events() {
             );
         }
     }
+    // Not a line more or less of any of them.
+    let mut raw = Sse::open(&scene.relay, &["r"]);
+    raw.ready();
+    let mut texts: Vec<&str> = raw.memory().messages.iter().map(|message| &*message.text).collect();
+    let ended_by_lf = |text: &str| text.replace("\r\n", "\n").replace('\r', "\n");
+    let mut expected: Vec<String> = HOSTILE.iter().map(|text| ended_by_lf(text)).collect();
+    expected.push("the end of it".to_owned());
+    texts.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(texts, expected);
     // And what was written is what is read.
     for mut heard in [heard::<Sse>(&scene), heard::<Ws>(&scene)] {
         for hostile in HOSTILE {
