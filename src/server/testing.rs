@@ -68,7 +68,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
         drain: Duration::from_secs(4),
         bounds: fanout::Bounds::default(),
     };
-    let (shard, handle) = fanout::shard(options, hub, Arc::default(), 0).unwrap();
+    let (shard, handle) = fanout::shard(options, hub, Arc::default(), 0).expect("an epoll set");
     let limits = Limits::new(limits::Options::default(), Arc::default());
     let desk = Desk {
         path: String::new(),
@@ -93,5 +93,5 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
 /// A connection that was let in.
 pub fn arrival(site: &Site, stream: Accepted) -> Arrival {
     let door = Door::new(site.desk.limits.clone(), Visitors::default());
-    door.admit(stream).unwrap()
+    door.admit(stream).expect("there is room")
 }
