@@ -457,6 +457,12 @@ fn an_ended_stream_is_ended_in_tls_too() {
     stream
         .write_all(b"GET /events?channel=v HTTP/1.1\r\nHost: relay.test\r\n\r\n")
         .expect("a request");
+    let mut begun = Vec::new();
+    while !String::from_utf8_lossy(&begun).contains("keyrelay.ready") {
+        let mut piece = [0; 1024];
+        let size = stream.read(&mut piece).expect("the stream begins");
+        begun.extend_from_slice(&piece[..size]);
+    }
     relay.signal(Signal::TERM);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("to its end");
