@@ -76,9 +76,11 @@ async fn serve(mut config: Config, started: impl FnOnce()) -> anyhow::Result<Opt
         verify: upstream.verify,
         doubt: doubt.clone(),
         max_dirty: match switches::off(Switch::Room) {
-            false => relay::MAX_DIRTY,
+            // Of more no channel could be whole anyway.
+            false => relay::MAX_DIRTY.min(config.mirror.keys),
             true => FEW_DIRTY,
         },
+        limits: config.mirror,
     })
     .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
     let epoch = getrandom::u64().context("no random numbers to be had")?;

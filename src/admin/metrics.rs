@@ -184,6 +184,11 @@ impl Sources {
     fn clients(&self, out: &mut Out<'_>) -> fmt::Result {
         let stats = &*self.fanout;
         out.gauges("channels", "Channels with a log", "", [("", self.hub.channels())])?;
+        out.bytes(
+            "log",
+            "Values and happenings of all channels, and what was made of them to be sent",
+            self.hub.log_bytes(),
+        )?;
         let sse = stats.sse.load(Ordering::Relaxed);
         let websocket = stats.websocket.load(Ordering::Relaxed);
         let connections = [("sse", sse), ("websocket", websocket)];
@@ -192,18 +197,12 @@ impl Sources {
             "limited",
             "Times that a limit of [limits] was reached",
             "limit",
-            stats.limited.all(),
+            stats.limited.all().chain(self.hub.limited.all()),
         )?;
         out.counter("messages_sent", "Messages handed to sockets", &stats.messages)?;
         out.counter("slow_clients", "Clients ended because they took nothing", &stats.slow)?;
         let pinned = stats.pinned.load(Ordering::Relaxed);
-        let mut metric = out.0.encode_descriptor(
-            "pinned",
-            "Frames that half-written clients hold on to",
-            Some(&Unit::Bytes),
-            MetricType::Gauge,
-        )?;
-        metric.encode_gauge(&pinned)
+        out.bytes("pinned", "Frames that half-written clients hold on to", pinned)
     }
 }
 
@@ -241,6 +240,12 @@ impl Out<'_> {
 
     fn gauge(&mut self, name: &str, help: &str, value: &AtomicUsize) -> fmt::Result {
         self.gauges(name, help, "", [("", value.load(Ordering::Relaxed))])
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
+        let unit = Some(&Unit::Bytes);
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        metric.encode_gauge(&value)
     }
 
     /// A series for each value of the label; without a label there is one.

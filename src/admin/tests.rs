@@ -17,7 +17,7 @@ impl Catalog for Nothing {
 }
 
 fn desk() -> Desk {
-    let (hub, _) = Hub::new(hub::Options { max_channels: 1 }, 1, Nothing);
+    let (hub, _) = Hub::new(hub::Options::channels(1), 1, Nothing);
     let sources = Sources {
         hub,
         fanout: Arc::default(),

@@ -40,6 +40,8 @@ pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsStrin
     let endpoint = &config.upstream.endpoint;
     let place = config.upstream.topology.place(endpoint);
     writeln!(out, "  reads from {place}, database {}", endpoint.db)?;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    writeln!(out, "  takes at most about {} (docs/limits.md)", config.memory(cores))?;
     if config.origin.is_empty() {
         out.push_str("  every option is at its default\n");
     } else {

@@ -70,6 +70,13 @@ pub(crate) struct Limits {
     pub(crate) head_size: Option<Written<String>>,
     pub(crate) head_timeout: Option<Written<String>>,
     pub(crate) lifetime: Option<Written<String>>,
+    pub(crate) channels_per_address: Option<Written<i64>>,
+    pub(crate) subscriptions: Option<Written<i64>>,
+    pub(crate) keys: Option<Written<i64>>,
+    pub(crate) keys_per_channel: Option<Written<i64>>,
+    pub(crate) log_bytes: Option<Written<String>>,
+    pub(crate) pinned: Option<Written<String>>,
+    pub(crate) scan_share: Option<Written<i64>>,
 }
 
 /// `[admin]`
@@ -292,6 +299,13 @@ fn limits(reader: &mut Reader<'_>, table: &Table<'_, '_>) -> Limits {
         head_size: table.size(reader, "head_size"),
         head_timeout: table.duration(reader, "head_timeout"),
         lifetime: table.duration(reader, "lifetime"),
+        channels_per_address: table.number(reader, "channels_per_address"),
+        subscriptions: table.number(reader, "subscriptions"),
+        keys: table.number(reader, "keys"),
+        keys_per_channel: table.number(reader, "keys_per_channel"),
+        log_bytes: table.size(reader, "log_bytes"),
+        pinned: table.size(reader, "pinned"),
+        scan_share: table.number(reader, "scan_share"),
     }
 }
 

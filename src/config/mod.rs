@@ -2,7 +2,7 @@
 //!
 //! * `file`: every option as it was written, with its place (`reader` takes them out of the TOML, `words`
 //!   lists them, `mistakes` tells what was found in their place)
-//! * `compile`: what an option means (`server`, `origins`, `proxies`, `limits`, `admin`, `upstream`,
+//! * `compile`: what an option means (`server`, `origins`, `proxies`, `limits`, `room`, `admin`, `upstream`,
 //!   `server_tls`, `tls`, `access`, `options`, `mapping` are its parts, `units` and `variables` the small languages in its
 //!   texts, `include` further files)
 //! * `ways`: who may read a mapping's channels
@@ -10,6 +10,7 @@
 //! * `agree`: what only shows when all mappings are seen together
 //! * `diagnostics`: what is wrong, told as a compiler would (`hidden`: without the secrets)
 //! * `origin`: where each value came from
+//! * `memory`: how much memory it comes to
 //!
 //! Nothing but [`Config`] leaves this module, and no other part knows of it: each defines the options that it takes.
 
@@ -25,12 +26,14 @@ mod include;
 mod limits;
 mod log;
 mod mapping;
+mod memory;
 mod mistakes;
 mod options;
 mod origin;
 mod origins;
 mod proxies;
 mod reader;
+mod room;
 mod server;
 mod server_tls;
 #[cfg(test)]
@@ -49,6 +52,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use diagnostics::Problems;
+pub use memory::Memory;
 pub use origin::{From, Origin};
 pub use variables::Environment;
 pub use words::Section;
@@ -58,7 +62,7 @@ use crate::process::logging;
 use crate::relay::Rule;
 use crate::upstream::feed::Notifications;
 use crate::upstream::{Endpoint, Topology};
-use crate::{admin as operators, fanout, hub, server as public};
+use crate::{admin as operators, fanout, hub, relay, server as public};
 use compile::Compiler;
 use diagnostics::{Problem, Source};
 
@@ -73,6 +77,8 @@ pub struct Config {
     pub fanout: fanout::Options,
     /// The channels.
     pub hub: hub::Options,
+    /// What the mirror may hold, and ask of the server.
+    pub mirror: relay::Limits,
     /// The server whose keys are relayed.
     pub upstream: Upstream,
     /// What is logged.
@@ -147,7 +153,8 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
     }
     let (places, access) = compiler.access(&file.access);
     let limits = compiler.limits(&file.limits);
-    let (server, fanout, hub) = compiler.server(&file.server, limits, places, access);
+    let room = compiler.room(&file.limits);
+    let (server, fanout, hub) = compiler.server(&file.server, limits, &room, places, access);
     let admin = compiler.admin(&file.admin, &server);
     let log = compiler.log(&file.log);
     let upstream = compiler.upstream(&file.upstream);
@@ -178,6 +185,7 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         admin,
         fanout,
         hub,
+        mirror: room.mirror,
         upstream,
         log,
         mappings,

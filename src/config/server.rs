@@ -9,6 +9,7 @@ use super::file;
 use super::limits::Limits;
 use super::origin::{From, Origin};
 use super::reader::Written;
+use super::room::Room;
 use crate::server::{Address, Options, Places};
 use crate::{access, fanout, hub};
 
@@ -54,6 +55,7 @@ impl Compiler<'_> {
         &mut self,
         file: &file::Server,
         limits: Limits,
+        room: &Room,
         places: Places,
         access: access::Options,
     ) -> (Options, fanout::Options, hub::Options) {
@@ -101,8 +103,9 @@ impl Compiler<'_> {
                 write_timeout,
                 drain,
                 bounds: limits.stream,
+                pinned: room.pinned,
             },
-            hub::Options { max_channels },
+            room.hub(max_channels),
         )
     }
 

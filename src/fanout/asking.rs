@@ -142,5 +142,6 @@ impl Core {
             conn.expire(at, &mut self.books);
         }
         self.take();
+        self.end_if_ended(token);
     }
 }

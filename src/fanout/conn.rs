@@ -14,7 +14,7 @@ use super::inbound::Inbound;
 use super::socket::Socket;
 use super::stats::Stats;
 use super::wheel::Wheel;
-use super::{Gate, PINNED, Transport};
+use super::{Gate, Transport};
 
 /// Who wants to be told that it will expire is told this long before: time to fetch a new token over a bad network.
 const ANNOUNCED: Duration = Duration::from_secs(30);
@@ -287,7 +287,7 @@ impl Pins {
     }
 
     /// Whether all shards together hold more than they may, this one among them.
-    pub fn too_many(&self, stats: &Stats) -> bool {
-        !self.frames.is_empty() && stats.pinned.load(Ordering::Relaxed) > PINNED
+    pub fn too_many(&self, stats: &Stats, most: usize) -> bool {
+        !self.frames.is_empty() && stats.pinned.load(Ordering::Relaxed) > most
     }
 }

@@ -13,7 +13,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use crate::hub::{Hub, Inbox, Log};
-use crate::limits::Meter;
+use crate::limits::{Limit, Meter};
 use crate::session::Ending;
 
 use super::asking::Asking;
@@ -244,6 +244,15 @@ impl Core {
         } else if !given.read_ahead.is_empty() {
             self.read_ahead(token, &given.read_ahead);
         }
+        self.end_if_ended(token);
+    }
+
+    /// Ends a client if a log was that it has just been registered at: this shard may have been told before.
+    pub fn end_if_ended(&mut self, token: Token) {
+        let ended = client(&mut self.clients, token).and_then(|conn| conn.session.ended());
+        if let Some(ending) = ended {
+            self.end(token, ending);
+        }
     }
 
     /// The tick in which a client that comes now is asked to come back: a tenth sooner or later than others, so that those
@@ -259,11 +268,12 @@ impl Core {
 
     /// Ends whoever has stalled longest while half-written clients hold on to too much.
     fn unpin(&mut self) {
-        while self.books.pins.too_many(&self.books.stats) {
+        while self.books.pins.too_many(&self.books.stats, self.options.pinned) {
             let held = self.clients.iter().filter(|(_, conn)| conn.pending.is_some());
             let Some(token) = held.min_by_key(|(_, conn)| conn.last).map(|(_, conn)| conn.token) else {
                 return;
             };
+            self.books.stats.limited.hit(Limit::Pinned, None);
             self.close(token, Ending::TooSlow);
         }
     }

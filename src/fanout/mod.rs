@@ -47,11 +47,6 @@ pub use shard::{Shard, shard};
 pub use socket::{Socket, limit_sends};
 pub use stats::Stats;
 
-/// Bytes of frames that half-written clients of all shards may hold on to. Such a frame is mostly superseded by the time
-/// its rest is written, and it is the one thing of a slow client that costs memory; 64 of the largest values that are
-/// sent by default fit. Beyond it whoever has stalled longest is ended.
-pub const PINNED: usize = 64 << 20;
-
 /// What a shard needs to know from the config.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -63,6 +58,10 @@ pub struct Options {
     pub drain: Duration,
     /// What one client may take.
     pub bounds: Bounds,
+    /// Bytes of frames that half-written clients of all shards may hold on to. Such a frame is mostly superseded by the
+    /// time its rest is written, and it is the one thing of a slow client that costs memory. Beyond it whoever has stalled
+    /// longest is ended.
+    pub pinned: usize,
 }
 
 /// What one client may take of a shard.

@@ -146,6 +146,7 @@ mod tests {
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
             bounds: Bounds::default(),
+            pinned: 64 << 20,
         }
     }
 
@@ -184,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn a_hub_that_never_rests_does_not_take_the_thread_for_itself() {
         const CLIENTS: usize = 8;
-        let (hub, mut appender) = hub::Hub::new(hub::Options { max_channels: 10 }, 7, One);
+        let (hub, mut appender) = hub::Hub::new(hub::Options::channels(10), 7, One);
         let stats = Arc::new(Stats::default());
         let (shard, handle) = shard(options(), &hub, stats.clone(), 1).unwrap();
         let subscription = hub.subscribe("a", false).unwrap();
@@ -234,7 +235,7 @@ mod tests {
     /// Clients on a thread of their own, messages from another, and the shard between them.
     #[tokio::test]
     async fn it_runs_until_it_was_drained() {
-        let (hub, mut appender) = hub::Hub::new(hub::Options { max_channels: 10 }, 7, One);
+        let (hub, mut appender) = hub::Hub::new(hub::Options::channels(10), 7, One);
         let (shard, handle) = shard(options(), &hub, Arc::default(), 1).unwrap();
         let subscription = hub.subscribe("a", false).unwrap();
         appender.activate(subscription.log());

@@ -16,7 +16,7 @@ pub struct Stats {
     pub messages: AtomicU64,
     /// Clients that were ended because they took nothing for too long, since the start.
     pub slow: AtomicU64,
-    /// Bytes of frames that half-written clients hold on to: see [`super::PINNED`].
+    /// Bytes of frames that half-written clients hold on to: see [`super::Options::pinned`].
     pub pinned: AtomicUsize,
     /// How often each limit was reached, those of connections included.
     pub limited: Arc<Counts>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hub::{Body, Message};
+use crate::hub::{Body, Limit, Message};
 use crate::session::Ending;
 use crate::switches::{self, Switch};
 
@@ -42,13 +42,15 @@ enum News {
     /// The log no longer has everything that is new, or it was stale meanwhile: its subscribers must look for themselves
     /// what they have missed.
     Lost,
+    /// The log was closed for a limit: so are its subscribers.
+    Ended(Limit),
 }
 
 impl News {
     fn sequence(&self) -> u64 {
         match self {
             News::Message(message) => message.sequence,
-            News::Nudge | News::Lost => 0,
+            News::Nudge | News::Lost | News::Ended(_) => 0,
         }
     }
 }
@@ -76,6 +78,13 @@ impl Core {
         for log in &grown {
             let view = log.view();
             let before = entries.len();
+            if let Some(limit) = view.ended() {
+                entries.push(Entry {
+                    log: log.id,
+                    news: News::Ended(limit),
+                });
+                continue;
+            }
             if view.complete_from() > walked || view.passed(walked, watermark).is_some() {
                 entries.push(Entry {
                     log: log.id,
@@ -138,6 +147,11 @@ impl Core {
                 tokens.swap_remove(turn.before);
                 continue;
             };
+            if let News::Ended(limit) = entry.news {
+                *sends += 1;
+                gone.push((token, Some(limit)));
+                continue;
+            }
             if conn.phase != Phase::Open || conn.blocked {
                 continue;
             }
@@ -147,7 +161,7 @@ impl Core {
             }
             let message = match &entry.news {
                 News::Message(message) => message,
-                News::Nudge => continue,
+                News::Nudge | News::Ended(_) => continue,
                 News::Lost => {
                     conn.session.fall_behind(self.books.walked);
                     enqueue(conn, &mut self.ready);
@@ -179,7 +193,7 @@ impl Core {
                     continue;
                 }
                 Sent::Gone => {
-                    gone.push(token);
+                    gone.push((token, None));
                     continue;
                 }
             }
@@ -189,8 +203,11 @@ impl Core {
             turn.at += 1;
             turn.before = usize::MAX;
         }
-        for token in gone {
-            self.close(token, Ending::Gone);
+        for (token, ended) in gone {
+            match ended {
+                Some(limit) => self.end(token, limit.into()),
+                None => self.close(token, Ending::Gone),
+            }
         }
     }
 }

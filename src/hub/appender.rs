@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::channel::Mode;
 use super::inbox::Inbox;
+use super::limit::Limit;
 use super::log::{Log, SlotKey, Trim};
 use super::message::{Body, Message, Payload, Reason};
 use super::registry::Hub;
@@ -57,12 +58,14 @@ impl Appender {
     pub fn put(&mut self, log: &Arc<Log>, key: SlotKey, fixed: bool, payload: Option<Payload>, now: Instant) {
         debug_assert_eq!(log.channel.mode, Mode::State);
         let body = payload.map_or(Body::Void, Body::Change);
-        let message = Arc::new(Message::new(self.sequence(), log.channel.clone(), body));
+        let message = Message::new(self.sequence(), log.channel.clone(), body);
+        let message = Arc::new(message.charged(&self.hub.account, key.name.len()));
         let mut view = log.view();
         if view.put(key, fixed, message, now) {
             view.trim(&log.channel, now);
             drop(view);
             self.grown.push(log.clone());
+            self.make_room(log);
         }
     }
 
@@ -78,12 +81,44 @@ impl Appender {
 
     fn push_body(&mut self, log: &Arc<Log>, body: Body, now: Instant) {
         debug_assert_eq!(log.channel.mode, Mode::Events);
-        let message = Arc::new(Message::new(self.sequence(), log.channel.clone(), body));
+        let message = Message::new(self.sequence(), log.channel.clone(), body);
+        let message = Arc::new(message.charged(&self.hub.account, 0));
         let mut view = log.view();
         view.push(message, now);
         view.trim(&log.channel, now);
         drop(view);
         self.grown.push(log.clone());
+        self.make_room(log);
+    }
+
+    /// A log has grown. Where that was too much for all logs together, lingering ones go first, then what an events log
+    /// retains, which is told as a gap; and if that is not enough, the log that has grown.
+    fn make_room(&mut self, log: &Arc<Log>) {
+        let filled = log.view().is_filled(u64::MAX);
+        let Some(mut over) = self.hub.over(filled) else { return };
+        while self.hub.evict(Limit::LogBytes).is_some() {
+            match self.hub.over(filled) {
+                Some(still) => over = still,
+                None => return,
+            }
+        }
+        // What was let go may be held for a moment by those who are just sending it, so it cannot be asked anew.
+        let cut = log.view().cut(over);
+        if cut > 0 {
+            self.hub.limited.hit(Limit::LogBytes);
+        }
+        if cut < over {
+            self.end(log, Limit::LogBytes);
+        }
+    }
+
+    /// Ends all subscribers of a log, which is closed: the limit does not let it be what it should be.
+    pub fn end(&mut self, log: &Arc<Log>, limit: Limit) {
+        if self.hub.end(log, limit) {
+            // There must be a commit that tells the shards.
+            self.sequence();
+            self.grown.push(log.clone());
+        }
     }
 
     /// Appends that the log may be behind from here on.

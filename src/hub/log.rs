@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::channel::{Channel, Mode};
+use super::limit::Limit;
+use super::makers::Maker;
 use super::message::{Body, Message, Reason};
 use crate::switches::{self, Switch};
 
@@ -89,19 +91,35 @@ pub struct LogView {
     ring: VecDeque<(Arc<Message>, Instant)>,
     ring_bytes: usize,
 
-    /// Connected subscribers. The log may be closed only while this is 0, which is checked under this same lock.
+    /// Connected subscribers. Without an end the log may be closed only while this is 0, which is checked under this same
+    /// lock.
     pub(super) subscribers: usize,
     /// Whether any subscriber since the last idle time wants the log kept warm.
     pub(super) lingers: bool,
     /// Where it stands in the registry's order of idle logs, while it has no subscribers.
     pub(super) idle: Option<u64>,
+    /// Whoever it is kept for: who opened it while nobody had it, or left it last.
+    pub(super) maker: Maker,
     /// Closed for good: whoever still finds it must ask the registry again.
     pub(super) closed: bool,
+    /// Closed although it has subscribers, who are to be ended; it is empty since, and never whole again.
+    ended: Option<Limit>,
+    /// What was in it when it was closed: to be dropped, which may take long, without a lock.
+    remains: Option<Remains>,
     /// Already in the queue that tells the left side of changed interest.
     pub(super) queued: bool,
     /// Bit i: shard i has subscribers.
     pub(super) shards: u64,
 }
+
+/// What a closed log held.
+#[derive(Debug)]
+#[expect(dead_code, reason = "it is there to be dropped")]
+pub(super) struct Remains(
+    Vec<Option<Slot>>,
+    HashMap<SlotKey, u32>,
+    VecDeque<(Arc<Message>, Instant)>,
+);
 
 #[derive(Debug)]
 struct Slot {
@@ -131,7 +149,10 @@ impl Log {
             subscribers: 0,
             lingers: false,
             idle: None,
+            maker: Maker::NOBODY,
             closed: false,
+            ended: None,
+            remains: None,
             queued: false,
             shards: 0,
         };
@@ -209,6 +230,11 @@ impl LogView {
     /// Whether it is closed for good.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// The limit for which its subscribers are to be ended.
+    pub fn ended(&self) -> Option<Limit> {
+        self.ended
     }
 
     /// Whether it is to be kept warm after its last subscriber.
@@ -295,11 +321,39 @@ impl LogView {
     }
 
     pub(super) fn activate(&mut self, sequence: u64) {
-        self.complete_from = sequence;
+        if !self.closed {
+            self.complete_from = sequence;
+        }
     }
 
     pub(super) fn fill(&mut self, sequence: u64) {
-        self.filled = Some(sequence);
+        if !self.closed {
+            self.filled = Some(sequence);
+        }
+    }
+
+    /// What it held when it was closed, once.
+    pub(super) fn remains(&mut self) -> Option<Remains> {
+        self.remains.take()
+    }
+
+    /// Closes it for good.
+    pub(super) fn close(&mut self, ended: Option<Limit>) {
+        self.closed = true;
+        self.ended = ended;
+        // Who is still in the midst of it finds that it lost its place, and says `ready` for it no more.
+        self.complete_from = u64::MAX;
+        self.filled = None;
+        self.remains = Some(Remains(
+            std::mem::take(&mut self.slots),
+            std::mem::take(&mut self.index),
+            std::mem::take(&mut self.ring),
+        ));
+        self.free = Vec::new();
+        self.order = VecDeque::new();
+        self.tombstones = VecDeque::new();
+        (self.live, self.dead) = (0, 0);
+        self.ring_bytes = 0;
     }
 
     /// The state is no longer known to be whole: those who join wait until it is filled again.
@@ -322,6 +376,9 @@ impl LogView {
 
     /// Puts a message into its slot. A deletion of what was never there is not kept: `false`.
     pub(super) fn put(&mut self, key: SlotKey, fixed: bool, message: Arc<Message>, now: Instant) -> bool {
+        if self.closed {
+            return false;
+        }
         let present = message.is_present();
         let place = match self.index.get(&key) {
             Some(&place) => {
@@ -369,6 +426,9 @@ impl LogView {
     }
 
     pub(super) fn push(&mut self, message: Arc<Message>, now: Instant) {
+        if self.closed {
+            return;
+        }
         self.ring_bytes += message.size();
         self.ring.push_back((message, now));
     }
@@ -407,6 +467,21 @@ impl LogView {
             dropped += 1;
         }
         Trim { dropped }
+    }
+
+    /// Drops the oldest happenings before their time, until so many bytes are let go or one is left; says how many bytes
+    /// that were.
+    pub(super) fn cut(&mut self, bytes: usize) -> usize {
+        let mut freed = 0;
+        while freed < bytes && self.ring.len() > 1 {
+            let Some((message, _)) = self.ring.pop_front() else {
+                break;
+            };
+            freed += message.charge();
+            self.ring_bytes -= message.size();
+            self.complete_from = self.complete_from.max(message.sequence);
+        }
+        freed
     }
 }
 

@@ -8,6 +8,14 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::channel::Channel;
+use super::limit::{Account, Charge};
+
+/// What a message takes beside the bytes of its payload: itself, its slot, the slot's two entries for its order, and what
+/// the allocator adds. Measured as the growth of a process by a million of them (`docs/limits.md`).
+pub const MESSAGE: usize = 512;
+
+/// What its encodings take beside their bytes.
+const ENCODINGS: usize = size_of::<[OnceLock<Bytes>; Encoding::COUNT]>();
 
 /// A channel's name.
 pub type Name = Arc<str>;
@@ -37,6 +45,15 @@ pub enum Snapshot {
 }
 
 impl Payload {
+    /// Bytes that it holds.
+    fn bytes(&self) -> usize {
+        let other = match &self.snapshot {
+            Snapshot::Other(other) => other.len(),
+            Snapshot::Same | Snapshot::Without(_) => 0,
+        };
+        self.live.len() + other
+    }
+
     /// The bytes for a snapshot; a copy is made only where a part is left out.
     pub fn snapshot(&self) -> Cow<'_, [u8]> {
         match &self.snapshot {
@@ -106,23 +123,50 @@ pub struct Message {
     pub body: Body,
     /// Made on first use: most messages of an idle channel are never encoded again.
     encoded: OnceLock<Box<[OnceLock<Bytes>; Encoding::COUNT]>>,
+    /// What all of that takes, as long as anybody holds it.
+    charge: Charge,
 }
 
 impl Message {
-    /// A message that is about to be appended.
+    /// A message that is about to be appended, and that nobody counts.
     pub fn new(sequence: u64, channel: Arc<Channel>, body: Body) -> Message {
         Message {
             sequence,
             channel,
             body,
             encoded: OnceLock::new(),
+            charge: Charge::default(),
         }
+    }
+
+    /// Counts it, and `name` bytes of its slot's name.
+    pub(super) fn charged(self, account: &Account, name: usize) -> Message {
+        let payload = match &self.body {
+            Body::Change(payload) => payload.bytes(),
+            _ => 0,
+        };
+        Message {
+            charge: account.charge(MESSAGE + name + payload),
+            ..self
+        }
+    }
+
+    /// The bytes that it is counted for.
+    pub(super) fn charge(&self) -> usize {
+        self.charge.bytes()
     }
 
     /// The bytes of one encoding, made by the first who asks and shared by all who follow.
     pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce(&Message) -> Bytes) -> &Bytes {
-        let all = self.encoded.get_or_init(Default::default);
-        all[encoding.0].get_or_init(|| encode(self))
+        let all = self.encoded.get_or_init(|| {
+            self.charge.add(ENCODINGS);
+            Box::default()
+        });
+        all[encoding.0].get_or_init(|| {
+            let bytes = encode(self);
+            self.charge.add(bytes.len());
+            bytes
+        })
     }
 
     /// Payload bytes that count against a retention.

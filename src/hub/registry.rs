@@ -1,7 +1,7 @@
 //! Which channels have a log, and who is interested in them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -9,7 +9,9 @@ use tokio::sync::{Notify, watch};
 use super::appender::Appender;
 use super::channel::{Access, Catalog};
 use super::inbox::Inbox;
+use super::limit::{Account, Counts, Limit, for_new};
 use super::log::Log;
+use super::makers::{Maker, Makers};
 use super::message::Name;
 
 /// What the hub needs to know from the config.
@@ -17,6 +19,24 @@ use super::message::Name;
 pub struct Options {
     /// Most channels that may have a log at once, lingering ones included.
     pub max_channels: usize,
+    /// Most of them that one [`Maker`] may have made.
+    pub channels_per_maker: usize,
+    /// Most subscriptions at once.
+    pub subscriptions: usize,
+    /// Most bytes that the messages of all logs may take, with what is encoded of them.
+    pub log_bytes: usize,
+}
+
+impl Options {
+    /// So many channels, whoever makes them and however large they are.
+    pub fn channels(max_channels: usize) -> Options {
+        Options {
+            max_channels,
+            channels_per_maker: max_channels,
+            subscriptions: usize::MAX,
+            log_bytes: usize::MAX,
+        }
+    }
 }
 
 /// Why a subscription was refused.
@@ -25,9 +45,9 @@ pub enum SubscribeError {
     /// No mapping can produce the name. It will not get better.
     #[error("no mapping gives a channel of this name")]
     Unknown,
-    /// As many channels as allowed are in use. It may get better.
-    #[error("too many channels are in use")]
-    Full,
+    /// A limit is reached. It may get better.
+    #[error("`{}` is reached", .0.option())]
+    Full(Limit),
 }
 
 /// The process's channels.
@@ -36,6 +56,12 @@ pub struct Hub {
     pub epoch: u64,
     options: Options,
     catalog: Box<dyn Catalog>,
+    /// What all messages take.
+    pub(super) account: Account,
+    /// How often its limits were reached, and those of what the left side holds for it.
+    pub limited: Counts,
+    /// Said by the left side: what it holds for the channels lets no new one in.
+    crowded: AtomicBool,
     /// Stored by the appender after the messages up to it were appended.
     pub(super) watermark: AtomicU64,
     /// The watermark again, for the few who wait for progress without a shard.
@@ -52,10 +78,12 @@ pub struct Hub {
 #[derive(Default)]
 struct Registry {
     logs: HashMap<Name, Arc<Log>>,
-    /// The logs without subscribers in the order they became idle; the key stands in the log (`LogView::idle`).
-    idle: BTreeMap<u64, Arc<Log>>,
+    makers: Makers,
+    /// Names of channels that were ended and are not made again for now.
+    barred: HashSet<Name>,
     last_id: u64,
-    last_idle: u64,
+    /// Subscriptions that were not dropped yet.
+    subscriptions: usize,
 }
 
 impl std::fmt::Debug for Hub {
@@ -73,6 +101,9 @@ impl Hub {
             epoch,
             options,
             catalog: Box::new(catalog),
+            account: Account::default(),
+            limited: Counts::default(),
+            crowded: AtomicBool::new(false),
             watermark: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             registry: Mutex::default(),
@@ -117,32 +148,79 @@ impl Hub {
         self.catalog.access(name)
     }
 
-    /// Counts one more subscriber of the channel, whose log is made if there was none. `lingers`: the log is to be kept
-    /// warm for a while after the subscriber has gone.
+    /// Bytes that the messages of all logs take.
+    pub fn log_bytes(&self) -> usize {
+        self.account.bytes()
+    }
+
+    /// How many bytes too many the logs take for one that is whole (`filled`) or not yet.
+    pub(super) fn over(&self, filled: bool) -> Option<usize> {
+        let limit = match filled {
+            true => self.options.log_bytes,
+            false => for_new(self.options.log_bytes),
+        };
+        self.account.bytes().checked_sub(limit).filter(|over| *over > 0)
+    }
+
+    /// As [`Hub::subscribe_for`], where nothing tells clients apart.
     pub fn subscribe(self: &Arc<Self>, name: &str, lingers: bool) -> Result<Subscription, SubscribeError> {
-        let mut registry = self.registry();
-        let log = match registry.logs.get(name) {
-            Some(log) => log.clone(),
-            None => {
-                let channel = self.catalog.describe(name).ok_or(SubscribeError::Unknown)?;
-                if registry.logs.len() >= self.options.max_channels && !self.evict(&mut registry) {
-                    return Err(SubscribeError::Full);
+        self.subscribe_for(Maker::NOBODY, name, lingers)
+    }
+
+    /// Counts one more subscriber of the channel, whose log is made if there was none. `maker`: whom the log is put down
+    /// to if nobody has it now. `lingers`: the log is to be kept warm for a while after the subscriber has gone.
+    pub fn subscribe_for(
+        self: &Arc<Self>,
+        maker: Maker,
+        name: &str,
+        lingers: bool,
+    ) -> Result<Subscription, SubscribeError> {
+        loop {
+            match self.attempt(maker, name, lingers) {
+                Err(SubscribeError::Full(Limit::LogBytes)) if self.evict(Limit::LogBytes).is_some() => {}
+                attempted => {
+                    if let Err(SubscribeError::Full(limit)) = &attempted {
+                        self.limited.hit(*limit);
+                    }
+                    return attempted;
                 }
-                registry.last_id += 1;
-                let log = Arc::new(Log::new(registry.last_id, Arc::new(channel)));
-                registry.logs.insert(log.channel.name.clone(), log.clone());
+            }
+        }
+    }
+
+    fn attempt(self: &Arc<Self>, maker: Maker, name: &str, lingers: bool) -> Result<Subscription, SubscribeError> {
+        let mut registry = self.registry();
+        if registry.subscriptions >= self.options.subscriptions {
+            return Err(SubscribeError::Full(Limit::Subscriptions));
+        }
+        let found = registry.logs.get(name).cloned();
+        let log = match found {
+            Some(log) => {
+                let (idle, before) = {
+                    let view = log.view();
+                    (view.idle, view.maker)
+                };
+                if let Some(idle) = idle {
+                    if before != maker {
+                        self.admit(&mut registry, maker)?;
+                    }
+                    registry.makers.wake(before, idle);
+                    registry.makers.remove(before);
+                    registry.makers.add(maker);
+                }
                 log
             }
+            None => self.make(&mut registry, maker, name)?,
         };
+        registry.subscriptions += 1;
         // A log in the registry is open: it is closed and removed under the registry's lock.
         let mut view = log.view();
         view.subscribers += 1;
         view.lingers |= lingers;
         if view.subscribers == 1 {
             view.unfill();
-            if let Some(idle) = view.idle.take() {
-                registry.idle.remove(&idle);
-            }
+            view.idle = None;
+            view.maker = maker;
             let tell = !std::mem::replace(&mut view.queued, true);
             drop(view);
             drop(registry);
@@ -152,41 +230,119 @@ impl Hub {
         } else {
             drop(view);
         }
-        Ok(Subscription { hub: self.clone(), log })
+        Ok(Subscription {
+            hub: self.clone(),
+            log,
+            maker,
+        })
     }
 
-    /// Closes the log that has been idle longest.
-    fn evict(&self, registry: &mut Registry) -> bool {
-        let Some((_, log)) = registry.idle.pop_first() else {
-            return false;
-        };
+    fn make(&self, registry: &mut Registry, maker: Maker, name: &str) -> Result<Arc<Log>, SubscribeError> {
+        let channel = self.catalog.describe(name).ok_or(SubscribeError::Unknown)?;
+        if registry.barred.contains(name) {
+            return Err(SubscribeError::Full(Limit::KeysPerChannel));
+        }
+        if self.crowded.load(Ordering::Relaxed) {
+            return Err(SubscribeError::Full(Limit::Keys));
+        }
+        if self.over(false).is_some() {
+            return Err(SubscribeError::Full(Limit::LogBytes));
+        }
+        self.admit(registry, maker)?;
+        while registry.logs.len() >= self.options.max_channels {
+            self.evict_one(registry, Limit::Channels)
+                .ok_or(SubscribeError::Full(Limit::Channels))?;
+        }
+        registry.last_id += 1;
+        let log = Arc::new(Log::new(registry.last_id, Arc::new(channel)));
+        registry.logs.insert(log.channel.name.clone(), log.clone());
+        registry.makers.add(maker);
+        Ok(log)
+    }
+
+    /// Makes room for one more log of this maker among its own.
+    fn admit(&self, registry: &mut Registry, maker: Maker) -> Result<(), SubscribeError> {
+        let limit = Limit::ChannelsPerAddress;
+        while maker != Maker::NOBODY && registry.makers.logs(maker) >= self.options.channels_per_maker {
+            let Some(oldest) = registry.makers.oldest(maker) else {
+                return Err(SubscribeError::Full(limit));
+            };
+            self.limited.hit(limit);
+            self.shut(registry, &oldest, None);
+        }
+        Ok(())
+    }
+
+    /// Closes the log that has been idle longest of those of whoever has the most idle ones, for the sake of a limit.
+    pub fn evict(&self, limit: Limit) -> Option<Arc<Log>> {
+        let log = self.evict_one(&mut self.registry(), limit)?;
+        let remains = log.view().remains();
+        drop(remains);
+        Some(log)
+    }
+
+    fn evict_one(&self, registry: &mut Registry, limit: Limit) -> Option<Arc<Log>> {
+        let log = registry.makers.first_to_go()?;
+        self.limited.hit(limit);
+        self.shut(registry, &log, None);
+        Some(log)
+    }
+
+    /// Closes a log and takes it out of the registry.
+    fn shut(&self, registry: &mut Registry, log: &Arc<Log>, ended: Option<Limit>) {
         let mut view = log.view();
-        view.closed = true;
-        view.idle = None;
+        view.close(ended);
+        if let Some(idle) = view.idle.take() {
+            registry.makers.wake(view.maker, idle);
+        }
+        registry.makers.remove(view.maker);
+        registry.logs.remove(&log.channel.name);
         let tell = !std::mem::replace(&mut view.queued, true);
         drop(view);
-        registry.logs.remove(&log.channel.name);
         if tell {
-            self.tell(log);
+            self.tell(log.clone());
         }
+    }
+
+    /// Closes a log with its subscribers, and says whether it was open.
+    pub(super) fn end(&self, log: &Arc<Log>, limit: Limit) -> bool {
+        let mut registry = self.registry();
+        if log.view().closed {
+            return false;
+        }
+        self.limited.hit(limit);
+        self.shut(&mut registry, log, Some(limit));
+        drop(registry);
+        let remains = log.view().remains();
+        drop(remains);
         true
     }
 
     /// Closes a log unless it has subscribers, and says whether it is closed now.
     pub fn close(&self, log: &Arc<Log>) -> bool {
         let mut registry = self.registry();
-        let mut view = log.view();
-        if view.subscribers > 0 {
-            return false;
+        let view = log.view();
+        let (closed, subscribers) = (view.closed, view.subscribers);
+        drop(view);
+        if !closed && subscribers == 0 {
+            // Nobody can come while the registry is locked.
+            self.shut(&mut registry, log, None);
         }
-        if !view.closed {
-            view.closed = true;
-            if let Some(idle) = view.idle.take() {
-                registry.idle.remove(&idle);
-            }
-            registry.logs.remove(&log.channel.name);
-        }
-        true
+        closed || subscribers == 0
+    }
+
+    /// Whether what the left side holds lets no new channel in.
+    pub fn set_crowded(&self, crowded: bool) {
+        self.crowded.store(crowded, Ordering::Relaxed);
+    }
+
+    /// Whether a channel of this name is not to be made, for as long as the caller leaves it so.
+    pub fn bar(&self, name: &Name, barred: bool) {
+        let names = &mut self.registry().barred;
+        match barred {
+            true => names.insert(name.clone()),
+            false => names.remove(name),
+        };
     }
 
     fn tell(&self, log: Arc<Log>) {
@@ -219,6 +375,7 @@ impl Hub {
 pub struct Subscription {
     hub: Arc<Hub>,
     log: Arc<Log>,
+    maker: Maker,
 }
 
 impl Subscription {
@@ -230,19 +387,22 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut registry = self.hub.registry();
+        let mut guard = self.hub.registry();
+        let registry = &mut *guard;
+        registry.subscriptions -= 1;
         let mut view = self.log.view();
         view.subscribers -= 1;
-        if view.subscribers > 0 {
+        if view.subscribers > 0 || view.closed {
             return;
         }
-        registry.last_idle += 1;
-        let idle = registry.last_idle;
-        view.idle = Some(idle);
-        registry.idle.insert(idle, self.log.clone());
+        // It lingers for the sake of who left last.
+        registry.makers.remove(view.maker);
+        registry.makers.add(self.maker);
+        view.maker = self.maker;
+        view.idle = Some(registry.makers.idle(self.maker, self.log.clone()));
         let tell = !std::mem::replace(&mut view.queued, true);
         drop(view);
-        drop(registry);
+        drop(guard);
         if tell {
             self.hub.tell(self.log.clone());
         }

@@ -30,6 +30,8 @@ pub enum Limit {
     HeadTimeout,
     /// The time that a stream lives.
     Lifetime,
+    /// What half-written clients hold on to.
+    Pinned,
 }
 
 /// How often each limit was reached since the start.
@@ -48,7 +50,7 @@ struct Count {
 
 impl Limit {
     /// All of them, in the order of the config.
-    pub const ALL: [Limit; 10] = [
+    pub const ALL: [Limit; 11] = [
         Limit::Connections,
         Limit::ConnectionsPerAddress,
         Limit::ConnectionsPerSubject,
@@ -59,6 +61,7 @@ impl Limit {
         Limit::HeadSize,
         Limit::HeadTimeout,
         Limit::Lifetime,
+        Limit::Pinned,
     ];
 
     /// The option that sets it.
@@ -74,6 +77,7 @@ impl Limit {
             Limit::HeadSize => "head_size",
             Limit::HeadTimeout => "head_timeout",
             Limit::Lifetime => "lifetime",
+            Limit::Pinned => "pinned",
         }
     }
 

@@ -19,16 +19,52 @@ pub(super) struct Backlog {
     bytes: AtomicUsize,
     most: usize,
     most_bytes: usize,
+    /// Of all channels.
+    all: Arc<Waiting>,
+}
+
+/// What waits in all channels together.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    most: usize,
+    most_bytes: usize,
+}
+
+impl Waiting {
+    /// At most so many happenings, and so many bytes of published messages.
+    pub fn new(most: usize, most_bytes: usize) -> Arc<Waiting> {
+        Arc::new(Waiting {
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            most,
+            most_bytes,
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        self.count.load(Ordering::Relaxed) < self.most && self.bytes.load(Ordering::Relaxed) < self.most_bytes
+    }
+}
+
+/// What was counted and never appended, as its log is gone, is not counted any more.
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.all.count.fetch_sub(*self.waiting.get_mut(), Ordering::Relaxed);
+        self.all.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
 }
 
 impl Backlog {
     /// For a channel that retains so much.
-    pub fn new(retention: Retention) -> Arc<Backlog> {
+    pub fn new(retention: Retention, all: Arc<Waiting>) -> Arc<Backlog> {
         Arc::new(Backlog {
             waiting: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             most: retention.messages.max(BACKLOG),
             most_bytes: retention.bytes.max(BACKLOG_BYTES),
+            all,
         })
     }
 
@@ -37,7 +73,10 @@ impl Backlog {
     pub fn add(&self, bytes: usize) -> bool {
         let room =
             self.waiting.load(Ordering::Relaxed) < self.most && self.bytes.load(Ordering::Relaxed) < self.most_bytes;
+        let room = room && self.all.has_room();
         if room {
+            self.all.count.fetch_add(1, Ordering::Relaxed);
+            self.all.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.waiting.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -46,6 +85,8 @@ impl Backlog {
 
     /// One of so many bytes has been appended.
     pub fn remove(&self, bytes: usize) {
+        self.all.count.fetch_sub(1, Ordering::Relaxed);
+        self.all.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }

@@ -207,6 +207,8 @@ pub(super) struct LogEntry {
     pub stale: Option<Stale>,
     /// In events mode, the happenings that wait for their values.
     pub fifo: Option<Fifo>,
+    /// When its old messages may go.
+    pub trim: TimerId,
 }
 
 /// What a log waits for of one node.

@@ -12,7 +12,7 @@ use super::entries::{Captures, Happening, Now};
 use super::mirror::Mirror;
 use super::resync::OVERFLOW;
 use super::values::render;
-use crate::hub::{Payload, Reason};
+use crate::hub::{Limit, Payload, Reason};
 use crate::keyspace::{EventName, Value};
 use crate::mapping::MappingId;
 use crate::payload::{Change, Projected};
@@ -87,6 +87,12 @@ impl Mirror {
         let captures = self.captures(mapping, &key);
         let Some(log) = self.logs.get_mut(&id) else { return };
         let Some(fifo) = &mut log.fifo else { return };
+        if self.keys.len() >= self.limits.keys && !self.keys.contains_key(&key) {
+            // Without its value it cannot be told, and there is no place for the key.
+            fifo.backlog.remove(0);
+            self.appender.hub().limited.hit(Limit::Keys);
+            return self.missed(id, 1, now);
+        }
         let ticket = fifo.push(Pending::Happening { event, captures });
         let happening = Happening {
             log: id,

@@ -49,7 +49,7 @@ impl Mirror {
         let (id, name) = (log.id, log.channel.name.clone());
         let backlog = match log.channel.mode {
             Mode::State => None,
-            Mode::Events => Some(Backlog::new(log.channel.retention)),
+            Mode::Events => Some(Backlog::new(log.channel.retention, self.waiting.clone())),
         };
         // Heard from here on, and only then read.
         let fifo = backlog.clone().map(Fifo::new);
@@ -80,14 +80,14 @@ impl Mirror {
             missed: None,
             stale: None,
             fifo,
+            trim: self.timers.set(now.mono + TRIM, Timer::Trim(id)),
         };
         let fixed: Vec<Bytes> = entry.sources.iter().filter_map(|source| one(&source.keys)).collect();
         self.logs.insert(id, entry);
-        self.timers.set(now.mono + TRIM, Timer::Trim(id));
         if state {
             self.activations += 1;
             for key in fixed {
-                self.adopt(&key, None);
+                self.adopt(&key, None, now);
             }
         }
         self.resume(id, now);
@@ -155,7 +155,7 @@ impl Mirror {
         }
     }
 
-    fn remove(&mut self, id: u64) {
+    pub(super) fn remove(&mut self, id: u64) {
         let Some(log) = self.logs.remove(&id) else { return };
         self.shared
             .stats
@@ -166,6 +166,7 @@ impl Mirror {
             self.by_name.remove(name);
             self.shared.remove(name);
         }
+        self.timers.cancel(log.trim);
         if let Some(timer) = log.lingering {
             self.timers.cancel(timer);
         }

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use indexmap::IndexMap;
 
+use super::backlog::Waiting;
 use super::channels::Table;
 use super::deadlines::Deadlines;
 use super::entries::{Awaits, Jitter, KeyEntry, LogEntry, Now, Scan, State, Use};
 use super::intake::Shared;
 use super::interest::{TRIM, one};
+use super::limits::{Limits, Reached};
 use super::node::Nodes;
+use super::reads::BATCH_KEYS;
 use super::refusal::Troubled;
 use super::resync::Recovery;
 use super::taken::{Item, Taken};
 use super::timers::{Timer, Timers};
 use super::verify::Verify;
-use crate::hub::{Appender, Name};
+use crate::hub::{Appender, Limit, Name};
 use crate::mapping::{MappingId, Scratch};
 use crate::switches::{self, Switch};
 use crate::upstream::NodeId;
@@ -30,6 +33,10 @@ pub(super) struct Mirror {
     pub(super) table: Arc<Table>,
     pub(super) appender: Appender,
     pub(super) shared: Arc<Shared>,
+    pub(super) limits: Limits,
+    pub(super) reached: Reached,
+    /// Happenings of all channels that wait.
+    pub(super) waiting: Arc<Waiting>,
     pub(super) scratch: Scratch,
     pub(super) logs: HashMap<u64, LogEntry>,
     pub(super) by_name: HashMap<Name, u64>,
@@ -63,6 +70,7 @@ impl Mirror {
         shared: Arc<Shared>,
         appender: Appender,
         verify: Option<Duration>,
+        limits: Limits,
         seed: u64,
         now: Now,
     ) -> Mirror {
@@ -70,6 +78,9 @@ impl Mirror {
             table,
             appender,
             shared,
+            limits,
+            reached: Reached::default(),
+            waiting: Waiting::new(limits.keys, limits.reading),
             scratch: Scratch::default(),
             logs: HashMap::new(),
             by_name: HashMap::new(),
@@ -86,7 +97,7 @@ impl Mirror {
             now,
             jitter: Jitter(seed),
             said: HashSet::new(),
-            typical: super::reads::BATCH_BYTES / super::reads::BATCH_KEYS,
+            typical: super::reads::BATCH_BYTES / BATCH_KEYS,
         };
         mirror.away(NodeId::FIRST, now);
         mirror.begin_polling(now);
@@ -109,7 +120,7 @@ impl Mirror {
         for (key, event) in taken.keys.drain() {
             self.verify.heard(&key);
             if self.keys.get(&key).is_none_or(|entry| entry.as_of != self.activations) {
-                self.adopt(&key, None);
+                self.adopt(&key, None, now);
             }
             let Some(entry) = self.keys.get_mut(&key) else { continue };
             entry.as_of = self.activations;
@@ -154,13 +165,23 @@ impl Mirror {
 
     /// Gives the key a use for every state log that shows it and has none yet; for one that was found by the scan of a
     /// node, only for logs that wait for that scan. Says whether there was a new one.
-    pub(super) fn adopt(&mut self, key: &Bytes, scanned: Option<NodeId>) -> bool {
+    pub(super) fn adopt(&mut self, key: &Bytes, scanned: Option<NodeId>, now: Now) -> bool {
+        let mut new = self.adopt_some(key, scanned);
+        while !self.reached.overfull.is_empty() && self.end_overfull(now) {
+            new |= self.adopt_some(key, scanned);
+        }
+        new
+    }
+
+    fn adopt_some(&mut self, key: &Bytes, scanned: Option<NodeId>) -> bool {
         let Mirror {
             table,
             scratch,
             logs,
             by_name,
             keys,
+            limits,
+            reached,
             ..
         } = self;
         let mut new = false;
@@ -171,6 +192,15 @@ impl Mirror {
             let waits = |node| log.part(node).is_some_and(|part| part.scan == Scan::Running);
             if log.fifo.is_some() || scanned.is_some_and(|node| !waits(node)) {
                 return;
+            }
+            let over = match () {
+                () if log.keys.contains(key) => None,
+                () if log.keys.len() >= limits.keys_per_channel => Some(Limit::KeysPerChannel),
+                () if keys.len() >= limits.keys(log.filled) && !keys.contains_key(key) => Some(Limit::Keys),
+                () => None,
+            };
+            if let Some(limit) = over {
+                return reached.overfull.push((id, limit));
             }
             let entry = keys.entry(key.clone()).or_default();
             if entry.uses.iter().any(|each| each.log == id && each.mapping == mapping) {
@@ -223,7 +253,14 @@ impl Mirror {
                     entry.state = State::Queued { urgent };
                     let asked = entry.asked.filter(|there| self.nodes[*there].is_there());
                     let node = asked.unwrap_or_else(|| self.nodes.owners().of(key));
-                    self.nodes[node].queue.push(key.clone(), urgent);
+                    let Mirror { nodes, keys, .. } = self;
+                    let queue = &mut nodes[node].queue;
+                    queue.push(key.clone(), urgent);
+                    // While nothing can be read, keys may come and go for long.
+                    if queue.len() > 2 * keys.len() + BATCH_KEYS {
+                        let queued = |entry: &KeyEntry| matches!(entry.state, State::Queued { .. });
+                        queue.retain(|key| keys.get(key).is_some_and(queued));
+                    }
                 }
             }
         }
@@ -243,6 +280,7 @@ impl Mirror {
 
     /// Does what is due.
     pub fn tick(&mut self, now: Now) {
+        self.relieve();
         self.expire(now);
         self.visit(now);
         self.count_repairs(now);
@@ -268,15 +306,16 @@ impl Mirror {
                     }
                 }
                 Timer::Trim(id) => {
-                    if let Some(entry) = self.logs.get(&id) {
+                    if let Some(entry) = self.logs.get_mut(&id) {
                         self.appender.trim(&entry.log, now.mono);
-                        self.timers.set(now.mono + TRIM, Timer::Trim(id));
+                        entry.trim = self.timers.set(now.mono + TRIM, Timer::Trim(id));
                     }
                 }
                 Timer::Poll(mapping) => self.poll(mapping, now),
                 Timer::Flight(node, flight) => self.takes_long(node, flight, now),
                 Timer::Slow(node, generation) => self.slow(node, generation, now),
                 Timer::Outage(node, number) => self.outlasts(node, number),
+                Timer::Unbar(name) => self.unbar(&name),
             }
         }
     }

@@ -17,6 +17,7 @@
 //! * `scan`: channels that must be enumerated
 //! * `happenings`: events channels
 //! * `resync`: losses and their repair
+//! * `limits`: what the mirror may hold
 //! * `deadlines`: when keys expire
 //! * `timers`: what else is to be done later
 //! * `poll`: keys whose changes are silent
@@ -33,6 +34,7 @@ mod entries;
 mod happenings;
 mod intake;
 mod interest;
+mod limits;
 mod mirror;
 mod moves;
 mod needs;
@@ -56,6 +58,7 @@ mod tests;
 
 pub use channels::Catalog;
 pub use intake::{Intake, MAX_DIRTY};
+pub use limits::Limits;
 pub use needs::needs;
 pub use rule::Rule;
 pub use run::{Options, Relay, new};

@@ -70,6 +70,12 @@ impl Queue {
         self.urgent.len() + self.bulk.len()
     }
 
+    /// Keeps only keys that are still to be read; one that stands in both queues, in both.
+    pub fn retain(&mut self, keep: impl Fn(&Bytes) -> bool) {
+        self.urgent.retain(&keep);
+        self.bulk.retain(&keep);
+    }
+
     pub fn push(&mut self, key: Bytes, urgent: bool) {
         if urgent { &mut self.urgent } else { &mut self.bulk }.push_back(key);
     }

@@ -35,6 +35,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Flight {
     pub keys: Vec<Bytes>,
+    /// Bytes that the values of keys which were never read before may have.
+    unknown: usize,
     generation: u64,
     /// Set for when it has taken too long.
     timer: TimerId,
@@ -57,7 +59,9 @@ impl Mirror {
         let most = node.most_keys(now)?;
         let flight = self.last_id + 1;
         let (mut keys, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while keys.len() < most && bytes < BATCH_BYTES {
+        let mut unknown: usize = 0;
+        let under_way: usize = node.flights.values().map(|flight| flight.unknown).sum();
+        while keys.len() < most && bytes < BATCH_BYTES && under_way.saturating_add(unknown) < self.limits.reading {
             let bulk_first = keys.len() % BULK_SHARE == BULK_SHARE - 1;
             let queue = &mut self.nodes[id].queue;
             let [first, second] = match bulk_first {
@@ -68,6 +72,9 @@ impl Mirror {
                 break;
             };
             if let Some((request, size)) = self.begin_read(&key, id, flight, now) {
+                if self.keys.get(&key).is_some_and(|entry| entry.size.is_none()) {
+                    unknown = unknown.saturating_add(request.max_value as usize);
+                }
                 requests.push(request);
                 keys.push(key);
                 bytes += size;
@@ -86,6 +93,7 @@ impl Mirror {
         let node = &mut self.nodes[id];
         let entry = Flight {
             keys,
+            unknown,
             generation: node.generation,
             timer: self.timers.set(now.mono + PATIENCE, Timer::Flight(id, flight)),
         };
@@ -141,6 +149,7 @@ impl Mirror {
             keys,
             generation,
             timer,
+            ..
         }) = self.nodes[node].flights.remove(&flight)
         else {
             return;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::channels::{Catalog, Table};
 use super::entries::{Jitter, Now};
 use super::intake::{Intake, Shared};
+use super::limits::Limits;
 use super::mirror::Mirror;
 use super::reads::Batch;
 use super::resync::LOST;
@@ -49,6 +50,8 @@ pub struct Options {
     /// Most keys that may have changed and wait to be taken, see [`MAX_DIRTY`](super::MAX_DIRTY); beyond that all are read
     /// again.
     pub max_dirty: usize,
+    /// What it may hold, and what it may ask of the server.
+    pub limits: Limits,
 }
 
 /// The relay before it runs.
@@ -59,6 +62,7 @@ pub struct Relay {
     timeout: Duration,
     verify: Option<Duration>,
     doubt: Doubt,
+    limits: Limits,
 }
 
 /// The three parts of a relay: what the hub asks for channels, what the feed of the first node talks to, and what reads
@@ -77,6 +81,7 @@ pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>>
         timeout: options.timeout,
         verify: options.verify,
         doubt: options.doubt,
+        limits: options.limits,
     };
     Ok((catalog, intake, relay))
 }
@@ -130,7 +135,15 @@ impl Relay {
         let seed = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         let hub = appender.hub().clone();
         let shared = self.shared.clone();
-        let mut mirror = Mirror::new(self.table, self.shared, appender, self.verify, seed, Now::read());
+        let mut mirror = Mirror::new(
+            self.table,
+            self.shared,
+            appender,
+            self.verify,
+            self.limits,
+            seed,
+            Now::read(),
+        );
         let mut taken = Taken::default();
         let mut jitter = Jitter(!seed);
         let mut work = Work {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::channels::{Catalog, Table};
 use super::entries::Now;
 use super::intake::{Intake, MAX_DIRTY, Shared};
+use super::limits::Limits;
 use super::mirror::Mirror;
 use super::node::Owners;
 use super::reads::Batch;
@@ -29,6 +30,7 @@ use crate::upstream::{Address, Endpoint, NodeId, ServerInfo};
 
 mod expiry;
 mod happenings;
+mod limits;
 mod losses;
 mod model;
 mod nodes;
@@ -164,16 +166,20 @@ impl World {
     }
 
     fn verifying(rules: Vec<Rule>, verify: Option<Duration>) -> World {
+        World::limited(rules, verify, hub::Options::channels(1000), Limits::NONE)
+    }
+
+    fn limited(rules: Vec<Rule>, verify: Option<Duration>, options: hub::Options, limits: Limits) -> World {
         let table = Arc::new(Table::new(rules).unwrap());
         let shared = Arc::new(Shared::default());
         let catalog = Catalog { table: table.clone() };
-        let (hub, appender) = Hub::new(hub::Options { max_channels: 1000 }, 1, catalog);
+        let (hub, appender) = Hub::new(options, 1, catalog);
         let intake = Intake::new(shared.clone(), table.clone(), MAX_DIRTY);
         let now = Now {
             mono: Instant::now(),
             wall: SystemTime::now(),
         };
-        let mirror = Mirror::new(table, shared.clone(), appender, verify, 7, now);
+        let mirror = Mirror::new(table, shared.clone(), appender, verify, limits, 7, now);
         World {
             hub,
             mirror,

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::hub::Name;
 use crate::mapping::MappingId;
 use crate::upstream::NodeId;
 
@@ -27,6 +28,8 @@ pub(super) enum Timer {
     Slow(NodeId, u64),
     /// This outage is not a short one: clients must be told.
     Outage(NodeId, u64),
+    /// The channel that had too many keys may be tried again.
+    Unbar(Name),
 }
 
 /// Names one entry, to cancel it.

@@ -171,10 +171,10 @@ impl Gate {
         for name in names {
             match self.hub.subscribe(name, lingers) {
                 Ok(subscription) => opened.push(subscription),
-                Err(SubscribeError::Full) => {
+                Err(SubscribeError::Full(limit)) => {
                     tracing::info!(
-                        reason = "full",
-                        "channels refused for now: raise max_channels in [server]"
+                        limit = limit.option(),
+                        "channels refused for now: a limit is reached, see docs/limits.md"
                     );
                     return Err(Refused::Full);
                 }

@@ -57,6 +57,7 @@ pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
 use request::Desk;
+pub use snapshot::MAX_BODIES;
 use thread::{Parts, Thread};
 use tls::{Keeper, Tls};
 pub use visitor::{ClientAddress, Visitors};

@@ -345,6 +345,10 @@ impl Desk {
                 "too much state is being sent already: come back later, or read it as a stream from /events",
                 jitter(RETRY_REFUSED),
             )),
+            Err(snapshot::Failed::Ended) => Err(Refusal::for_now(
+                "there is no room for these channels now: come back later",
+                jitter(RETRY_REFUSED),
+            )),
             Err(snapshot::Failed::TooLarge) => Err(Refusal::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the state has more than 64 MiB: ask for fewer channels, or read it as a stream from /events",

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::hub::{Body, Cursor, Hub, Log, Message, Mode, Payload, Reason, Subscription, set_of};
+use crate::session::Ending;
 
 /// How long a request waits until the channels are read: a proxy in front gives up after 30 s or more.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +44,8 @@ pub enum Failed {
     TooLarge,
     /// All bodies together would be larger than [`MAX_BODIES`].
     Full,
+    /// A channel was ended meanwhile.
+    Ended,
 }
 
 /// A body that is counted for as long as it is there.
@@ -53,18 +56,20 @@ pub struct Counted {
 }
 
 /// The channels whose state is not there yet, each with why as a fixed word: the reason for which it is stale, or `filling`
-/// where it is still being read.
+/// where it is still being read, or `overload` and the like where it was ended.
 pub fn missing<'a>(hub: &Hub, subscriptions: &'a [Subscription]) -> impl Iterator<Item = (&'a str, &'static str)> {
     let watermark = hub.watermark();
     subscriptions.iter().filter_map(move |subscription| {
         let log = subscription.log();
         let view = log.view();
-        let why = view.stale().map_or("filling", |(reason, _)| reason.0);
+        let stale = view.stale().map(|(reason, _)| reason.0);
+        let ended = view.ended().map(|limit| Ending::from(limit).reason());
+        let why = ended.or(stale).unwrap_or("filling");
         (!view.is_filled(watermark)).then_some((&*log.channel.name, why))
     })
 }
 
-/// Waits until the logs hold the whole state and gives the watermark at which they did; `None` after [`PATIENCE`]. It does
+/// Waits until the logs hold the whole state and gives the watermark at which they did; `None` after [`PATIENCE`], or if one was ended. It does
 /// nothing but wait, so it may be dropped at any time.
 pub async fn filled(hub: &Hub, subscriptions: &[Subscription]) -> Option<u64> {
     let mut progress = hub.progress();
@@ -77,11 +82,18 @@ pub async fn filled(hub: &Hub, subscriptions: &[Subscription]) -> Option<u64> {
             if subscriptions.iter().all(filled) {
                 return Some(watermark);
             }
+            if subscriptions.iter().any(is_ended) {
+                return None;
+            }
             // The sender lives in the hub.
             progress.changed().await.ok()?;
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.ok().flatten()
+}
+
+fn is_ended(subscription: &Subscription) -> bool {
+    subscription.log().view().ended().is_some()
 }
 
 /// Why a channel may be behind its keys, and since when in milliseconds since 1970.
@@ -156,6 +168,10 @@ pub async fn render(hub: &Hub, subscriptions: &[Subscription], watermark: u64) -
     };
     let body = &mut counted.bytes;
     body.extend_from_slice(format!("}},\"cursor\":\"{cursor}\"").as_bytes());
+    if subscriptions.iter().any(is_ended) {
+        // Values were let go, perhaps before they were read.
+        return Err(Failed::Ended);
+    }
     // Asked last: what became stale while the values were read is told, too.
     let stale: BTreeMap<&str, Stale> = logs()
         .filter_map(|log| Some((&*log.channel.name, Stale::of(log.view().stale()?))))

@@ -54,7 +54,7 @@ impl Catalog for Names {
 
 /// A hub with a channel of every name but those that begin with `no:`. `events:` are events channels, `blind:` are without snapshot.
 pub fn hub(max_channels: usize) -> (Arc<Hub>, Appender) {
-    Hub::new(Options { max_channels }, EPOCH, Names)
+    Hub::new(Options::channels(max_channels), EPOCH, Names)
 }
 
 /// How long a client of [`site`] may take nothing.
@@ -67,6 +67,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
         write_timeout: WRITE_TIMEOUT,
         drain: Duration::from_secs(4),
         bounds: fanout::Bounds::default(),
+        pinned: 64 << 20,
     };
     let (shard, handle) = fanout::shard(options, hub, Arc::default(), 0).unwrap();
     let limits = Limits::new(limits::Options::default(), Arc::default());

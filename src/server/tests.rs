@@ -48,6 +48,7 @@ impl Site {
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
             bounds: fanout::Bounds::default(),
+            pinned: 64 << 20,
         };
         let (serving, token) = (hub.clone(), drain.clone());
         let server = std::thread::spawn(move || {

@@ -7,6 +7,8 @@ use hyper::HeaderMap;
 use hyper::header::HeaderName;
 use ipnet::IpNet;
 
+use crate::hub::Maker;
+
 const FLY_CLIENT_IP: HeaderName = HeaderName::from_static("fly-client-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -71,6 +73,18 @@ impl Visitor {
     /// The address by which it is limited, if it is.
     pub fn counted(self) -> Option<IpAddr> {
         self.address.filter(|_| self.is_own)
+    }
+}
+
+impl From<Visitor> for Maker {
+    /// Whom channels are put down to: addresses of one /64 of IPv6 are one.
+    fn from(visitor: Visitor) -> Maker {
+        match visitor.counted() {
+            None => Maker::NOBODY,
+            // Beside the networks of IPv6, of which none in use begins with 32 zeros.
+            Some(IpAddr::V4(address)) => Maker(1 << 32 | u64::from(address.to_bits())),
+            Some(IpAddr::V6(address)) => Maker(((address.to_bits() >> 64) as u64).max(1)),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why a session ends, and whether the client should come back.
 
+use crate::hub::Limit;
+
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -13,6 +15,8 @@ pub enum Ending {
     TooFast,
     /// The stream has lived for as long as one may.
     Lifetime,
+    /// One of its channels has more keys than a channel may have. It may have fewer again.
+    TooManyKeys,
     /// The client took nothing for as long as is allowed.
     TooSlow,
     /// The client sent a message larger than is allowed.
@@ -34,6 +38,18 @@ pub enum Ending {
     Gone,
 }
 
+impl From<Limit> for Ending {
+    /// How those are ended whose channel was, for this limit.
+    fn from(limit: Limit) -> Ending {
+        match limit {
+            Limit::KeysPerChannel => Ending::TooManyKeys,
+            Limit::Channels | Limit::ChannelsPerAddress | Limit::Subscriptions | Limit::Keys | Limit::LogBytes => {
+                Ending::Overload
+            }
+        }
+    }
+}
+
 impl Ending {
     /// The word for clients and logs.
     pub fn reason(self) -> &'static str {
@@ -43,6 +59,7 @@ impl Ending {
             Ending::TooMany => "too-many",
             Ending::TooFast => "too-fast",
             Ending::Lifetime => "lifetime",
+            Ending::TooManyKeys => "too-many-keys",
             Ending::TooSlow => "too-slow",
             Ending::TooBig => "too-big",
             Ending::Protocol(_) | Ending::NotText => "protocol",
@@ -59,6 +76,7 @@ impl Ending {
             Ending::Drain
             | Ending::Overload
             | Ending::TooMany
+            | Ending::TooManyKeys
             | Ending::TooFast
             | Ending::Lifetime
             | Ending::TooSlow
@@ -77,7 +95,12 @@ impl Ending {
     pub fn close_code(self) -> u16 {
         match self {
             Ending::Drain | Ending::Lifetime => 1012,
-            Ending::Overload | Ending::TooMany | Ending::TooFast | Ending::TooSlow | Ending::Unavailable => 1013,
+            Ending::Overload
+            | Ending::TooMany
+            | Ending::TooManyKeys
+            | Ending::TooFast
+            | Ending::TooSlow
+            | Ending::Unavailable => 1013,
             Ending::TooBig => 1009,
             Ending::Protocol(_) => 1002,
             // 4000 to 4999 are for applications.

@@ -277,6 +277,11 @@ impl Session {
         matches!(self.phase, Phase::Live)
     }
 
+    /// Why it is to be ended, if one of its channels was.
+    pub fn ended(&self) -> Option<Ending> {
+        self.logs().find_map(|log| log.view().ended()).map(Ending::from)
+    }
+
     /// If live: everything up to here was sent.
     pub fn cursor(&self) -> u64 {
         self.cursor

@@ -157,6 +157,8 @@ impl Session {
                     rendition: Rendition::Catchup,
                 });
             }
+            // Of what was ended it is not to be said that it is there.
+            waiting |= view.ended().is_some();
             waiting |= !place.joined || (!place.announced && (place.told_stale.is_some() || view.stale().is_some()));
             pending += view.pending(head, watermark);
         }

@@ -48,7 +48,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let (hub, appender) = Hub::new(Options { max_channels: 100 }, 7, Any);
+        let (hub, appender) = Hub::new(Options::channels(100), 7, Any);
         World {
             hub,
             appender,

@@ -42,6 +42,8 @@ mod listener_tls;
 mod logs;
 /// Ten thousand idle subscribers.
 mod many;
+/// The most memory that a config allows.
+mod memory;
 /// The mirror by itself: feed, relay and hub.
 mod mirror;
 /// Patterns without captures mean what the server means by them.
@@ -62,6 +64,8 @@ mod replicas;
 mod resume;
 /// Rights that are taken away while the relay runs, and given back.
 mod rights;
+/// What the relay may hold for its channels.
+mod room;
 /// What Ruby's own libraries mint.
 mod ruby;
 /// The primary that sentinels name.

@@ -109,9 +109,10 @@ impl Mirror {
             verify: None,
             doubt: Doubt::default(),
             max_dirty,
+            limits: relay::Limits::NONE,
         })
         .unwrap();
-        let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 1, catalog);
+        let (hub, appender) = Hub::new(hub::Options::channels(10_000), 1, catalog);
         let options = feed::Options {
             endpoint,
             notifications: Notifications::Ensure,

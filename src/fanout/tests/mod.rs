@@ -26,9 +26,9 @@ use crate::session::{Session, Start};
 use super::conn::{Conn, Token};
 use super::core::{Core, SLICE, client};
 use super::serve::CHATTER;
-use super::{
-    Asked, Bounds, Client, Far, Gate, Opened, Options, PINNED, Refusal, Renewed, Socket, Transport, Until, pipe,
-};
+use super::{Asked, Bounds, Client, Far, Gate, Opened, Options, Refusal, Renewed, Socket, Transport, Until, pipe};
+
+const PINNED: usize = 64 << 20;
 
 const SSE: Transport = Transport::Sse { chunked: true };
 const WS: Transport = Transport::WebSocket { raw: false };
@@ -134,12 +134,13 @@ impl Rig {
     }
 
     fn bound(bounds: Bounds) -> Rig {
-        let (hub, appender) = Hub::new(hub::Options { max_channels: 10_000 }, 7, AnyName);
+        let (hub, appender) = Hub::new(hub::Options::channels(10_000), 7, AnyName);
         let options = Options {
             heartbeat: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(4),
             bounds,
+            pinned: PINNED,
         };
         let now = Instant::now();
         let core = Core::new(options, &hub, Arc::default(), 1, now).unwrap();

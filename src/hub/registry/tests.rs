@@ -7,6 +7,8 @@ use futures_util::FutureExt;
 use super::*;
 use crate::hub::{Channel, Mode, Payload, Retention, Snapshot, Way};
 
+mod limits;
+
 struct Any;
 
 impl Catalog for Any {
@@ -33,7 +35,7 @@ impl Catalog for Any {
 }
 
 fn hub(max_channels: usize) -> (Arc<Hub>, Appender) {
-    Hub::new(Options { max_channels }, 7, Any)
+    Hub::new(Options::channels(max_channels), 7, Any)
 }
 
 #[test]
@@ -48,7 +50,10 @@ fn at_the_limit_the_log_that_is_idle_longest_goes() {
     let (hub, _appender) = hub(2);
     let a = hub.subscribe("a", true).unwrap();
     let b = hub.subscribe("b", true).unwrap();
-    assert_eq!(hub.subscribe("c", true).err(), Some(SubscribeError::Full));
+    assert_eq!(
+        hub.subscribe("c", true).err(),
+        Some(SubscribeError::Full(Limit::Channels))
+    );
     let (log_a, log_b) = (a.log().clone(), b.log().clone());
     drop((b, a));
     let again = hub.subscribe("b", true).unwrap();
@@ -72,7 +77,11 @@ fn a_log_with_a_subscriber_cannot_be_closed() {
         drop(hub.subscribe("a", true).unwrap());
     }
     drop(b);
-    assert_eq!(hub.registry().idle.len(), 1, "coming and going leaves nothing behind");
+    assert_eq!(
+        hub.registry().makers.counts(),
+        (1, 1),
+        "coming and going leaves nothing behind"
+    );
 }
 
 #[test]

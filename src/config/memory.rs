@@ -1,0 +1,170 @@
+//! The most memory that a process with this config takes, whatever its clients do.
+//!
+//! `docs/limits.md` has the formula, and how its numbers were measured.
+
+use std::fmt;
+
+use super::Config;
+use crate::server::MAX_BODIES;
+
+/// The program, its libraries, and what it makes at its start: 22 MB were measured.
+const BASE: u64 = 32 << 20;
+
+/// A thread's stack and buffers, and what the allocator keeps for it.
+const THREAD: u64 = 4 << 20;
+
+/// Threads beside those that serve clients: the first, the feed, the relay, and one for names to be looked up.
+const OTHER_THREADS: u64 = 4;
+
+/// A connection that only waits: 5.7 KB were measured, most of them what hyper and the allocator had taken for its request.
+const CONNECTION: u64 = 8 << 10;
+
+/// A log without messages, with its name, its place in both tables, and the key that it is of: 2.7 KB were measured.
+const CHANNEL: u64 = 4 << 10;
+
+/// A place in a session, and one in the list of a shard.
+const SUBSCRIPTION: u64 = 512;
+
+/// What the mirror knows of a key, and a change or happening of it that waits: 0.6 KB were measured of the former.
+const KEY: u64 = 1 << 10;
+
+/// What the config lets a process take at most, part by part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes of each part, the largest first.
+    pub parts: Vec<(&'static str, u64)>,
+}
+
+/// The limits that it follows from.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    cores: u64,
+    connections: u64,
+    head_size: u64,
+    message_size: u64,
+    channels: u64,
+    subscriptions: u64,
+    keys: u64,
+    log_bytes: u64,
+    pinned: u64,
+    reading: u64,
+}
+
+impl Config {
+    /// The most memory that it lets a process take on a machine with so many cores.
+    pub fn memory(&self, cores: usize) -> Memory {
+        Limits {
+            cores: cores as u64,
+            connections: self.server.limits.connections as u64,
+            head_size: self.server.head.size as u64,
+            message_size: self.fanout.bounds.message_size as u64,
+            channels: self.hub.max_channels as u64,
+            subscriptions: self.hub.subscriptions as u64,
+            keys: self.mirror.keys as u64,
+            log_bytes: self.hub.log_bytes as u64,
+            pinned: self.fanout.pinned as u64,
+            reading: self.mirror.reading as u64,
+        }
+        .memory()
+    }
+}
+
+impl Limits {
+    fn memory(self) -> Memory {
+        // A head is read before there is a WebSocket. Its buffer doubles; of a message, a frame and the whole are held.
+        let read = (self.head_size + self.head_size / 2).max(2 * self.message_size);
+        let times = |count: u64, each: u64| count.saturating_mul(each);
+        let mut parts = vec![
+            ("the process", BASE + times(self.cores + OTHER_THREADS, THREAD)),
+            ("connections", times(self.connections, CONNECTION + read)),
+            ("channels", times(self.channels, CHANNEL)),
+            ("subscriptions", times(self.subscriptions, SUBSCRIPTION)),
+            ("keys", times(self.keys, KEY)),
+            // What the allocator cannot use of it.
+            ("logs", self.log_bytes.saturating_add(self.log_bytes / 4)),
+            ("pinned", self.pinned),
+            // They are held twice while they grow.
+            ("answers", 2 * MAX_BODIES as u64),
+            // As replies, and taken apart; and published messages that wait.
+            ("reads", times(self.reading, 3)),
+        ];
+        parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        Memory { parts }
+    }
+}
+
+impl Memory {
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+    }
+}
+
+/// `1200 MiB: connections 700, logs 320, …`
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        write!(f, "{} MiB:", mib(self.bytes()))?;
+        for (at, (name, bytes)) in self.parts.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "," };
+            write!(f, "{separator} {name} {}", mib(*bytes))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Limits = Limits {
+        cores: 2,
+        connections: 1_000,
+        head_size: 16 << 10,
+        message_size: 8 << 10,
+        channels: 1_000,
+        subscriptions: 10_000,
+        keys: 10_000,
+        log_bytes: 32 << 20,
+        pinned: 8 << 20,
+        reading: 16 << 20,
+    };
+
+    fn of(limits: Limits, part: &str) -> u64 {
+        let memory = limits.memory();
+        memory.parts.iter().find(|(name, _)| *name == part).unwrap().1
+    }
+
+    #[test]
+    fn each_limit_has_its_part() {
+        assert_eq!(of(SMALL, "the process"), 56 << 20);
+        assert_eq!(of(SMALL, "connections"), 1_000 * (32 << 10));
+        assert_eq!(of(SMALL, "channels"), 1_000 * 4096);
+        assert_eq!(of(SMALL, "subscriptions"), 10_000 * 512);
+        assert_eq!(of(SMALL, "keys"), 10_000 * 1024);
+        assert_eq!(of(SMALL, "logs"), 40 << 20);
+        assert_eq!(of(SMALL, "pinned"), 8 << 20);
+        assert_eq!(of(SMALL, "answers"), 256 << 20);
+        assert_eq!(of(SMALL, "reads"), 48 << 20);
+        let large_messages = Limits {
+            message_size: 64 << 10,
+            ..SMALL
+        };
+        assert_eq!(of(large_messages, "connections"), 1_000 * (136 << 10));
+    }
+
+    #[test]
+    fn it_is_told_with_the_largest_part_first() {
+        let memory = SMALL.memory();
+        assert_eq!(
+            memory.to_string(),
+            "458 MiB: answers 256, the process 56, reads 48, logs 40, connections 32, keys 10, pinned 8, subscriptions 5, \
+             channels 4"
+        );
+        let endless = Limits {
+            log_bytes: u64::MAX,
+            ..SMALL
+        };
+        assert_eq!(endless.memory().bytes(), u64::MAX);
+    }
+}

@@ -1,0 +1,120 @@
+//! What the hub's logs may take, and what is counted when that is reached.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Of every limit that a channel may grow into, the last eighth is kept for the channels that are whole: what is opened
+/// or still being read is turned away before, so that strangers cannot take the room in which others grow.
+const RESERVE: usize = 8;
+
+/// A limit that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limit {
+    /// Channels in all.
+    Channels,
+    /// Channels that one client's address made.
+    ChannelsPerAddress,
+    /// Subscriptions in all: each connection has one for each of its channels.
+    Subscriptions,
+    /// Keys behind all channels.
+    Keys,
+    /// Keys behind one channel.
+    KeysPerChannel,
+    /// Bytes of all logs.
+    LogBytes,
+}
+
+/// How often each limit was reached since the start.
+#[derive(Debug, Default)]
+pub struct Counts([AtomicU64; Limit::ALL.len()]);
+
+impl Counts {
+    /// Counts that a limit was reached.
+    pub fn hit(&self, limit: Limit) {
+        self.0[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often each was reached, by its option's name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        Limit::ALL.into_iter().map(Limit::option).zip(counts)
+    }
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Limit; 6] = [
+        Limit::Channels,
+        Limit::ChannelsPerAddress,
+        Limit::Subscriptions,
+        Limit::Keys,
+        Limit::KeysPerChannel,
+        Limit::LogBytes,
+    ];
+
+    /// The option that sets it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Limit::Channels => "max_channels",
+            Limit::ChannelsPerAddress => "channels_per_address",
+            Limit::Subscriptions => "subscriptions",
+            Limit::Keys => "keys",
+            Limit::KeysPerChannel => "keys_per_channel",
+            Limit::LogBytes => "log_bytes",
+        }
+    }
+}
+
+/// How much of a limit may be used by what is not whole yet.
+pub fn for_new(limit: usize) -> usize {
+    limit - limit / RESERVE
+}
+
+/// Bytes of all messages that anything holds, with the encodings made of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Account(Arc<AtomicUsize>);
+
+impl Account {
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Charges so many bytes until the charge is dropped.
+    pub fn charge(&self, bytes: usize) -> Charge {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Charge {
+            account: Some(self.clone()),
+            bytes: AtomicUsize::new(bytes),
+        }
+    }
+}
+
+/// What one message is charged.
+#[derive(Debug, Default)]
+pub(super) struct Charge {
+    /// None: nobody counts it.
+    account: Option<Account>,
+    bytes: AtomicUsize,
+}
+
+impl Charge {
+    /// Charges so many bytes more.
+    pub fn add(&self, bytes: usize) {
+        if let Some(account) = &self.account {
+            account.0.fetch_add(bytes, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.0.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the mirror may hold.
+
+use super::super::limits::BARRED;
+use super::*;
+use crate::hub::{Limit, SubscribeError};
+
+/// A world that may hold so many keys, and one channel so many.
+fn world(keys: usize, keys_per_channel: usize) -> World {
+    let rules = (0..).zip([
+        ("m:{room}:{id}", "room:{room}"),
+        ("k:{id}", "{id}"),
+        ("e:{id}", "log:{id}"),
+    ]);
+    let rules = rules.map(|(id, (key, channel))| rule(id, key, channel));
+    let limits = Limits {
+        keys,
+        keys_per_channel,
+        ..Limits::NONE
+    };
+    let mut world = World::limited(rules.collect(), None, hub::Options::channels(1000), limits);
+    world.up();
+    world
+}
+
+fn leak(text: String) -> &'static str {
+    text.leak()
+}
+
+fn refused(world: &World, name: &str) -> Option<SubscribeError> {
+    world.hub.subscribe(name, true).err()
+}
+
+fn ended(client: &Client) -> Option<Limit> {
+    client.subscription.log().view().ended()
+}
+
+#[test]
+fn a_channel_with_too_many_keys_is_ended_and_barred_for_a_while() {
+    let mut world = world(1000, 3);
+    let mut small = world.subscribe("room:small");
+    world.hold("m:small:1", "s");
+    for id in 0..4 {
+        world.hold(leak(format!("m:big:{id}")), "x");
+    }
+    let big = world.subscribe("room:big");
+    world.run();
+    assert_eq!(ended(&big), Some(Limit::KeysPerChannel));
+    assert!(!big.is_filled(&world), "what cannot be whole is not called so");
+    assert!(small.is_filled(&world));
+    assert_eq!(small.news(&world), ["m:small:1=s"]);
+    assert_eq!(world.mirror.keys.len(), 1, "nothing of it is left");
+    assert_eq!(
+        refused(&world, "room:big"),
+        Some(SubscribeError::Full(Limit::KeysPerChannel))
+    );
+    assert_eq!(world.hub.channels(), 1, "who asks again makes nothing");
+    for id in 1..4 {
+        world.keys.remove(format!("m:big:{id}").as_str());
+    }
+    world.pass(BARRED.as_millis() as u64 + 1);
+    let mut again = world.subscribe("room:big");
+    world.run();
+    assert_eq!(again.news(&world), ["m:big:0=x"]);
+}
+
+#[test]
+fn a_channel_that_grows_beyond_is_ended_and_others_go_on() {
+    let mut world = world(1000, 3);
+    for id in 0..3 {
+        world.hold(leak(format!("m:a:{id}")), "x");
+    }
+    let a = world.subscribe("room:a");
+    let mut b = world.subscribe("room:b");
+    world.run();
+    assert!(a.is_filled(&world) && b.is_filled(&world));
+    world.set("m:a:3", "x");
+    world.set("m:b:0", "y");
+    world.run();
+    assert_eq!(ended(&a), Some(Limit::KeysPerChannel));
+    assert_eq!(b.news(&world), ["m:b:0=y!set"]);
+}
+
+#[test]
+fn lingering_channels_go_before_new_ones_are_refused_and_open_ones_may_grow() {
+    let mut world = world(8, 8);
+    for id in 0..3 {
+        world.hold(leak(format!("m:old:{id}")), "x");
+    }
+    let old = world.subscribe("room:old");
+    world.run();
+    drop(old);
+    world.run();
+    let mut held: Vec<Client> = Vec::new();
+    for id in 0..5 {
+        held.push(world.subscribe(&id.to_string()));
+        world.run();
+    }
+    assert_eq!(world.hub.channels(), 5, "the lingering channel made room");
+    assert_eq!(world.mirror.keys.len(), 5);
+    for id in 5..7 {
+        held.push(world.subscribe(&id.to_string()));
+        world.run();
+    }
+    assert_eq!(refused(&world, "7"), Some(SubscribeError::Full(Limit::Keys)));
+    let mut grows = held.pop().unwrap();
+    assert!(grows.is_filled(&world));
+    drop(held.pop());
+    world.run();
+    world.pass(1);
+    let mut room = world.subscribe("room:r");
+    world.run();
+    assert!(room.is_filled(&world));
+    assert_eq!(refused(&world, "7").map(|_| ()), None);
+    // Into the last eighth none but those that are whole may grow.
+    world.set("m:r:0", "1");
+    world.set("m:r:1", "2");
+    world.run();
+    assert_eq!(room.news(&world), ["m:r:0=1!set", "m:r:1=2!set"]);
+    world.set("m:r:2", "3");
+    world.run();
+    assert_eq!(ended(&room), Some(Limit::Keys));
+    world.set("k:6", "x");
+    world.run();
+    assert!(ended(&grows).is_none() && grows.is_filled(&world));
+    assert_eq!(grows.news(&world).last().map(String::as_str), Some("k:6=x!set"));
+}
+
+#[test]
+fn a_happening_without_a_place_for_its_key_is_a_gap() {
+    let mut world = world(8, 8);
+    let mut log = world.subscribe("log:a");
+    let mut room = world.subscribe("room:r");
+    let held: Vec<Client> = (0..7).map(|id| world.subscribe(&id.to_string())).collect();
+    world.run();
+    world.set("m:r:0", "1");
+    world.run();
+    assert_eq!((world.mirror.keys.len(), room.news(&world).len()), (8, 1));
+    world.set("e:a", "1");
+    world.run();
+    assert_eq!(log.news(&world), ["gap overflow Some(1)"]);
+    drop(held);
+}
+
+#[test]
+fn keys_that_come_and_go_while_nothing_can_be_read_leave_no_queue() {
+    let mut world = world(1000, 1000);
+    world.lost();
+    for round in 0..5_000 {
+        drop(world.subscribe(&format!("k{}", round % 7)));
+        world.pass(0);
+    }
+    let queued = world.mirror.nodes[NODE].queue.len();
+    assert!(queued < 2_000, "{queued}");
+}
