@@ -12,7 +12,7 @@ use super::query::{QueryError, check_name};
 use super::visitor::Visitor;
 use crate::access::{Failure, Verifier};
 use crate::fanout::{self, Asked, Opened, Renewed};
-use crate::hub::{Hub, SubscribeError, Subscription, set_of};
+use crate::hub::{Hub, Limit, SubscribeError, Subscription, set_of};
 use crate::limits::Limits;
 use crate::session::Start;
 
@@ -33,8 +33,8 @@ pub struct Gate {
 pub enum Refused {
     /// Some may not be opened, by this client or by anyone: each of them with why.
     ForGood(BTreeMap<String, Denial>),
-    /// There is no room for more channels now.
-    Full,
+    /// There is no room now, for this reason.
+    Full(Limit),
     /// Whether they may be opened cannot be found out now.
     Unavailable(Failure),
     /// The subject of the client's token has all that it may have.
@@ -155,10 +155,11 @@ impl Gate {
     }
 
     /// Opens the channels for a client that stays (`lingers`) or for one that only looks, and says until when it may read
-    /// them.
+    /// them. `visitor`: whom they are put down to.
     pub async fn open(
         &self,
         holder: &Holder,
+        visitor: Visitor,
         names: &[String],
         lingers: bool,
     ) -> Result<(Vec<Subscription>, Expiry), Refused> {
@@ -169,14 +170,14 @@ impl Gate {
         }
         let mut opened = Vec::new();
         for name in names {
-            match self.hub.subscribe(name, lingers) {
+            match self.hub.subscribe_for(visitor.into(), name, lingers) {
                 Ok(subscription) => opened.push(subscription),
                 Err(SubscribeError::Full(limit)) => {
                     tracing::info!(
                         limit = limit.option(),
                         "channels refused for now: a limit is reached, see docs/limits.md"
                     );
-                    return Err(Refused::Full);
+                    return Err(Refused::Full(limit));
                 }
                 // It was known a moment ago.
                 Err(SubscribeError::Unknown) => {
@@ -217,7 +218,7 @@ impl Visit {
     }
 
     async fn open(self, names: Vec<String>, cursor: Option<String>) -> Result<Opened, Vec<fanout::Refusal>> {
-        let opened = self.gate.open(&self.holder, &names, true).await;
+        let opened = self.gate.open(&self.holder, self.visitor, &names, true).await;
         let (subscriptions, expires) = opened.map_err(|refused| refusals(refused, &names))?;
         let start = self.gate.start(&names, false, None, cursor.as_deref());
         let channels = subscriptions.into_iter().map(|subscription| (subscription, start));
@@ -257,6 +258,17 @@ impl fanout::Gate for Visit {
     }
 }
 
+/// What a client is told that finds no room.
+pub fn no_room(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Channels | Limit::Subscriptions | Limit::Keys | Limit::LogBytes => {
+            "there is no room for more channels now: come back later"
+        }
+        Limit::ChannelsPerAddress => "your address has too many channels: come back later",
+        Limit::KeysPerChannel => "the channel has more keys than may be sent: come back later",
+    }
+}
+
 fn of_token(failure: &Failure) -> fanout::Refusal {
     fanout::Refusal {
         channel: None,
@@ -283,7 +295,7 @@ fn refusals(refused: Refused, names: &[String]) -> Vec<fanout::Refusal> {
             };
             denied.into_iter().map(refusal).collect()
         }
-        Refused::Full => each("full", "too many channels are in use: ask again later".to_owned()),
+        Refused::Full(limit) => each("full", no_room(limit).to_owned()),
         Refused::Unavailable(failure) => each(failure.word(), failure.to_string()),
         Refused::TooMany => vec![fanout::Refusal {
             channel: None,
@@ -378,14 +390,17 @@ mod tests {
         let (hub, _appender) = hub(2);
         let gate = gate(hub.clone());
         let holder = gate.holder(Credentials::default()).unwrap();
-        let open = async |names: &[&str]| gate.open(&holder, &owned(names), true).await;
+        let open = async |names: &[&str]| gate.open(&holder, Visitor::default(), &owned(names), true).await;
         let Err(Refused::ForGood(denied)) = open(&["a", "no:1", "", "no:2"]).await else {
             panic!("unknown channels are refused");
         };
         assert_eq!(denied.keys().collect::<Vec<_>>(), ["", "no:1", "no:2"]);
         assert_eq!((denied["no:1"].word(), denied[""].word()), ("unknown", "invalid"));
         assert_eq!(hub.channels(), 0, "nothing was opened");
-        assert_eq!(open(&["a", "b", "c"]).await.unwrap_err(), Refused::Full);
+        assert_eq!(
+            open(&["a", "b", "c"]).await.unwrap_err(),
+            Refused::Full(Limit::Channels)
+        );
         assert_eq!(open(&["a", "b"]).await.unwrap().0.len(), 2);
     }
 }

@@ -14,7 +14,7 @@ use tracing::Instrument;
 use super::answer::{self, Answer, Refusal};
 use super::credentials::{Credentials, Places};
 use super::door::Guest;
-use super::gate::{Denial, Gate, Refused, Visit};
+use super::gate::{Denial, Gate, Refused, Visit, no_room};
 use super::handshake::Handshake;
 use super::holder::{Expiry, Holder};
 use super::origin::{self, Origins, Verdict, preflight};
@@ -23,7 +23,7 @@ use super::route::Route;
 use super::snapshot;
 use crate::access::Failure;
 use crate::fanout::{self, Transport, Until};
-use crate::hub::Subscription;
+use crate::hub::{self, Subscription};
 use crate::limits::{Limit, Limits, Permits};
 use crate::session::{Ending, Session, Start};
 use crate::transport::{Wire, ending, sse, ws};
@@ -225,7 +225,7 @@ impl Desk {
         }
         let (subscriptions, expires) = match self.open(&asked, true).await {
             Ok(opened) => opened,
-            Err(Refused::Full) => return later(request, headers, Ending::Overload),
+            Err(Refused::Full(limit)) => return later(request, headers, full(limit)),
             Err(Refused::Unavailable(_)) => return later(request, headers, Ending::Unavailable),
             Err(Refused::TooMany) => return no_place(Limit::ConnectionsPerSubject, Route::Events, request, headers),
             Err(Refused::ForGood(denied)) => return Err(refused(&denied)),
@@ -278,7 +278,7 @@ impl Desk {
         let mut head = BytesMut::from(head);
         let (subscriptions, expires) = match self.open(&asked, true).await {
             Ok(opened) => opened,
-            Err(Refused::Full) => return Ok(farewell(head.freeze(), wire, Ending::Overload)),
+            Err(Refused::Full(limit)) => return Ok(farewell(head.freeze(), wire, full(limit))),
             Err(Refused::Unavailable(_)) => return Ok(farewell(head.freeze(), wire, Ending::Unavailable)),
             Err(Refused::TooMany) => return Ok(farewell(head.freeze(), wire, Ending::TooMany)),
             // Who hears nothing but payloads can be told by the close code only.
@@ -314,12 +314,9 @@ impl Desk {
     async fn channels(&self, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         let (subscriptions, _) = match self.open(asked, false).await {
             Ok(opened) => opened,
-            Err(Refused::Full | Refused::TooMany) => {
-                return Err(Refusal::for_now(
-                    "too many channels are in use: come back later",
-                    jitter(RETRY_REFUSED),
-                ));
-            }
+            Err(Refused::Full(limit)) => return Err(Refusal::for_now(no_room(limit), jitter(RETRY_REFUSED))),
+            // Who only looks takes no place.
+            Err(Refused::TooMany) => return Err(Refusal::for_now("come back later", jitter(RETRY_REFUSED))),
             Err(Refused::Unavailable(failure)) => {
                 return Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED)));
             }
@@ -357,7 +354,9 @@ impl Desk {
     }
 
     async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
-        self.gate.open(&asked.holder, &asked.names, lingers).await
+        self.gate
+            .open(&asked.holder, asked.guest.visitor, &asked.names, lingers)
+            .await
     }
 
     fn start(&self, asked: &Wanted<'_>, last_event_id: Option<&[u8]>) -> Start {
@@ -451,6 +450,15 @@ fn no_place(limit: Limit, route: Route<'_>, request: &Parts, headers: &HeaderMap
             };
             Err(Refusal { status, ..refusal })
         }
+    }
+}
+
+/// How a client is told that finds no room.
+fn full(limit: hub::Limit) -> Ending {
+    match limit {
+        hub::Limit::ChannelsPerAddress => Ending::TooMany,
+        hub::Limit::KeysPerChannel => Ending::TooManyKeys,
+        hub::Limit::Channels | hub::Limit::Subscriptions | hub::Limit::Keys | hub::Limit::LogBytes => Ending::Overload,
     }
 }
 

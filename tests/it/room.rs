@@ -61,7 +61,7 @@ both! {
         // It is not enumerated again for whoever comes.
         let passes = limited(&relay, "keys_per_channel");
         let told = turned_away::<C>(&relay, "room:big");
-        assert!(["overload", "full"].map(Value::from).contains(&told["reason"]), "{told}");
+        assert!(["too-many-keys", "full"].map(Value::from).contains(&told["reason"]), "{told}");
         let answer = http::get(relay.address(), "/channels/room:big");
         assert_eq!(answer.status(), 503, "{}", answer.text());
         assert!(answer.header("retry-after").is_some());
@@ -186,6 +186,53 @@ both! {
             memory.messages.last().is_some_and(|message| message.value() == "last")
         });
     }
+}
+
+/// Random names of one stranger push out what lingers of that stranger, and nothing of others.
+#[test]
+fn names_of_one_address_push_out_its_own() {
+    let server = Server::start();
+    let behind = "proxies = [\"127.0.0.1\"]\nclient_address = \"x-forwarded-for\"";
+    let limits = "[limits]\nchannels_per_address = 3\n";
+    let mappings = mapping("key = \"v:{id}\"\nlinger = \"60s\"");
+    let relay = Relay::with(&server, behind, &format!("{limits}{mappings}"));
+    let open = |address: &str, channel: &str| {
+        let target = format!("/events?channel={channel}");
+        Sse::request(&relay, &target, &[("X-Forwarded-For", address)], None)
+    };
+    let friend = "203.0.113.7";
+    let mut theirs = open(friend, "v:theirs");
+    theirs.ready();
+    let cursor = theirs.memory().query_cursor.clone().expect("a cursor");
+    drop(theirs);
+    for id in 0..10 {
+        open("198.51.100.1", &format!("v:{id}")).ready();
+    }
+    eventually("a stranger's own make room", || {
+        (relay.metric("keyrelay_channels") == 4.0).then_some(())
+    });
+    // What lingers of others is still there: a cursor of before is known.
+    let target = format!("/events?channel=v:theirs&cursor={cursor}");
+    let mut back = Sse::request(&relay, &target, &[("X-Forwarded-For", friend)], None);
+    back.ready();
+    assert_eq!(back.memory().count("reset"), 0);
+    // With all of its own in use there is no room for this address, and there is for others.
+    let held: Vec<Sse> = (20..23)
+        .map(|id| {
+            let mut held = open("198.51.100.1", &format!("v:{id}"));
+            held.ready();
+            held
+        })
+        .collect();
+    let end = open("198.51.100.1", "v:99").control("end");
+    assert_eq!(
+        (&end["reason"], &end["reconnect"]),
+        (&"too-many".into(), &true.into()),
+        "{end}"
+    );
+    open("198.51.100.2", "v:99").ready();
+    assert!(limited(&relay, "channels_per_address") >= 1.0);
+    drop(held);
 }
 
 /// Clients that do not read on hold no more than they may: whoever has stalled longest goes, and others go on.
