@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # Runs every fuzz target, or those that are named, for FUZZ_SECONDS each (600 unless set), two at a time:
 #     FUZZ_SECONDS=60 scripts/fuzz.sh wire templates
+# FUZZ_SEED makes a run try the same in the same order; without it each run tries something else.
 # What is found new stays in fuzz/corpus, where the next run goes on; an input that fails is kept in fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
 
 export FUZZ_SECONDS="${FUZZ_SECONDS:-600}"
+# 0 is none.
+export FUZZ_SEED="${FUZZ_SEED:-0}"
 # A compiler that is no nightly must let a fuzzer's build flags pass.
 export RUSTC_BOOTSTRAP=1
 export CARGO_INCREMENTAL=0
@@ -25,7 +28,7 @@ run() {
     local target="$1" log="target/$1.log"
     mkdir -p "corpus/$target"
     if cargo fuzz run --sanitizer none "$target" "corpus/$target" "seeds/$target" -- \
-        -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=1024 >"$log" 2>&1 </dev/null; then
+        -seed="$FUZZ_SEED" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=1024 >"$log" 2>&1 </dev/null; then
         echo "$target: $(grep -a '^Done ' "$log"), $(grep -ao 'cov: [0-9]*' "$log" | tail -1)"
     else
         cat "$log"
