@@ -11,9 +11,9 @@ use anyhow::Context;
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::hub::Mode;
+use crate::hub::{Mode, Way};
 use crate::mapping::{self, Explanation, KeySet, Mappings, Verdict};
-use crate::pattern::Subject;
+use crate::pattern::{ChannelTemplate, Subject};
 use crate::relay::Rule;
 
 /// What is to be explained.
@@ -155,7 +155,28 @@ fn write_captures(out: &mut String, captures: &[(Arc<str>, Bytes)]) -> std::fmt:
     Ok(())
 }
 
+/// Who may read the channels of a mapping, in words.
+fn readers(ways: &[Way<ChannelTemplate>]) -> String {
+    let said = ways.iter().map(|way| match way {
+        Way::Public => "everyone".to_owned(),
+        Way::SignedIn => "any token".to_owned(),
+        Way::Listed => "a token that lists the channel".to_owned(),
+        Way::Claims(claims) => {
+            let claims: Vec<String> = claims
+                .iter()
+                .map(|(claim, text)| format!("{claim} = \"{text}\""))
+                .collect();
+            format!("a token with {}", claims.join(" and "))
+        }
+    });
+    match ways {
+        [] => "nobody: it has no `access`".to_owned(),
+        _ => said.collect::<Vec<_>>().join(", or "),
+    }
+}
+
 fn write_rule(out: &mut String, rule: &Rule) -> std::fmt::Result {
+    writeln!(out, "  access    {}", readers(&rule.access))?;
     match (rule.mode, &rule.on) {
         (Mode::State, _) if rule.snapshot => {
             writeln!(out, "  mode      state: the current values first, then changes")?

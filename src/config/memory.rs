@@ -19,6 +19,13 @@ const OTHER_THREADS: u64 = 4;
 /// A connection that only waits: 5.7 KB were measured, most of them what hyper and the allocator had taken for its request.
 const CONNECTION: u64 = 8 << 10;
 
+/// A client of a TLS listener beyond that: a pipe, what is encrypted and what waits to be, and the state of the connection,
+/// 12 KB when idle and some 70 KB with all of them full.
+const SECURED: u64 = 80 << 10;
+
+/// What the app has answered: 2 × 8 MiB of text are kept at most (`access::ask`), which take some times as much once read.
+const ASKED: u64 = 64 << 20;
+
 /// A log without messages, with its name, its place in both tables, and the key that it is of: 2.7 KB were measured.
 const CHANNEL: u64 = 4 << 10;
 
@@ -48,6 +55,8 @@ struct Limits {
     log_bytes: u64,
     pinned: u64,
     reading: u64,
+    is_secured: bool,
+    asks: bool,
 }
 
 impl Config {
@@ -64,6 +73,8 @@ impl Config {
             log_bytes: self.hub.log_bytes as u64,
             pinned: self.fanout.pinned as u64,
             reading: self.mirror.reading as u64,
+            is_secured: self.server.tls.is_some(),
+            asks: self.server.access.ask.is_some(),
         }
         .memory()
     }
@@ -88,6 +99,12 @@ impl Limits {
             // As replies, and taken apart; and published messages that wait.
             ("reads", times(self.reading, 3)),
         ];
+        if self.is_secured {
+            parts.push(("TLS", times(self.connections, SECURED)));
+        }
+        if self.asks {
+            parts.push(("the app's answers", ASKED));
+        }
         parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         Memory { parts }
     }
@@ -128,6 +145,8 @@ mod tests {
         log_bytes: 32 << 20,
         pinned: 8 << 20,
         reading: 16 << 20,
+        is_secured: false,
+        asks: false,
     };
 
     fn of(limits: Limits, part: &str) -> u64 {
@@ -151,6 +170,13 @@ mod tests {
             ..SMALL
         };
         assert_eq!(of(large_messages, "connections"), 1_000 * (136 << 10));
+        let more = Limits {
+            is_secured: true,
+            asks: true,
+            ..SMALL
+        };
+        assert_eq!(of(more, "TLS"), 1_000 * (80 << 10));
+        assert_eq!(of(more, "the app's answers"), 64 << 20);
     }
 
     #[test]

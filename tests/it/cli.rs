@@ -139,6 +139,8 @@ fn explaining_keys_and_channels() {
     let mappings = [
         mapping("key = \"cart:{user}\"\nchannel = \"basket:{user}\""),
         mapping("key = \"user:{id}\""),
+        "[[mapping]]\nkey = \"own:{user}\"\naccess = [{ sub = \"{user}\", role = \"x\" }, \"listed\"]\n".to_owned(),
+        "[[mapping]]\nkey = \"none:{id}\"\n".to_owned(),
     ];
     let file = config(dir.path(), &mappings.concat());
     let with = |arguments: &[&str]| keyrelay(&[&["explain", "--config", file.as_str()], arguments].concat());
@@ -149,6 +151,17 @@ fn explaining_keys_and_channels() {
     let output = with(&["--channel", "basket:7"]);
     ends_with(&output, 0);
     assert!(text(&output.stdout).contains("cart:7"), "{}", text(&output.stdout));
+    for (channel, readers) in [
+        ("basket:7", "everyone"),
+        (
+            "own:7",
+            "a token with role = \"x\" and sub = \"{user}\", or a token that lists the channel",
+        ),
+        ("none:7", "nobody: it has no `access`"),
+    ] {
+        let told = text(&with(&["--channel", channel]).stdout).to_owned();
+        assert!(told.contains(&format!("  access    {readers}\n")), "{told}");
+    }
 }
 
 /// The demo brings its own server, shows a page, prints a line to type, and leaves nothing behind.

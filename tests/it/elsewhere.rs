@@ -114,6 +114,8 @@ both! {
         drop(client);
         let mut client = C::resume(&relays[0], &["a", "b"], there);
         assert_eq!(resets(&mut client), ["a", "b"]);
+        // What the one relay has heard the other may be about to hear.
+        client.misses("b", "b:1");
         assert_eq!(client.memory().state.len(), 1);
         assert_eq!(client.memory().value("a", "a:1"), Some(&json!("2")));
         drop(client);
