@@ -226,7 +226,7 @@ impl Asker {
         }
         let members = members::parse(&body)
             .ok_or("its answer is not a JSON object: let it answer {\"exp\":…,\"sub\":…,\"channels\":[…]}")?;
-        match Claims::new(members, SystemTime::now()) {
+        match Claims::answering(members, channels, SystemTime::now()) {
             Ok(claims) => Ok(Some((claims, body.len()))),
             Err(Failure::NoExpiry) => Err("its answer has no `exp`: let it say until when it counts".into()),
             Err(Failure::Expired(_)) => {

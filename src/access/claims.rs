@@ -23,9 +23,9 @@ const MAX_LISTED: usize = 1_000;
 pub struct Claims {
     members: Map<String, Value>,
     expires: SystemTime,
-    /// The channels and patterns listed, as they were written.
-    listed: Vec<String>,
-    /// Those that are patterns.
+    /// The channels that are listed by their names.
+    names: Vec<String>,
+    /// What else is listed.
     patterns: Vec<KeyPattern>,
 }
 
@@ -35,6 +35,15 @@ impl Claims {
     /// # Errors
     /// If it has no `exp`, its time is over or has not come, or a member is not of its type.
     pub fn new(members: Map<String, Value>, now: SystemTime) -> Result<Claims, Failure> {
+        Claims::answering(members, &[], now)
+    }
+
+    /// The same of an answer to who asked for these channels. What the answer repeats of them is a name, whatever it looks
+    /// like: the client chose it, and a room that is called `*` must not become a pattern that covers all rooms.
+    ///
+    /// # Errors
+    /// As those of [`Claims::new`].
+    pub fn answering(members: Map<String, Value>, asked: &[String], now: SystemTime) -> Result<Claims, Failure> {
         let exp = members
             .get("exp")
             .filter(|exp| !exp.is_null())
@@ -61,13 +70,21 @@ impl Claims {
         if listed.len() > MAX_LISTED {
             return Err(Failure::Malformed("it lists more than 1,000 channels"));
         }
-        // What is no pattern is still a name.
-        let patterns = listed.iter().filter_map(|name| KeyPattern::parse(name).ok());
-        let patterns = patterns.filter(|pattern| pattern.literal().is_none()).collect();
+        let (mut names, mut patterns) = (Vec::new(), Vec::new());
+        for entry in listed {
+            match KeyPattern::parse(&entry).ok().filter(|_| !asked.contains(&entry)) {
+                Some(pattern) => match pattern.literal().map(String::from_utf8) {
+                    Some(Ok(name)) => names.push(name),
+                    _ => patterns.push(pattern),
+                },
+                // What is no pattern is still a name.
+                None => names.push(entry),
+            }
+        }
         Ok(Claims {
             members,
             expires,
-            listed,
+            names,
             patterns,
         })
     }
@@ -82,11 +99,6 @@ impl Claims {
         self.members.get("sub").and_then(text)
     }
 
-    /// The member of this name.
-    pub fn get(&self, claim: &str) -> Option<&Value> {
-        self.members.get(claim)
-    }
-
     /// Whether the claim is this text, or a list that contains it. Numbers and booleans are compared as JSON writes them.
     pub fn holds(&self, claim: &str, wanted: &str) -> bool {
         let is = |value: &Value| text(value).is_some_and(|text| text == wanted);
@@ -99,14 +111,13 @@ impl Claims {
 
     /// Whether it lists the channel, or a pattern that covers it.
     pub fn lists(&self, channel: &str) -> bool {
-        self.listed.iter().any(|name| name == channel)
+        self.names.iter().any(|name| name == channel)
             || self.patterns.iter().any(|pattern| pattern.is_match(channel.as_bytes()))
     }
 
     /// The channels that it lists by their names.
     pub fn plain_names(&self) -> impl Iterator<Item = &str> {
-        let is_plain = |name: &&String| KeyPattern::parse(name).is_ok_and(|pattern| pattern.literal().is_some());
-        self.listed.iter().filter(is_plain).map(String::as_str)
+        self.names.iter().map(String::as_str)
     }
 }
 
@@ -210,7 +221,28 @@ mod tests {
         for name in ["cart:4", "cart:42:1", "u:7:8:x", "xroom:1", ""] {
             assert!(!claims.lists(name), "{name}");
         }
-        assert_eq!(claims.plain_names().collect::<Vec<_>>(), ["cart:42", "m:1"]);
+        assert_eq!(claims.plain_names().collect::<Vec<_>>(), ["cart:42", "odd{", "m:1"]);
+    }
+
+    /// Users choose names, so there must be a way to list one that looks like a pattern.
+    #[test]
+    fn a_name_that_looks_like_a_pattern_is_escaped() {
+        let claims = claims(json!({"exp": NOW + 1, "channels": ["room:\\*", "room:\\{x\\}"]})).unwrap();
+        assert!(claims.lists("room:*") && claims.lists("room:{x}"));
+        assert!(!claims.lists("room:secret") && !claims.lists("room:\\*"));
+        assert_eq!(claims.plain_names().collect::<Vec<_>>(), ["room:*", "room:{x}"]);
+    }
+
+    /// An app that lets through what it was asked for grants just that.
+    #[test]
+    fn what_an_answer_repeats_is_a_name() {
+        let Value::Object(members) = json!({"exp": NOW + 1, "channels": ["room:*", "room:1*", "hall:*"]}) else {
+            panic!("a payload is an object")
+        };
+        let asked = ["room:*".to_owned(), "room:1*".to_owned()];
+        let claims = Claims::answering(members, &asked, UNIX_EPOCH + Duration::from_secs(NOW)).unwrap();
+        assert!(claims.lists("room:*") && claims.lists("room:1*") && claims.lists("hall:9"));
+        assert!(!claims.lists("room:secret") && !claims.lists("room:10"));
     }
 
     #[test]

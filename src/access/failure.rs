@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// None came, on any of the ways.
-    #[error("no token came: send one as `Authorization: Bearer`, as a parameter of the URL, or as a cookie")]
+    #[error("no credential came: send a token as `Authorization: Bearer`, as a parameter of the URL, or as a cookie")]
     Missing,
     /// One came as a cookie, and nothing says that a page of an allowed origin has sent it.
     #[error("the cookie does not count: no page of an allowed origin has sent it")]

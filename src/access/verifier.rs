@@ -104,11 +104,6 @@ impl Verifier {
         !self.0.jwt.is_empty()
     }
 
-    /// Whether any signed name can count.
-    pub fn takes_signed(&self) -> bool {
-        !self.0.signed.is_empty()
-    }
-
     /// Whether the app is asked.
     pub fn asks(&self) -> bool {
         self.0.asker.is_some()

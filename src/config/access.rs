@@ -55,7 +55,7 @@ impl Compiler<'_> {
         let places = Places {
             cookie,
             parameter: token_parameter.unwrap_or_else(|| TOKEN_PARAMETER.into()),
-            any_cookie: ask.is_some(),
+            asks: ask.is_some(),
         };
         let options = Options {
             jwt: file.jwt.iter().filter_map(|table| self.jwt(table)).collect(),

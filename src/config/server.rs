@@ -64,7 +64,7 @@ impl Compiler<'_> {
             None => vec![Address::Tcp(self.port().unwrap_or(LISTEN))],
         };
         let path = file.path.as_ref().map(|path| self.path(path)).unwrap_or_default();
-        let ambient = places.cookie.is_some() || places.any_cookie;
+        let ambient = places.cookie.is_some() || places.asks;
         let origins = file
             .origins
             .as_ref()

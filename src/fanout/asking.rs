@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use crate::limits::Limit;
 use crate::transport::ws;
 
-use super::conn::Token;
+use super::conn::{Phase, Token};
 use super::core::{Core, client, enqueue};
 use super::{Asked, Opened, Refusal, Renewed};
 
@@ -95,7 +95,8 @@ impl Core {
     /// Does what a gate has said; `true` if there is more for the session to say.
     pub fn answered(&mut self, answer: Answer) -> bool {
         let Answer { token, reference, said } = answer;
-        let Some(conn) = client(&mut self.clients, token) else {
+        // To one who has ended meanwhile nothing more is said.
+        let Some(conn) = client(&mut self.clients, token).filter(|conn| conn.phase == Phase::Open) else {
             return false;
         };
         if std::mem::take(&mut conn.asking) {
@@ -110,6 +111,7 @@ impl Core {
                 conn.expires = u32::MAX;
                 // A token that was shown in a message comes back only if the page shows one again.
                 (conn.gate, conn.renewable) = (Some(gate), false);
+                conn.announce = conn.wants_word;
                 if let Some(at) = expires {
                     conn.expire(at, &mut self.books);
                 }

@@ -101,7 +101,9 @@ pub(super) struct Conn {
     pub unanswered: bool,
     /// It waits for what its gate says, and is not heard until then.
     pub asking: bool,
-    /// It is still to be told that it will expire.
+    /// It wants to be told before it expires.
+    pub wants_word: bool,
+    /// It is still to be told.
     pub announce: bool,
     /// What it showed may count again after it expired.
     pub renewable: bool,

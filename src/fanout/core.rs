@@ -220,6 +220,7 @@ impl Core {
             queued: false,
             unanswered: false,
             asking: false,
+            wants_word: given.until.announced,
             announce: given.until.announced,
             renewable: given.until.renewable,
         };

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
@@ -20,6 +20,9 @@ use super::stats::Stats;
 /// News of the hub that are served in a row, before the sockets and the other tasks of the thread get their turn: where
 /// the next is always there already, they would wait for ever.
 const NEWS: usize = 8;
+
+/// Answers of gates that are taken between two slices.
+const ANSWERS: usize = 64;
 
 /// Owns the sockets of many clients. Made by [`shard`].
 pub struct Shard {
@@ -61,8 +64,14 @@ impl Shard {
                 return;
             }
             if more || news == NEWS {
-                // Other tasks of the thread, and the sockets, get their turn between two slices.
+                // Other tasks of the thread, and the sockets, get their turn between two slices, and so do answers that came.
                 news = 0;
+                for _ in 0..ANSWERS {
+                    let Some(Some(answer)) = core.asking.next().now_or_never() else {
+                        break;
+                    };
+                    core.answered(answer);
+                }
                 tokio::task::yield_now().await;
                 core.poll();
                 continue;

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::log::Log;
 
-/// Whoever a log is kept for: an opaque number for a client's address or the subject of its token. The hub compares
-/// them and nothing else.
+/// Whoever a log is kept for: an opaque number for a client's address. The hub compares them and nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Maker(pub u64);
 

@@ -9,6 +9,7 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 
 use super::query::Query;
+use crate::access::jwt::MAX_TOKEN;
 
 /// What stands before a token that is offered as a WebSocket subprotocol: a page cannot set headers there.
 pub const TOKEN_PROTOCOL: &str = "keyrelay.token.";
@@ -20,8 +21,8 @@ pub struct Places {
     pub cookie: Option<String>,
     /// The parameter of the URL that holds a token.
     pub parameter: String,
-    /// Whether any cookie may count, because the app is asked.
-    pub any_cookie: bool,
+    /// Whether the app is asked, so that any cookie and any `Authorization` may count.
+    pub asks: bool,
 }
 
 impl Default for Places {
@@ -30,7 +31,7 @@ impl Default for Places {
         Places {
             cookie: None,
             parameter: "token".to_owned(),
-            any_cookie: false,
+            asks: false,
         }
     }
 }
@@ -46,9 +47,9 @@ pub struct Credentials {
     pub untrusted: bool,
     /// Signed names of channels.
     pub signed: Vec<String>,
-    /// `Authorization` as it came, or as it would be with the token that counts.
+    /// For the app: `Authorization` as it came, or as it would be with the token that counts.
     pub authorization: Option<HeaderValue>,
-    /// `Cookie` as it came, if cookies count.
+    /// For the app: `Cookie` as it came, if cookies count.
     pub cookie: Option<HeaderValue>,
 }
 
@@ -72,18 +73,32 @@ impl Credentials {
             .or_else(|| query.token.clone());
         let wanted = places.cookie.as_deref();
         let cookie = wanted.and_then(|name| cookie(headers, name));
-        let counts = cookie.is_some() || places.any_cookie && headers.contains_key(COOKIE);
+        let counts = cookie.is_some() || places.asks && headers.contains_key(COOKIE);
         let untrusted = explicit.is_none() && !trusts_cookies && counts;
         let ambient = explicit.is_none() && trusts_cookies && cookie.is_some();
-        let token = explicit.or_else(|| cookie.filter(|_| trusts_cookies));
+        let mut token = explicit.or_else(|| cookie.filter(|_| trusts_cookies));
+        // What is longer is no token, and need not be kept to be told so.
+        if let Some(token) = &mut token
+            && token.len() > MAX_TOKEN
+        {
+            token.truncate((0..=MAX_TOKEN + 1).rfind(|&at| token.is_char_boundary(at)).unwrap_or(0));
+            token.push('…');
+        }
+        // Only the app looks at them. They are copied, for the request's own would keep all of its head.
+        let copied = |bytes: &[u8]| HeaderValue::from_bytes(bytes).ok();
         let made = token.as_ref().filter(|_| !ambient);
-        let made = made.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        let made = || made.and_then(|token| copied(format!("Bearer {token}").as_bytes()));
+        let authorization = || header.and_then(|header| copied(header.as_bytes())).or_else(made);
+        let cookies = || {
+            let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            copied(&lines.join(&b"; "[..])).filter(|joined| !joined.is_empty())
+        };
         Credentials {
             ambient,
             untrusted,
             signed: query.signed.clone(),
-            authorization: header.cloned().or(made),
-            cookie: headers.get(COOKIE).filter(|_| trusts_cookies).cloned(),
+            authorization: places.asks.then(authorization).flatten(),
+            cookie: (places.asks && trusts_cookies).then(cookies).flatten(),
             token,
         }
     }
@@ -135,6 +150,7 @@ mod tests {
     fn places() -> Places {
         Places {
             cookie: Some("relay".into()),
+            asks: true,
             ..Places::default()
         }
     }
@@ -175,6 +191,20 @@ mod tests {
         assert!(!shown(&all, "token=Q", false).untrusted);
         assert_eq!(shown(&all, "token=Q", false).token.as_deref(), Some("Q"));
         assert_eq!(shown(&[], "", false), Credentials::default());
+    }
+
+    #[test]
+    fn nothing_is_kept_that_nobody_looks_at() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, "a=1".parse().unwrap());
+        headers.append(COOKIE, "b=2".parse().unwrap());
+        headers.insert(AUTHORIZATION, "Basic abc".parse().unwrap());
+        let query = Query::parse(None, &format!("token={}", "x".repeat(60_000)), "token", 10).unwrap();
+        let kept = Credentials::of(&headers, &query, &Places::default(), true);
+        assert_eq!((kept.authorization, kept.cookie), (None, None));
+        assert!(kept.token.unwrap().len() < MAX_TOKEN + 10);
+        let asked = Credentials::of(&headers, &query, &places(), true);
+        assert_eq!(asked.cookie.unwrap(), "a=1; b=2");
     }
 
     #[test]

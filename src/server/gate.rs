@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 use super::credentials::Credentials;
 use super::holder::{Closed, Expiry, Holder};
 use super::query::{QueryError, check_name};
+use super::refusals::Refusals;
 use super::visitor::Visitor;
 use crate::access::{Failure, Verifier};
 use crate::fanout::{self, Asked, Opened, Renewed};
@@ -26,6 +27,8 @@ pub struct Gate {
     hub: Arc<Hub>,
     verifier: Verifier,
     limits: Arc<Limits>,
+    /// What is logged of those who are not let in.
+    pub refusals: Arc<Refusals>,
 }
 
 /// Why a list of channels was not opened.
@@ -106,7 +109,12 @@ fn listed(denied: &BTreeMap<String, Denial>) -> String {
 impl Gate {
     /// A gate to the hub's channels, for those whom the verifier knows.
     pub fn new(hub: Arc<Hub>, verifier: Verifier, limits: Arc<Limits>) -> Gate {
-        Gate { hub, verifier, limits }
+        Gate {
+            hub,
+            verifier,
+            limits,
+            refusals: Arc::default(),
+        }
     }
 
     /// The hub behind it.
@@ -120,7 +128,9 @@ impl Gate {
     /// If a signed name does not count; it is logged here.
     pub fn holder(&self, credentials: Credentials) -> Result<Holder, Failure> {
         Holder::new(self.verifier.clone(), credentials, SystemTime::now()).inspect_err(|failure| {
-            tracing::info!(reason = failure.word(), "signed name refused");
+            if let Some(unsaid) = self.refusals.say() {
+                tracing::info!(reason = failure.word(), unsaid, "signed name refused");
+            }
         })
     }
 
@@ -141,7 +151,9 @@ impl Gate {
             match judged {
                 Ok(expiry) => until = until.into_iter().chain(expiry).min(),
                 Err(Closed::Failure(failure @ Failure::Unavailable(_))) => {
-                    tracing::info!(reason = failure.word(), "channels refused for now: {failure}");
+                    if let Some(unsaid) = self.refusals.say() {
+                        tracing::info!(reason = failure.word(), unsaid, "channels refused for now: {failure}");
+                    }
                     return Err(Refused::Unavailable(failure));
                 }
                 Err(closed) => drop(denied.insert((*name).to_owned(), closed.into())),
@@ -150,7 +162,9 @@ impl Gate {
         if denied.is_empty() {
             return Ok(until);
         }
-        tracing::info!(count = denied.len(), channels = %listed(&denied), "channels refused");
+        if let Some(unsaid) = self.refusals.say() {
+            tracing::info!(count = denied.len(), channels = %listed(&denied), unsaid, "channels refused");
+        }
         Err(Refused::ForGood(denied))
     }
 
@@ -164,19 +178,19 @@ impl Gate {
         lingers: bool,
     ) -> Result<(Vec<Subscription>, Expiry), Refused> {
         let until = self.judge(holder, names).await?;
-        // Who only looks has left again before it counts.
-        if lingers {
-            holder.take_place(&self.limits).map_err(|_| Refused::TooMany)?;
-        }
         let mut opened = Vec::new();
         for name in names {
             match self.hub.subscribe_for(visitor.into(), name, lingers) {
                 Ok(subscription) => opened.push(subscription),
                 Err(SubscribeError::Full(limit)) => {
-                    tracing::info!(
-                        limit = limit.option(),
-                        "channels refused for now: a limit is reached, see docs/limits.md"
-                    );
+                    if let Some(unsaid) = self.refusals.say() {
+                        let limit = limit.option();
+                        tracing::info!(
+                            limit,
+                            unsaid,
+                            "channels refused for now: a limit is reached, see docs/limits.md"
+                        );
+                    }
                     return Err(Refused::Full(limit));
                 }
                 // It was known a moment ago.
@@ -184,6 +198,10 @@ impl Gate {
                     return Err(Refused::ForGood([(name.clone(), Denial::Unknown)].into()));
                 }
             }
+        }
+        // Who only looks has left again before it counts.
+        if lingers {
+            holder.take_place(&self.limits).map_err(|_| Refused::TooMany)?;
         }
         Ok((opened, until))
     }
@@ -235,7 +253,12 @@ impl Visit {
             .holder(credentials)
             .map_err(|failure| vec![of_token(&failure)])?;
         // A token that is good for nothing yet is told so, not taken on trust.
-        holder.plain_names().await.map_err(|failure| vec![of_token(&failure)])?;
+        holder.plain_names().await.map_err(|failure| {
+            if let Some(unsaid) = self.gate.refusals.say() {
+                tracing::info!(reason = failure.word(), unsaid, "renewal refused");
+            }
+            vec![of_token(&failure)]
+        })?;
         let judged = self.gate.judge(&holder, &names).await;
         let expires = judged.map_err(|refused| refusals(refused, &names))?;
         let moved = holder.move_place(&self.holder, &self.gate.limits);

@@ -17,8 +17,8 @@ use crate::limits::{Limit, Limits, Permit};
 pub struct Holder {
     verifier: Verifier,
     credentials: Credentials,
-    /// Verified at the first look, and kept.
-    token: OnceCell<Result<Claims, Failure>>,
+    /// Verified at the first look, and kept once it counts; what does not count now may do so later.
+    token: OnceCell<Claims>,
     signed: Vec<Signed>,
     /// Whom the app has named.
     named: OnceCell<Option<String>>,
@@ -132,7 +132,7 @@ impl Holder {
 
     /// Whom the credentials speak of, if any was needed and says so.
     fn subject(&self) -> Option<String> {
-        let token = self.token.get().and_then(|judged| judged.as_ref().ok()?.subject());
+        let token = self.token.get().and_then(Claims::subject);
         token.or_else(|| self.named.get().cloned().flatten())
     }
 
@@ -181,8 +181,7 @@ impl Holder {
                 false => Failure::Missing,
             });
         };
-        let claims = self.token.get_or_init(|| self.verifier.token(text, now)).await;
-        let claims = claims.as_ref().map_err(Clone::clone)?;
+        let claims = self.token.get_or_try_init(|| self.verifier.token(text, now)).await?;
         // It may have been verified a while ago.
         match now.duration_since(claims.expires()) {
             Ok(since) => Err(Failure::Expired(since)),

@@ -21,6 +21,7 @@ mod listen;
 mod origin;
 mod proxy_protocol;
 mod query;
+mod refusals;
 mod request;
 mod route;
 mod secured;

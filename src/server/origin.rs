@@ -1,7 +1,7 @@
 //! Which web pages may read what is served here: the pages of the server's own origin, and those listed.
 //!
-//! A page of another origin is not refused a stream: its browser does that, when it finds no
-//! `Access-Control-Allow-Origin`. Browsers do not ask that for a WebSocket, so there the server must refuse.
+//! A page of another origin is refused whatever it asks for. Its browser would keep most answers from it anyway, for want of
+//! `Access-Control-Allow-Origin`; but it does not ask that for a WebSocket, and what is not sent cannot leak.
 
 use hyper::HeaderMap;
 use hyper::header::{
@@ -58,11 +58,11 @@ impl Origins {
         let text = origin.to_str().unwrap_or_default();
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         // A page cannot set the header Sec-Fetch-Site; its browser does, and knows the origin even where a proxy has
-        // changed Host.
+        // changed Host, and the scheme, which Host does not tell.
         let fetch_site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
         if self.listed.iter().any(|listed| covers(listed, text)) {
             Verdict::Listed
-        } else if is_same(text, host) || fetch_site == Some(b"same-origin") {
+        } else if fetch_site.map_or_else(|| is_same(text, host), |site| site == b"same-origin") {
             Verdict::Same
         } else if self.any {
             Verdict::Any
@@ -240,6 +240,10 @@ mod tests {
         assert_eq!(Origins::new(&[]).judge(&headers), Verdict::Foreign);
         headers.insert("sec-fetch-site", "same-origin".parse().unwrap());
         assert_eq!(Origins::new(&[]).judge(&headers), Verdict::Same);
+        // The page of the same host without TLS, which whoever sits in between can write.
+        let mut headers = request("http://relay", "relay");
+        headers.insert("sec-fetch-site", "cross-site".parse().unwrap());
+        assert_eq!(Origins::new(&[]).judge(&headers), Verdict::Foreign);
     }
 
     #[test]

@@ -150,7 +150,9 @@ impl Desk {
         }
         let verdict = self.origins.judge(&request.headers);
         if verdict == Verdict::Foreign {
-            tracing::info!(origin = ?shown(request.headers.get(ORIGIN)), "origin refused");
+            if let Some(unsaid) = self.gate.refusals.say() {
+                tracing::info!(origin = ?shown(request.headers.get(ORIGIN)), unsaid, "origin refused");
+            }
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "pages of this origin may not connect: add it to `origins` in [server], or let the proxy in front pass the \
@@ -213,7 +215,14 @@ impl Desk {
             Err(Failure::Missing) => Err(bad(unnamed)),
             Err(failure @ Failure::Unavailable(_)) => Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED))),
             Err(failure) => {
-                tracing::info!(reason = failure.word(), path = request.uri.path(), "token refused");
+                if let Some(unsaid) = self.gate.refusals.say() {
+                    tracing::info!(
+                        reason = failure.word(),
+                        path = request.uri.path(),
+                        unsaid,
+                        "token refused"
+                    );
+                }
                 Err(unauthorized(&failure))
             }
         }
@@ -267,7 +276,12 @@ impl Desk {
         })))
     }
 
-    async fn web_socket(&self, request: &Parts, asked: Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
+    async fn web_socket(
+        &self,
+        request: &Parts,
+        mut asked: Wanted<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Outcome, Refusal> {
         let handshake = Handshake::parse(request.version, &request.headers)?;
         let head = ws::response_head(handshake.key, handshake.subprotocol, lines(headers));
         let raw = asked.query.raw;
@@ -299,6 +313,10 @@ impl Desk {
                 (Vec::new(), None)
             }
         };
+        if raw {
+            // Without a gate nobody else keeps it.
+            asked.guest.permits.subject = asked.holder.give_place();
+        }
         let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone(), asked.guest.visitor));
         Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::WebSocket { raw },
@@ -314,7 +332,14 @@ impl Desk {
     async fn channels(&self, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
         let (subscriptions, _) = match self.open(asked, false).await {
             Ok(opened) => opened,
-            Err(Refused::Full(limit)) => return Err(Refusal::for_now(no_room(limit), jitter(RETRY_REFUSED))),
+            Err(Refused::Full(limit)) => {
+                let refusal = Refusal::for_now(no_room(limit), jitter(RETRY_REFUSED));
+                let status = match limit {
+                    hub::Limit::ChannelsPerAddress => StatusCode::TOO_MANY_REQUESTS,
+                    _ => refusal.status,
+                };
+                return Err(Refusal { status, ..refusal });
+            }
             // Who only looks takes no place.
             Err(Refused::TooMany) => return Err(Refusal::for_now("come back later", jitter(RETRY_REFUSED))),
             Err(Refused::Unavailable(failure)) => {

@@ -276,11 +276,15 @@ async fn an_app_that_does_not_answer_is_waited_for_two_seconds() {
     }
     let took = began.elapsed();
     assert!(took >= PATIENCE && took < PATIENCE + Duration::from_secs(2), "{took:?}");
-    assert!(
-        asker.shared().untold >= 190,
-        "{} lines were saved",
-        asker.shared().untold
-    );
+    // One line for all of them; who waited may have given up a little before its question did.
+    let lines = async {
+        while asker.shared().untold < 199 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), lines)
+        .await
+        .expect("199 lines are saved");
 }
 
 #[tokio::test]

@@ -106,6 +106,21 @@ fn a_token_is_renewed_in_place() {
     rig.until_sees(&mut ws, r#""reason":"expired""#);
 }
 
+/// Who wants a word before the end gets one before each.
+#[test]
+fn every_end_announces_itself() {
+    let mut rig = Rig::new();
+    let _channel = rig.channel("a");
+    let (mut ws, _) = rig.join_until(WS, &["a"], expiring(10, true));
+    let words = |peer: &Peer| memchr::memmem::find_iter(&peer.got, b"\"expiring\"").count();
+    rig.pass(Duration::from_secs(1));
+    rig.until(&mut ws, |peer| words(peer) == 1);
+    ws.send_frame(1, br#"{"type":"renew","token":"soon"}"#);
+    rig.until_sees(&mut ws, "renewed");
+    rig.pass(Duration::from_secs(1));
+    rig.until(&mut ws, |peer| words(peer) == 2);
+}
+
 /// A client whose gate takes its time is not heard meanwhile; others are served.
 #[test]
 fn an_answer_that_takes_time_keeps_the_order_of_one_client_alone() {

@@ -268,3 +268,25 @@ fn the_apps_word_has_an_end() {
     app.says(403, "");
     assert_eq!(status(&relay, "v:1", &[COOKIE]), 403, "what is not remembered is asked");
 }
+
+/// An app that lets through the names it was asked for grants just these, whatever a client calls a channel.
+#[test]
+fn a_name_that_looks_like_a_pattern_grants_no_other() {
+    let server = Server::start();
+    let app = App::start();
+    let relay = app.relay(&server);
+    app.says(200, &grants(600, json!({"channels": ["v:*", "v:1*"]})));
+    let asked = |query: &str| request(relay.address(), "GET", &format!("/channels?{query}"), &[COOKIE]);
+    let refused = asked("channel=v:*&channel=v:1*&channel=v:secret");
+    assert_eq!(refused.status(), 403);
+    let named: Vec<String> = refused.json()["channels"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    assert_eq!(named, ["v:secret"]);
+    assert_eq!(asked("channel=v:1*&channel=v:*").status(), 200);
+    // What nobody asked for is the app's own word.
+    assert_eq!(asked("channel=v:10").status(), 200);
+}

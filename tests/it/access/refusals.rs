@@ -35,7 +35,7 @@ fn each_check_is_named() {
     let tampered = good.replacen("ey", "fy", 1);
     let cut = good[..good.len() - 3].to_owned();
     let cases = [
-        ("missing", "no token came", None),
+        ("missing", "no credential came", None),
         ("malformed", "malformed", Some("not a token".to_owned())),
         ("malformed", "malformed", Some(tampered)),
         ("signature", "not signed by any key", Some(cut)),

@@ -1,6 +1,7 @@
 //! `access` of mappings.
 
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::{judged, mapping, relay, target};
 use crate::harness::http::get;
@@ -201,6 +202,8 @@ fn the_subject_of_a_token_has_so_many_streams() {
     );
     let mut ws = Ws::request(&relay, &target("/ws", "v:1", Some(&shared)), None);
     assert_eq!(ws.closed(), End::Proper(Some(1013)));
+    let mut bare = Ws::request(&relay, &format!("{}&raw=1", target("/ws", "v:1", Some(&shared))), None);
+    assert_eq!(bare.closed(), End::Proper(Some(1013)));
     let mut late = Ws::request(&relay, &format!("/ws?token={shared}"), None);
     late.send(&json!({"type": "subscribe", "channels": ["v:1"], "ref": 1}));
     assert_eq!(late.control("error")["reason"], "too-many");
@@ -213,6 +216,16 @@ fn the_subject_of_a_token_has_so_many_streams() {
     second.sees("v:1", "v:1", "alive");
     assert!(relay.metric("keyrelay_limited_total{limit=\"connections_per_subject\"}") >= 3.0);
     drop(second);
+    // Bare payloads take a place as any other stream.
+    let bare = eventually("a place is free again", || {
+        let mut bare = Ws::request(&relay, &format!("{}&raw=1", target("/ws", "v:1", Some(&shared))), None);
+        match bare.socket.read().expect("a frame") {
+            Frame::Text(_) => Some(bare),
+            _ => None,
+        }
+    });
+    assert_eq!(open(&shared).control("end")["reason"], "too-many");
+    drop(bare);
     eventually("a place is free again", || {
         let mut again = open(&shared);
         again.until("an answer", |memory| memory.count("ready") + memory.count("end") > 0);
