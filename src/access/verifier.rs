@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -134,14 +135,27 @@ impl Verifier {
 
     /// What a token says by the keys that are fetched; `closest` is why none of the others made it count.
     async fn fetched(&self, token: &Token<'_>, mut closest: Failure, now: SystemTime) -> Result<Claims, Failure> {
-        for issuer in &self.0.jwt {
-            let Some((fetched, only)) = &issuer.fetched else {
-                continue;
-            };
-            if only.is_some_and(|only| only != token.algorithm) {
-                continue;
-            }
-            match issuer.token(fetched, token, now).await {
+        let issuers = self.0.jwt.iter().filter_map(|issuer| {
+            let (fetched, only) = issuer.fetched.as_ref()?;
+            only.is_none_or(|only| only == token.algorithm)
+                .then_some((issuer, fetched))
+        });
+        let mut issuers: Vec<(&Issuer, &Fetched)> = issuers.collect();
+        // A set that is there and names the key decides, so that nobody is asked for the keys of another.
+        let names = |(_, fetched): &(&Issuer, &Fetched)| {
+            let kid = token.kid.as_deref();
+            kid.is_some_and(|kid| fetched.known().is_some_and(|set| set.names(kid)))
+        };
+        if issuers.iter().any(names) {
+            issuers.retain(names);
+        }
+        // All at the same time: one whose server hangs holds up none of the others.
+        let judging = issuers
+            .into_iter()
+            .map(|(issuer, fetched)| issuer.token(fetched, token, now));
+        let mut judging: FuturesUnordered<_> = judging.collect();
+        while let Some(judged) = judging.next().await {
+            match judged {
                 // Another issuer may know it.
                 Err(Failure::Algorithm) => {}
                 Err(failure @ Failure::Signature) if closest == Failure::Algorithm => closest = failure,

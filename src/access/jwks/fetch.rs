@@ -92,11 +92,15 @@ impl Fetched {
         fetched
     }
 
+    /// The set as it is, if there is one.
+    pub(in crate::access) fn known(&self) -> Option<Arc<Set>> {
+        self.state.borrow().set.clone()
+    }
+
     /// The set as it is; waits for the first one while it is on its way, which is not longer than a fetch may take.
     pub(in crate::access) async fn set(&self) -> Option<Arc<Set>> {
-        let set = self.state.borrow().set.clone();
-        if set.is_some() {
-            return set;
+        if let Some(set) = self.known() {
+            return Some(set);
         }
         let mut state = self.state.clone();
         let arrived = state.wait_for(|state| state.set.is_some() || !state.fetching).await;

@@ -441,6 +441,25 @@ async fn of_several_sets_a_broken_one_does_not_hide_another() {
     assert_eq!(failure.word(), "unavailable");
 }
 
+/// Tokens of one issuer count whatever becomes of the others, and bring about no fetch of theirs.
+#[tokio::test]
+async fn of_several_sets_a_silent_one_holds_up_no_other() {
+    let (one, two) = (Signer::new("a"), Signer::new("b"));
+    let silent = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
+    let first = Server::saying("200 OK", "", set(&[one.jwk()]));
+    let second = Server::saying("200 OK", "", set(&[two.jwk()]));
+    let verifier = verifier(&[&silent, &first, &second], None, PACE);
+    comes_to_count(&verifier, &one.token()).await;
+    comes_to_count(&verifier, &two.token()).await;
+    let fetched = first.seen().len();
+    for _ in 0..100 {
+        let began = std::time::Instant::now();
+        assert!(judge(&verifier, &two.token()).await.is_ok());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    assert_eq!(first.seen().len(), fetched);
+}
+
 proptest! {
     #[test]
     fn nothing_makes_it_panic(text in "\\PC{0,200}", name in "(kty|crv|x|y|n|e|alg|use|key_ops|kid)", value in "\\PC{0,50}") {
