@@ -26,7 +26,7 @@ cargo fuzz build --sanitizer none
 # One target; its last words, or all of them if it failed.
 run() {
     local target="$1" log="target/$1.log"
-    mkdir -p "corpus/$target"
+    mkdir -p target "corpus/$target"
     if cargo fuzz run --sanitizer none "$target" "corpus/$target" "seeds/$target" -- \
         -seed="$FUZZ_SEED" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=1024 >"$log" 2>&1 </dev/null; then
         echo "$target: $(grep -a '^Done ' "$log"), $(grep -ao 'cov: [0-9]*' "$log" | tail -1)"

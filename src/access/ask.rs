@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
 use ring::hmac;
 use serde_json::json;
@@ -215,6 +215,14 @@ impl Asker {
         match parts.status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(None),
+            // To the same page over TLS: that is the app's doing, whoever asks.
+            status if status.is_redirection() && self.url.moves_to_tls(parts.headers.get(LOCATION)) => {
+                return Err(
+                    "it redirects to https: let it answer this path over http (Rails: `ssl_options`, or \
+                            `assume_ssl`)"
+                        .into(),
+                );
+            }
             // To the page where one signs in.
             status if status.is_redirection() => return Ok(None),
             status => {

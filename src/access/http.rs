@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderValue};
 use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Uri};
@@ -164,6 +164,17 @@ impl Url {
 }
 
 /// Without the query, which may hold a secret.
+impl Url {
+    /// Whether a redirect from here leads to the same path over TLS, on whatever host: a server that insists on TLS says
+    /// so to every request.
+    pub(super) fn moves_to_tls(&self, location: Option<&HeaderValue>) -> bool {
+        let target = location.and_then(|location| location.to_str().ok()?.parse::<Uri>().ok());
+        target.is_some_and(|target| {
+            !self.https && target.scheme_str() == Some("https") && target.path() == self.path.path()
+        })
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.https { "https" } else { "http" };

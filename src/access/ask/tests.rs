@@ -210,6 +210,20 @@ async fn whoever_is_not_known_is_refused() {
     assert_eq!(server.seen().len(), 0);
 }
 
+/// An app that insists on TLS redirects every question: that is for the operator to mend, and no answer about anybody.
+#[tokio::test]
+async fn an_app_that_insists_on_tls_has_not_answered() {
+    let location = "location: https://app.example.com/path?query=1\r\n";
+    let server = Server::saying("301 Moved Permanently", location, "");
+    assert_eq!(asker(&server).ask(&cookie("s=1"), &[]).await.unwrap_err(), LATE);
+    let login = "location: https://app.example.com/login\r\n";
+    let server = Server::saying("302 Found", login, "");
+    assert_eq!(
+        asker(&server).ask(&cookie("s=1"), &[]).await.unwrap_err(),
+        Failure::Denied
+    );
+}
+
 #[tokio::test]
 async fn nothing_opens_on_an_error() {
     let now = |seconds| seconds_from_now(seconds);
