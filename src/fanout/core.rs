@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventFlags};
@@ -66,6 +66,8 @@ pub(super) struct Core {
     pub scratch: Box<[u8]>,
     pub random: Random,
     pub start: Instant,
+    /// A moment by both clocks: by ours, which stands still while the machine is suspended, and by the world's.
+    pub clock: (Instant, SystemTime),
 }
 
 impl Core {
@@ -104,6 +106,7 @@ impl Core {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             random: Random(seed | 1),
             start,
+            clock: (start, SystemTime::now()),
             inbox,
         })
     }
@@ -127,6 +130,7 @@ impl Core {
             self.adopt(client);
         }
         self.rings();
+        self.follow_clock(now);
         self.timers();
         self.end_some(now);
         self.serve_some();

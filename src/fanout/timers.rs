@@ -17,6 +17,9 @@ use super::core::{Core, SLICE, client};
 /// proxy and the other instances are spared a burst that nobody needs.
 const PACE: Duration = Duration::from_millis(1);
 
+/// By less than this the clocks may differ.
+const LEAP: Duration = Duration::from_secs(1);
+
 /// The orderly end of a shard.
 #[derive(Debug)]
 pub(super) struct Drain {
@@ -116,6 +119,24 @@ impl Core {
         conn.arm(self.books.tick + 1, &mut self.books);
         let frame = codec::expiring(conn.transport, SystemTime::now() + left);
         self.say(token, &frame);
+    }
+
+    /// Grants end by the world's clock. Where that has leapt ahead, as over a suspended machine, they end sooner by ours.
+    pub fn follow_clock(&mut self, now: Instant) {
+        let (ours, worlds) = self.clock;
+        let Ok(ahead) = SystemTime::now().duration_since(worlds + now.saturating_duration_since(ours)) else {
+            return;
+        };
+        if ahead < LEAP {
+            return;
+        }
+        self.clock = (now, SystemTime::now());
+        let ticks = self.books.wheel.ticks(ahead);
+        let next = self.books.tick + 1;
+        for (_, conn) in self.clients.iter_mut().filter(|(_, conn)| conn.expires != u32::MAX) {
+            conn.expires = conn.expires.saturating_sub(ticks);
+            conn.arm(next, &mut self.books);
+        }
     }
 
     /// Begins the orderly end.

@@ -106,6 +106,22 @@ fn a_token_is_renewed_in_place() {
     rig.until_sees(&mut ws, r#""reason":"expired""#);
 }
 
+/// A machine that was suspended wakes up to an hour of which its own clock knows nothing.
+#[test]
+fn a_grant_ends_by_the_clock_of_the_world() {
+    let mut rig = Rig::new();
+    let _channel = rig.channel("a");
+    let (mut limited, _) = rig.join_until(SSE, &["a"], expiring(3_000, false));
+    let (mut endless, token) = rig.join(SSE, &["a"]);
+    rig.until_sees(&mut limited, "ready");
+    rig.until_sees(&mut endless, "ready");
+    rig.core.clock.1 -= Duration::from_secs(3_600);
+    rig.pass(Duration::from_secs(1));
+    rig.pass(Duration::from_secs(1));
+    rig.until_sees(&mut limited, r#""reason":"expired""#);
+    assert!(rig.conn(token).is_some());
+}
+
 /// Who wants a word before the end gets one before each.
 #[test]
 fn every_end_announces_itself() {
