@@ -356,13 +356,32 @@ mod tests {
     use super::*;
     use crate::server::Head;
     use crate::server::listen::Accepted;
-    use crate::server::testing::{arrival, hub, site};
+    use crate::server::testing::{WRITE_TIMEOUT, arrival, hub, site};
 
     /// What a client sends first (RFC 9113 §3.4): the preface, and SETTINGS without any.
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-    /// The head of a frame that tells to leave.
+    /// SETTINGS that leave no room for the body of any answer, as a whole frame (RFC 9113 §6.5).
+    const NO_WINDOW: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+
+    /// Types of frames: what ends a stream early, and what tells to leave.
+    const RST_STREAM: u8 = 3;
     const GOAWAY: u8 = 7;
+
+    /// A request for `/`, which is not there, as a whole frame: indexed headers only (RFC 7541, appendix A).
+    fn request(stream: u8) -> [u8; 12] {
+        [0, 0, 3, 1, 5, 0, 0, 0, stream, 0x82, 0x87, 0x84]
+    }
+
+    /// The next frame's type and stream; nothing at the end.
+    async fn frame(client: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u32)> {
+        let mut head = [0; 9];
+        client.read_exact(&mut head).await.ok()?;
+        let [a, b, c, kind, _, stream @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        client.read_exact(&mut payload).await.ok()?;
+        Some((kind, u32::from_be_bytes(stream)))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_requests_is_told_to_leave_and_closed() {
@@ -390,6 +409,38 @@ mod tests {
             heard.drain(..9 + length);
         }
         assert!(frames.contains(&GOAWAY), "{frames:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_for_which_there_is_no_window_is_given_up_alone() {
+        let (hub, _appender) = hub(10);
+        let (site, _shard) = site(&hub);
+        let (peer, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let caller = arrival(&site, Accepted::Unix(peer)).caller;
+        let (ours, mut client) = tokio::io::duplex(4096);
+        let hello = [&PREFACE[..24], NO_WINDOW, &request(1)].concat();
+        client.write_all(&hello).await.unwrap();
+        let talking = async {
+            tokio::time::sleep(WRITE_TIMEOUT / 2).await;
+            client.write_all(&request(3)).await.unwrap();
+            let mut ended = Vec::new();
+            while ended.len() < 2 {
+                let (kind, stream) = frame(&mut client).await.expect("the connection goes on");
+                if kind == RST_STREAM {
+                    ended.push((stream, Instant::now()));
+                }
+            }
+            ended
+        };
+        let since = Instant::now();
+        let served = LocalSet::new();
+        served.spawn_local(serve(ours, caller, site));
+        let ended = served.run_until(timeout(WRITE_TIMEOUT * 3, talking)).await.unwrap();
+        for ((stream, at), (expected, after)) in ended.into_iter().zip([(1, 0), (3, 1)]) {
+            let due = WRITE_TIMEOUT + WRITE_TIMEOUT / 2 * after;
+            assert_eq!(stream, expected);
+            assert!((due..due + GOODBYE).contains(&(at - since)), "{:?}", at - since);
+        }
     }
 
     #[test]
