@@ -72,13 +72,15 @@ pub struct TlsError {
 #[derive(Debug)]
 pub struct Keeper {
     files: Tls,
+    /// The state of the files before they were loaded first: a change since then counts as one.
+    first: Fingerprint,
     /// What connections that begin now are served with; replaced as a whole.
     current: Mutex<Arc<ServerConfig>>,
 }
 
-/// What tells one state of the files from another: for each its device, inode, size and time of change. A link is
-/// followed, so one that is turned to another file is seen.
-type Fingerprint = Vec<Option<(u64, u64, u64, i64, i64)>>;
+/// What tells one state of the files from another: for each its device and inode, and when it last changed, be it in what
+/// it holds or in who may read it. A link is followed, so one that is turned to another file is seen.
+type Fingerprint = Vec<Option<(u64, u64, i64, i64)>>;
 
 impl Tls {
     /// Reads the files; also what is to be said of a certificate that clients will not accept at this time.
@@ -137,7 +139,7 @@ impl Tls {
         let files = [&self.certificate_file, &self.key_file].into_iter().chain(clients);
         let of = |file: &PathBuf| {
             let file = fs::metadata(file).ok()?;
-            Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+            Some((file.dev(), file.ino(), file.ctime(), file.ctime_nsec()))
         };
         files.map(of).collect()
     }
@@ -149,9 +151,11 @@ impl Keeper {
     /// # Errors
     /// The first thing that is wrong with them.
     pub fn new(files: Tls) -> Result<Keeper, TlsError> {
+        let first = files.fingerprint();
         let config = load(&files)?;
         Ok(Keeper {
             files,
+            first,
             current: Mutex::new(config),
         })
     }
@@ -163,9 +167,9 @@ impl Keeper {
 
     /// Loads the files again whenever they have changed, and when told to. Files of no use change nothing. Never returns.
     pub async fn keep(&self, mut told: watch::Receiver<()>) {
-        // Those of a moment ago: a change since then counts as one.
-        let mut loaded = self.files.fingerprint();
+        let mut loaded = self.first.clone();
         let mut before = loaded.clone();
+        let mut failed = false;
         loop {
             let is_told = tokio::select! {
                 Ok(()) = told.changed() => true,
@@ -174,25 +178,31 @@ impl Keeper {
             let now = self.files.fingerprint();
             // The files are mostly replaced one after the other: they are loaded once they rest.
             let rests = std::mem::replace(&mut before, now.clone()) == now;
-            if is_told || (rests && now != loaded) {
+            let is_new = is_told || now != loaded;
+            // What failed may have failed for want of a descriptor: it is tried again, and told of once.
+            if is_told || (rests && (is_new || failed)) {
                 loaded = now;
-                self.reload();
+                failed = !self.reload(is_new);
             }
         }
     }
 
-    fn reload(&self) {
+    /// Whether the files are of use; if not, that is told of if it is `is_new`.
+    fn reload(&self, is_new: bool) -> bool {
         match load(&self.files) {
             Ok(config) => {
                 *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
                 tracing::info!(file = %self.files.certificate_file.display(), "certificate loaded again");
+                return true;
             }
-            Err(error) => tracing::error!(
+            Err(error) if is_new => tracing::error!(
                 %error,
                 "certificate not loaded again: connections go on with the one before; put the files right, they are looked at \
                  every few seconds"
             ),
+            Err(_) => {}
         }
+        false
     }
 }
 
@@ -234,6 +244,8 @@ fn untimely(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<String>
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
@@ -333,6 +345,63 @@ mod tests {
             expired.contains("relay.pem has expired (Tue, 01 Jan 2002 "),
             "{expired}"
         );
+    }
+
+    /// As a tool does it that writes as root and then gives the files to whom they are for.
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_read_only_later_is_loaded_then() {
+        let files = Files::new();
+        let (certificate, key) = files.certificate("relay", 2100);
+        let keeper = Keeper::new(tls(&certificate, &key, None)).unwrap();
+        let (_tell, told) = watch::channel(());
+        let first = keeper.config();
+        let looks = |count| tokio::time::sleep(LOOK * count);
+        let may_read = |file: &Path, mode| fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        let steps = async {
+            tokio::time::sleep(LOOK / 2).await;
+            // Root may read everything; that the change is seen holds for it too.
+            let (next_certificate, next_key) = files.certificate("next", 2100);
+            may_read(&next_key, 0o000);
+            let unreadable = fs::read(&next_key).is_err();
+            fs::rename(&next_certificate, &certificate).unwrap();
+            fs::rename(&next_key, &key).unwrap();
+            looks(3).await;
+            if unreadable {
+                assert!(
+                    Arc::ptr_eq(&first, &keeper.config()),
+                    "what may not be read changes nothing"
+                );
+            }
+            let second = keeper.config();
+            may_read(&key, 0o600);
+            looks(3).await;
+            assert!(
+                !Arc::ptr_eq(&second, &keeper.config()),
+                "a change of who may read counts"
+            );
+        };
+        tokio::select! {
+            () = keeper.keep(told) => {}
+            () = steps => {}
+        }
+    }
+
+    /// Between the first load and the first look.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_replaced_at_once_is_seen() {
+        let files = Files::new();
+        let (certificate, key) = files.certificate("relay", 2100);
+        let keeper = Keeper::new(tls(&certificate, &key, None)).unwrap();
+        let first = keeper.config();
+        let (next_certificate, next_key) = files.certificate("next", 2100);
+        fs::rename(&next_certificate, &certificate).unwrap();
+        fs::rename(&next_key, &key).unwrap();
+        let (_tell, told) = watch::channel(());
+        tokio::select! {
+            () = keeper.keep(told) => {}
+            () = tokio::time::sleep(LOOK * 4) => {}
+        }
+        assert!(!Arc::ptr_eq(&first, &keeper.config()));
     }
 
     #[tokio::test(start_paused = true)]
