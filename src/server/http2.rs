@@ -109,6 +109,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
     let load = tasks.load.clone();
     let drain = site.desk.drain.clone();
     let (most, patience) = (site.head.size, site.time_for(&caller));
+    let is_told = caller.is_refused();
     let linger = tasks.linger;
     let service = service_fn(move |request: Request<Incoming>| {
         let site = site.clone();
@@ -147,12 +148,20 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
                 return Poll::Ready(ended);
             }
             let was_idle = std::mem::replace(&mut is_idle, load.is_idle(cx));
-            if is_idle && !was_idle {
+            if is_told {
+                // It was asked the one thing that such a connection is for, and goes, whatever it asks beside.
+                if !is_idle && !ending {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                    idle.as_mut().reset(Instant::now() + GOODBYE);
+                    continue;
+                }
+            } else if is_idle && !was_idle {
                 idle.as_mut().reset(Instant::now() + patience);
                 // The last of what was answered may still be on its way, and what is told behind it.
                 goodbye = linger;
             }
-            if !is_idle || idle.as_mut().poll(cx).is_pending() {
+            if !(is_idle || is_told) || idle.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if ending {
@@ -350,13 +359,18 @@ impl Body for Content {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::LocalSet;
 
     use super::*;
+    use crate::limits::{Limits, Options};
     use crate::server::Head;
+    use crate::server::door::Door;
     use crate::server::listen::Accepted;
     use crate::server::testing::{WRITE_TIMEOUT, arrival, hub, site};
+    use crate::server::visitor::Visitors;
 
     /// What a client sends first (RFC 9113 §3.4): the preface, and SETTINGS without any.
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -364,7 +378,8 @@ mod tests {
     /// SETTINGS that leave no room for the body of any answer, as a whole frame (RFC 9113 §6.5).
     const NO_WINDOW: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
 
-    /// Types of frames: what ends a stream early, and what tells to leave.
+    /// Types of frames: what begins an answer, what ends a stream early, and what tells to leave.
+    const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
     const GOAWAY: u8 = 7;
 
@@ -441,6 +456,48 @@ mod tests {
             assert_eq!(stream, expected);
             assert!((due..due + GOODBYE).contains(&(at - since)), "{:?}", at - since);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_only_told_that_there_is_no_place_does_not_stay() {
+        let (hub, _appender) = hub(10);
+        let (site, _shard) = site(&hub);
+        let options = Options {
+            connections: 1,
+            ..Options::default()
+        };
+        let door = Door::new(Limits::new(options, Arc::default()), Visitors::default());
+        let knock = || {
+            let (peer, _) = std::os::unix::net::UnixStream::pair().unwrap();
+            door.admit(Accepted::Unix(peer)).unwrap().caller
+        };
+        let (_only, told) = (knock(), knock());
+        assert!(told.is_refused());
+        let (ours, client) = tokio::io::duplex(4096);
+        let (mut reading, mut writing) = tokio::io::split(client);
+        writing.write_all(PREFACE).await.unwrap();
+        let asking = async {
+            // It asks on and on, and heeds nothing.
+            for stream in (1..).step_by(2) {
+                if writing.write_all(&request(stream)).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(GOODBYE / 4).await;
+            }
+        };
+        let hearing = async {
+            let mut kinds = Vec::new();
+            while let Some((kind, _)) = frame(&mut reading).await {
+                kinds.push(kind);
+            }
+            kinds
+        };
+        let since = Instant::now();
+        let all = async { tokio::join!(serve(ours, told, site), asking, hearing).2 };
+        let kinds = LocalSet::new().run_until(timeout(Duration::from_secs(60), all)).await;
+        let kinds = kinds.expect("it is closed");
+        assert!(kinds.contains(&HEADERS) && kinds.contains(&GOAWAY), "{kinds:?}");
+        assert!(since.elapsed() < GOODBYE * 2, "{:?}", since.elapsed());
     }
 
     #[test]
