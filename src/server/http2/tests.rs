@@ -67,6 +67,26 @@ async fn a_connection_without_requests_is_told_to_leave_and_closed() {
     assert!(frames.contains(&GOAWAY), "{frames:?}");
 }
 
+/// The last of an answer may have to wait for what was answered before it.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_answered_may_take_a_writes_time_to_close() {
+    let (hub, _appender) = hub(10);
+    let (site, _shard) = site(&hub);
+    let (peer, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    let caller = arrival(&site, Accepted::Unix(peer)).caller;
+    let (ours, mut client) = tokio::io::duplex(4096);
+    client.write_all(&[PREFACE, &request(1)].concat()).await.unwrap();
+    let since = Instant::now();
+    let hearing = async {
+        while frame(&mut client).await.is_some() {}
+        since.elapsed()
+    };
+    let both = async { tokio::join!(serve(ours, caller, site), hearing).1 };
+    let took = LocalSet::new().run_until(both).await;
+    let limit = Head::default().timeout + WRITE_TIMEOUT;
+    assert!((limit..limit + GOODBYE).contains(&took), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_for_which_there_is_no_window_is_given_up_alone() {
     let (hub, _appender) = hub(10);
