@@ -93,7 +93,11 @@ impl Near {
         self.shared.borrow_mut().news.take().unwrap_or(EventFlags::empty())
     }
 
-    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+    /// Takes as much as there is room for.
+    ///
+    /// # Errors
+    /// If there is none now, or the client has gone.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut shared = self.shared.borrow_mut();
         if shared.left {
             return Err(ErrorKind::BrokenPipe.into());
@@ -137,7 +141,7 @@ impl Near {
     }
 
     /// Lets go of a client that takes nothing.
-    pub(super) fn give_up(&self) {
+    pub fn give_up(&self) {
         self.part(Parting::GivenUp);
     }
 

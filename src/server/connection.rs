@@ -46,6 +46,8 @@ pub struct Site {
     pub head: Head,
     /// How long a client may take nothing.
     pub write_timeout: Duration,
+    /// How long a stream, and a connection that carries many, lives.
+    pub lifetime: Option<Duration>,
     /// What TCP connections are encrypted with.
     pub tls: Option<Arc<Keeper>>,
     /// Where tasks of the thread begin.

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -10,7 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderValue};
 use hyper::http::request::Parts;
@@ -19,14 +20,15 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::answer::{self, Answer};
 use super::connection::Site;
-use super::door::{Caller, Guest};
-use super::request::{Desk, Opening, Outcome};
+use super::door::Caller;
+use super::request::{Opening, Outcome};
 use crate::fanout::{Client, Far, Handle, Parting, Socket, Watch, pipe};
+use crate::limits::Permits;
 
 /// Requests and streams that one connection may have at once (RFC 9113 §6.5.2 advises no fewer): a browser has one
 /// connection for all pages of an origin.
@@ -35,22 +37,46 @@ const MAX_STREAMS: u32 = 100;
 /// Bytes of one stream that may wait for the connection: what waits there is sent even if it is superseded meanwhile.
 const UNSENT: usize = 16 * 1024;
 
+/// Bytes of a whole answer that are handed on at once. Each is to be taken in the time for a write, so that this is also the
+/// least that a client may read in that time.
+const PIECE: usize = 16 * 1024;
+
 /// Requests have no bodies here, so that what a client may send unasked can be as little as it may be at the beginning.
 const WINDOW: u32 = 65_535;
 
-/// What a client may take to close a connection that it was told to leave.
+/// What a client that never asked for anything may take to close a connection that it was told to leave.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 tokio::task_local! {
-    /// Of the request that the task serves, once it is a stream.
-    static WATCH: RefCell<Option<Watch>>;
+    /// Over the request that the task serves, once it has a body.
+    static GUARD: RefCell<Option<Guard>>;
+}
+
+/// What ends the task of a client that takes nothing: its body is not asked for more then, so it cannot.
+enum Guard {
+    /// The shard.
+    Stream(Watch),
+    /// The deadline of an answer's piece.
+    Whole(Deadline),
 }
 
 /// The bytes of an answer.
 enum Content {
-    Whole(Full<Bytes>),
+    Whole(Whole),
     Stream(Far),
 }
+
+/// The body of an answer that is there as a whole: it is handed on piece by piece, so that the task, and with it what the
+/// request holds, lives until the client has made room for the last one.
+struct Whole {
+    rest: Bytes,
+    /// What the next piece may take to be taken.
+    write_timeout: Duration,
+    deadline: Deadline,
+    _permits: Box<Permits>,
+}
+
+type Deadline = Rc<RefCell<Pin<Box<Sleep>>>>;
 
 /// Runs each request in a task of its own.
 #[derive(Clone)]
@@ -83,9 +109,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
     let load = tasks.load.clone();
     let drain = site.desk.drain.clone();
     let (most, patience) = (site.head.size, site.time_for(&caller));
+    let (is_told, lifetime) = (caller.is_refused(), site.lifetime);
+    let linger = tasks.linger;
     let service = service_fn(move |request: Request<Incoming>| {
         let site = site.clone();
-        let guest = caller.guest_beside(request.headers());
+        let mut guest = caller.guest_beside(request.headers());
+        let permits = std::mem::take(&mut guest.permits);
         // Boxed, so that a stream does not keep the room that answering took.
         Box::pin(async move {
             let (mut request, body) = request.into_parts();
@@ -93,7 +122,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
             // Refused or none: its frames need no room here.
             drop(body);
             as_elsewhere(&mut request);
-            Ok::<_, Infallible>(respond(&site.desk, &site.shard, &request, has_body, guest).await)
+            let outcome = site.desk.handle(&request, has_body, guest).await;
+            Ok::<_, Infallible>(respond(outcome, &request.method, permits, &site))
         })
     });
     let connection = http2::Builder::new(tasks)
@@ -105,9 +135,14 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
         .serve_connection(TokioIo::new(stream), service);
 
     let mut connection = pin!(connection);
-    let mut drained = pin!(drain.cancelled());
+    let mut drained = pin!(async {
+        tokio::select! {
+            () = drain.cancelled() => {}
+            () = age(lifetime) => {}
+        }
+    });
     let mut idle = pin!(sleep_until(Instant::now() + patience));
-    let (mut is_idle, mut ending) = (true, false);
+    let (mut is_idle, mut ending, mut goodbye) = (true, false, GOODBYE);
     let ended = poll_fn(|cx| {
         if !ending && drained.as_mut().poll(cx).is_ready() {
             ending = true;
@@ -118,10 +153,20 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
                 return Poll::Ready(ended);
             }
             let was_idle = std::mem::replace(&mut is_idle, load.is_idle(cx));
-            if is_idle && !was_idle {
+            if is_told {
+                // It was asked the one thing that such a connection is for, and goes, whatever it asks beside.
+                if !is_idle && !ending {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                    idle.as_mut().reset(Instant::now() + GOODBYE);
+                    continue;
+                }
+            } else if is_idle && !was_idle {
                 idle.as_mut().reset(Instant::now() + patience);
+                // The last of what was answered may still be on its way, and what is told behind it.
+                goodbye = linger;
             }
-            if !is_idle || idle.as_mut().poll(cx).is_pending() {
+            if !(is_idle || is_told) || idle.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if ending {
@@ -130,13 +175,23 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
             }
             ending = true;
             connection.as_mut().graceful_shutdown();
-            idle.as_mut().reset(Instant::now() + GOODBYE);
+            idle.as_mut().reset(Instant::now() + goodbye);
         }
     })
     .await;
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Until a connection is so old that its client is to begin another: a tenth sooner or later than others, as streams are.
+async fn age(lifetime: Option<Duration>) {
+    let Some(lifetime) = lifetime else {
+        return pending().await;
+    };
+    // Spreads moments only; without randomness they come together.
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    sleep(lifetime.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u32::MAX))).await;
 }
 
 /// Puts a head into the form that it has over HTTP/1.1: the server's name stands in a header, and all cookies stand in one
@@ -156,28 +211,49 @@ fn as_elsewhere(request: &mut Parts) {
     }
 }
 
-async fn respond(desk: &Desk, shard: &Handle, request: &Parts, has_body: bool, guest: Guest) -> Response<Content> {
-    match desk.handle(request, has_body, guest).await {
-        Outcome::Answer(answer) => whole(answer, &request.method),
-        Outcome::Stream(opening) => stream(*opening, shard),
+fn respond(outcome: Outcome, method: &Method, permits: Box<Permits>, site: &Site) -> Response<Content> {
+    match outcome {
+        Outcome::Answer(answer) => whole(answer, method, permits, site.write_timeout),
+        Outcome::Stream(opening) => stream(*opening, *permits, &site.shard),
         // Only WebSockets are sent off so, and those are not opened over HTTP/2.
-        Outcome::Farewell(_) => whole(answer::empty(StatusCode::BAD_REQUEST, HeaderMap::new()), &Method::GET),
+        Outcome::Farewell(_) => {
+            let answer = answer::empty(StatusCode::BAD_REQUEST, HeaderMap::new());
+            whole(answer, method, permits, site.write_timeout)
+        }
     }
 }
 
-fn whole(answer: Answer, method: &Method) -> Response<Content> {
-    let (mut head, mut body) = answer.into_parts();
+fn whole(answer: Answer, method: &Method, permits: Box<Permits>, write_timeout: Duration) -> Response<Content> {
+    let (mut head, body) = answer.into_parts();
+    let mut rest = content(body);
     if method == Method::HEAD {
-        let size = body.size_hint().exact().unwrap_or_default();
-        head.headers.insert(CONTENT_LENGTH, size.into());
-        body = Full::default();
+        head.headers.insert(CONTENT_LENGTH, rest.len().into());
+        rest = Bytes::new();
     }
+    let deadline = Rc::new(RefCell::new(Box::pin(sleep(write_timeout))));
+    if !rest.is_empty() {
+        GUARD.with(|guard| guard.replace(Some(Guard::Whole(deadline.clone()))));
+    }
+    let body = Whole {
+        rest,
+        write_timeout,
+        deadline,
+        _permits: permits,
+    };
     Response::from_parts(head, Content::Whole(body))
 }
 
-fn stream(opening: Opening, shard: &Handle) -> Response<Content> {
+/// What an answer consists of: there at once, in one frame.
+fn content(mut body: Full<Bytes>) -> Bytes {
+    let frame = body.frame().now_or_never().flatten();
+    let data = frame.and_then(|frame| frame.ok()?.into_data().ok());
+    data.unwrap_or_default()
+}
+
+fn stream(mut opening: Opening, permits: Permits, shard: &Handle) -> Response<Content> {
     let (near, far) = pipe();
-    WATCH.with(|watch| watch.replace(Some(far.watch())));
+    GUARD.with(|guard| guard.replace(Some(Guard::Stream(far.watch()))));
+    opening.permits.or(permits);
     shard.adopt(Client {
         socket: Socket::Piped(near),
         transport: opening.transport,
@@ -193,23 +269,29 @@ fn stream(opening: Opening, shard: &Handle) -> Response<Content> {
     response
 }
 
-/// A request to its end. A stream whose client takes nothing is never asked for more, so that its body cannot tell that
-/// the shard has let go of it; dropped, it is reset, and the others of its connection go on.
+/// A request to its end. One whose client takes nothing is ended by its guard; dropped, it is reset, and the others of its
+/// connection go on.
 async fn to_its_end(request: impl Future<Output = ()>, linger: Duration) {
     let mut request = pin!(request);
     let parting = poll_fn(|cx| {
         if request.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        WATCH.with(|watch| match &*watch.borrow() {
-            Some(watch) => watch.poll_parting(cx).map(Some),
+        GUARD.with(|guard| match &*guard.borrow() {
+            Some(Guard::Stream(watch)) => watch.poll_parting(cx).map(Some),
+            Some(Guard::Whole(deadline)) => {
+                let late = deadline.borrow_mut().as_mut().poll(cx);
+                late.map(|()| Some(Parting::GivenUp))
+            }
             None => Poll::Pending,
         })
     })
     .await;
-    if parting == Some(Parting::Orderly) {
+    match parting {
         // Whoever does not take it in time has gone or does not want to know.
-        let _ = timeout(linger, request).await;
+        Some(Parting::Orderly) => drop(timeout(linger, request).await),
+        Some(Parting::GivenUp) => tracing::debug!("a client that took nothing was given up"),
+        None => {}
     }
 }
 
@@ -227,7 +309,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
         self.load.active.set(self.load.active.get() + 1);
         let active = Active(self.load.clone());
         let linger = self.linger;
-        self.tracker.spawn_local(WATCH.scope(RefCell::default(), async move {
+        self.tracker.spawn_local(GUARD.scope(RefCell::default(), async move {
             let _active = active;
             to_its_end(request, linger).await;
         }));
@@ -244,16 +326,29 @@ impl Drop for Active {
     }
 }
 
+impl Whole {
+    /// The next piece; asked for once the client has made room for those before. The last one is a single byte: when there is
+    /// room for that, there was for all others.
+    fn next(&mut self) -> Option<Bytes> {
+        let size = match self.rest.len() {
+            0 => return None,
+            1 => 1,
+            more => PIECE.min(more - 1),
+        };
+        let deadline = Instant::now() + self.write_timeout;
+        self.deadline.borrow_mut().as_mut().reset(deadline);
+        // A copy, since a piece on its way would keep all of the answer.
+        Some(Bytes::copy_from_slice(&self.rest.split_to(size)))
+    }
+}
+
 impl Body for Content {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
-            Content::Whole(body) => {
-                let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {})))
-            }
+            Content::Whole(body) => Poll::Ready(body.next().map(|piece| Ok(Frame::data(piece)))),
             Content::Stream(far) => far.poll_take(cx).map(|taken| match taken {
                 Ok(bytes) if bytes.is_empty() => None,
                 Ok(bytes) => Some(Ok(Frame::data(bytes))),
@@ -264,81 +359,18 @@ impl Body for Content {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Content::Whole(body) => body.is_end_stream(),
+            Content::Whole(body) => body.rest.is_empty(),
             Content::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Content::Whole(body) => body.size_hint(),
+            Content::Whole(body) => SizeHint::with_exact(body.rest.len() as u64),
             Content::Stream(_) => SizeHint::default(),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::task::LocalSet;
-
-    use super::*;
-    use crate::server::Head;
-    use crate::server::listen::Accepted;
-    use crate::server::testing::{arrival, hub, site};
-
-    /// What a client sends first (RFC 9113 §3.4): the preface, and SETTINGS without any.
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-    /// The head of a frame that tells to leave.
-    const GOAWAY: u8 = 7;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_without_requests_is_told_to_leave_and_closed() {
-        let (hub, _appender) = hub(10);
-        let (site, _shard) = site(&hub);
-        let (peer, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        let caller = arrival(&site, Accepted::Unix(peer)).caller;
-        let (ours, mut client) = tokio::io::duplex(4096);
-        client.write_all(PREFACE).await.unwrap();
-        let since = Instant::now();
-        let mut heard = Vec::new();
-        let reading = async {
-            // It answers nothing.
-            client.read_to_end(&mut heard).await.unwrap();
-            since.elapsed()
-        };
-        let both = async { tokio::join!(serve(ours, caller, site), reading).1 };
-        let took = LocalSet::new().run_until(both).await;
-        let limit = Head::default().timeout + GOODBYE;
-        assert!((limit..limit + GOODBYE).contains(&took), "{took:?}");
-        let mut frames = Vec::new();
-        while let [a, b, c, kind, ..] = heard[..] {
-            frames.push(kind);
-            let length = u32::from_be_bytes([0, a, b, c]) as usize;
-            heard.drain(..9 + length);
-        }
-        assert!(frames.contains(&GOAWAY), "{frames:?}");
-    }
-
-    #[test]
-    fn a_head_becomes_what_it_is_over_http_1() {
-        let request = Request::get("https://relay.test:8443/events?channel=a")
-            .header(HOST, "another.test")
-            .header(COOKIE, "a=1")
-            .header(COOKIE, "b=2; c=3");
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        as_elsewhere(&mut parts);
-        assert_eq!(
-            parts.headers[HOST], "relay.test:8443",
-            "the URL is what the server is asked for"
-        );
-        assert_eq!(
-            parts.headers.get_all(COOKIE).iter().collect::<Vec<_>>(),
-            ["a=1; b=2; c=3"]
-        );
-        let (mut parts, ()) = Request::get("/events").body(()).unwrap().into_parts();
-        as_elsewhere(&mut parts);
-        assert!(parts.headers.is_empty());
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use super::door::Caller;
 use super::http2;
 use super::io::{Io, farewell};
 use super::tls::HTTP_2;
-use crate::fanout::{Far, Socket, pipe};
+use crate::fanout::{Far, Parting, Socket, pipe};
 use crate::limits::Limit;
 
 /// Bytes that wait, encrypted, for a socket that takes nothing: one record. What waits here is sent even if it is
@@ -100,7 +100,11 @@ async fn carry<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, far: Far) {
         match carried {
             Poll::Ready(Ok(())) => watch.poll_parting(cx).map(|_| true),
             Poll::Ready(Err(_)) => Poll::Ready(false),
-            Poll::Pending => Poll::Pending,
+            // Asked here as well: while bytes wait for the socket, nothing is taken from the shard, and its word not heard.
+            Poll::Pending => match watch.poll_parting(cx) {
+                Poll::Ready(Parting::GivenUp) => Poll::Ready(false),
+                _ => Poll::Pending,
+            },
         }
     })
     .await;
@@ -257,6 +261,23 @@ mod tests {
                 "{bytes:?}: {took:?}"
             );
         }
+    }
+
+    /// While bytes wait for its socket, of which it takes none.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_the_shard_gives_up_is_let_go_at_once() {
+        let (near, far) = pipe();
+        let (ours, _client) = tokio::io::duplex(16);
+        near.send(&[b'x'; 100]).unwrap();
+        let giving_up = async {
+            // The clock moves only when all is carried that can be.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            near.give_up();
+        };
+        let since = Instant::now();
+        let both = async { tokio::join!(carry(ours, far), giving_up) };
+        assert!(tokio::time::timeout(WRITE_TIMEOUT * 3, both).await.is_ok());
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -60,6 +60,9 @@ pub fn hub(max_channels: usize) -> (Arc<Hub>, Appender) {
 /// How long a client of [`site`] may take nothing.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a connection of [`site`] lives that carries many streams.
+pub const LIFETIME: Duration = Duration::from_secs(100);
+
 /// What serves connections, and the shard that it hands streams to.
 pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
     let options = fanout::Options {
@@ -85,6 +88,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
         shard: handle,
         head: Head::default(),
         write_timeout: WRITE_TIMEOUT,
+        lifetime: Some(LIFETIME),
         tls: None,
         tasks: TaskTracker::new(),
     };

@@ -71,7 +71,7 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
         fanout,
         stats,
     } = parts;
-    let (write_timeout, deadline) = (fanout.write_timeout, fanout.drain);
+    let (write_timeout, lifetime, deadline) = (fanout.write_timeout, fanout.bounds.lifetime, fanout.drain);
     let drain = desk.drain.clone();
     // Spreads moments only; without randomness the shards have theirs together.
     let seed = getrandom::u64().unwrap_or_default();
@@ -83,6 +83,7 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
         shard: handle.clone(),
         head,
         write_timeout,
+        lifetime,
         tls,
         tasks: tasks.clone(),
     });

@@ -72,13 +72,15 @@ pub struct TlsError {
 #[derive(Debug)]
 pub struct Keeper {
     files: Tls,
+    /// The state of the files before they were loaded first: a change since then counts as one.
+    first: Fingerprint,
     /// What connections that begin now are served with; replaced as a whole.
     current: Mutex<Arc<ServerConfig>>,
 }
 
-/// What tells one state of the files from another: for each its device, inode, size and time of change. A link is
-/// followed, so one that is turned to another file is seen.
-type Fingerprint = Vec<Option<(u64, u64, u64, i64, i64)>>;
+/// What tells one state of the files from another: for each its device and inode, and when it last changed, be it in what
+/// it holds or in who may read it. A link is followed, so one that is turned to another file is seen.
+type Fingerprint = Vec<Option<(u64, u64, i64, i64)>>;
 
 impl Tls {
     /// Reads the files; also what is to be said of a certificate that clients will not accept at this time.
@@ -137,7 +139,7 @@ impl Tls {
         let files = [&self.certificate_file, &self.key_file].into_iter().chain(clients);
         let of = |file: &PathBuf| {
             let file = fs::metadata(file).ok()?;
-            Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+            Some((file.dev(), file.ino(), file.ctime(), file.ctime_nsec()))
         };
         files.map(of).collect()
     }
@@ -149,9 +151,11 @@ impl Keeper {
     /// # Errors
     /// The first thing that is wrong with them.
     pub fn new(files: Tls) -> Result<Keeper, TlsError> {
+        let first = files.fingerprint();
         let config = load(&files)?;
         Ok(Keeper {
             files,
+            first,
             current: Mutex::new(config),
         })
     }
@@ -163,9 +167,9 @@ impl Keeper {
 
     /// Loads the files again whenever they have changed, and when told to. Files of no use change nothing. Never returns.
     pub async fn keep(&self, mut told: watch::Receiver<()>) {
-        // Those of a moment ago: a change since then counts as one.
-        let mut loaded = self.files.fingerprint();
+        let mut loaded = self.first.clone();
         let mut before = loaded.clone();
+        let mut failed = false;
         loop {
             let is_told = tokio::select! {
                 Ok(()) = told.changed() => true,
@@ -174,25 +178,31 @@ impl Keeper {
             let now = self.files.fingerprint();
             // The files are mostly replaced one after the other: they are loaded once they rest.
             let rests = std::mem::replace(&mut before, now.clone()) == now;
-            if is_told || (rests && now != loaded) {
+            let is_new = is_told || now != loaded;
+            // What failed may have failed for want of a descriptor: it is tried again, and told of once.
+            if is_told || (rests && (is_new || failed)) {
                 loaded = now;
-                self.reload();
+                failed = !self.reload(is_new);
             }
         }
     }
 
-    fn reload(&self) {
+    /// Whether the files are of use; if not, that is told of if it is `is_new`.
+    fn reload(&self, is_new: bool) -> bool {
         match load(&self.files) {
             Ok(config) => {
                 *self.current.lock().unwrap_or_else(PoisonError::into_inner) = config;
                 tracing::info!(file = %self.files.certificate_file.display(), "certificate loaded again");
+                return true;
             }
-            Err(error) => tracing::error!(
+            Err(error) if is_new => tracing::error!(
                 %error,
                 "certificate not loaded again: connections go on with the one before; put the files right, they are looked at \
                  every few seconds"
             ),
+            Err(_) => {}
         }
+        false
     }
 }
 
@@ -233,141 +243,4 @@ fn untimely(certificate: &CertificateDer<'_>, now: SystemTime) -> Option<String>
 }
 
 #[cfg(test)]
-mod tests {
-    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-
-    use super::*;
-
-    struct Files {
-        dir: tempfile::TempDir,
-    }
-
-    impl Files {
-        fn new() -> Files {
-            let dir = tempfile::tempdir().unwrap();
-            Files { dir }
-        }
-
-        fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
-            let path = self.dir.path().join(name);
-            fs::write(&path, text).unwrap();
-            path
-        }
-
-        /// A certificate for the years from 2001 to this one, and its key.
-        fn certificate(&self, name: &str, until: i32) -> (PathBuf, PathBuf) {
-            let key = KeyPair::generate().unwrap();
-            let mut params = CertificateParams::new(["relay.test".to_owned()]).unwrap();
-            (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(until, 1, 1));
-            let certificate = params.self_signed(&key).unwrap();
-            (
-                self.write(&format!("{name}.pem"), certificate.pem()),
-                self.write(&format!("{name}.key"), key.serialize_pem()),
-            )
-        }
-    }
-
-    fn tls(certificate: &Path, key: &Path, clients: Option<&Path>) -> Tls {
-        Tls {
-            certificate_file: certificate.to_owned(),
-            key_file: key.to_owned(),
-            clients: clients.map(|ca_file| Clients {
-                ca_file: ca_file.to_owned(),
-                required: true,
-            }),
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_file_is_said_of_that_file() {
-        let files = Files::new();
-        let (certificate, key) = files.certificate("relay", 2100);
-        let (_, other) = files.certificate("other", 2100);
-        let (empty, missing) = (files.write("empty", "\n"), files.dir.path().join("missing"));
-        let garbage = files.write(
-            "garbage",
-            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-        );
-        let load = |tls: Tls| {
-            let loaded = tls.load(SystemTime::now());
-            loaded
-                .map(|(_, untimely)| untimely)
-                .map_err(|error| (error.part, error.to_string()))
-        };
-        let wrong = |part, file: &Path, why: &str| Err((part, format!("{} {why}", file.display())));
-        assert_eq!(load(tls(&certificate, &key, Some(&certificate))), Ok(None));
-        assert_eq!(
-            load(tls(&missing, &key, None)),
-            wrong(Part::Certificate, &missing, "does not exist")
-        );
-        assert_eq!(
-            load(tls(&garbage, &key, None)),
-            wrong(Part::Certificate, &garbage, "holds no valid certificate")
-        );
-        assert_eq!(
-            load(tls(&certificate, &empty, None)),
-            wrong(Part::Key, &empty, "holds no private key in plain PEM")
-        );
-        let why = format!("is not the key of the certificate in {}", certificate.display());
-        assert_eq!(load(tls(&certificate, &other, None)), wrong(Part::Key, &other, &why));
-        for (ca_file, why) in [
-            (&empty, "holds no certificate in PEM"),
-            (&garbage, "holds no valid certificate"),
-        ] {
-            let loaded = load(tls(&certificate, &key, Some(ca_file)));
-            assert_eq!(loaded, wrong(Part::Authorities, ca_file, why));
-        }
-    }
-
-    #[test]
-    fn a_certificate_out_of_its_time_is_told_of_and_taken() {
-        let files = Files::new();
-        let (certificate, key) = files.certificate("relay", 2002);
-        let tls = tls(&certificate, &key, None);
-        let told = |seconds| tls.load(UNIX_EPOCH + Duration::from_secs(seconds)).unwrap().1;
-        // The end of 2000, the middle of 2001, and 2002.
-        assert!(told(978_000_000).is_some_and(|what| what.contains("is not valid yet (but from Mon, 01 Jan 2001 ")));
-        assert_eq!(told(994_000_000), None);
-        let expired = told(1_010_000_000).unwrap();
-        assert!(
-            expired.contains("relay.pem has expired (Tue, 01 Jan 2002 "),
-            "{expired}"
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn files_are_loaded_again_once_they_rest_and_kept_if_they_are_of_no_use() {
-        let files = Files::new();
-        let (certificate, key) = files.certificate("relay", 2100);
-        let keeper = Keeper::new(tls(&certificate, &key, None)).unwrap();
-        let (tell, told) = watch::channel(());
-        let first = keeper.config();
-        let is = |config: &Arc<ServerConfig>| Arc::ptr_eq(config, &keeper.config());
-        let looks = |count| tokio::time::sleep(LOOK * count);
-        let steps = async {
-            // Between two looks.
-            tokio::time::sleep(LOOK / 2).await;
-            looks(3).await;
-            assert!(is(&first), "nothing has changed");
-            // The first of two files, then nothing for a while: they do not fit.
-            let (certificate, key) = files.certificate("next", 2100);
-            fs::rename(&certificate, files.dir.path().join("relay.pem")).unwrap();
-            looks(3).await;
-            assert!(is(&first), "what is of no use changes nothing");
-            fs::rename(&key, files.dir.path().join("relay.key")).unwrap();
-            looks(1).await;
-            assert!(is(&first), "not yet at rest");
-            looks(1).await;
-            assert!(!is(&first));
-            let second = keeper.config();
-            tell.send_replace(());
-            tokio::task::yield_now().await;
-            tokio::task::yield_now().await;
-            assert!(!is(&second), "loaded when told to");
-        };
-        tokio::select! {
-            () = keeper.keep(told) => {}
-            () = steps => {}
-        }
-    }
-}
+mod tests;

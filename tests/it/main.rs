@@ -10,6 +10,8 @@ mod harness;
 /// What operators are told.
 mod access;
 mod admin;
+/// Whole answers over HTTP/2.
+mod answers_http2;
 /// Those who mean harm: strangers, what stands in keys, and the server.
 mod attack;
 /// What the relay asks of the server.
