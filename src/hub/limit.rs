@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// or still being read is turned away before, so that strangers cannot take the room in which others grow.
 const RESERVE: usize = 8;
 
+/// Of the bytes of all logs, the last quarter is not for encodings: they are only copies, and must take neither the room in
+/// which whole channels grow ([`RESERVE`]) nor as much again that is left for new ones.
+const NO_COPIES: usize = 4;
+
 /// A limit that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {
@@ -71,17 +75,32 @@ pub fn for_new(limit: usize) -> usize {
 }
 
 /// Bytes of all messages that anything holds, with the encodings made of them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Account(Arc<AtomicUsize>);
+#[derive(Clone, Debug)]
+pub(super) struct Account(Arc<Sum>);
+
+#[derive(Debug)]
+struct Sum {
+    bytes: AtomicUsize,
+    /// Up to here encodings may be charged.
+    copies: usize,
+}
 
 impl Account {
+    /// An account of so many bytes, which what is charged at once may exceed, and encodings may not come near.
+    pub fn new(limit: usize) -> Account {
+        Account(Arc::new(Sum {
+            bytes: AtomicUsize::new(0),
+            copies: limit - limit / NO_COPIES,
+        }))
+    }
+
     pub fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     /// Charges so many bytes until the charge is dropped.
     pub fn charge(&self, bytes: usize) -> Charge {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         Charge {
             account: Some(self.clone()),
             bytes: AtomicUsize::new(bytes),
@@ -101,9 +120,26 @@ impl Charge {
     /// Charges so many bytes more.
     pub fn add(&self, bytes: usize) {
         if let Some(account) = &self.account {
-            account.0.fetch_add(bytes, Ordering::Relaxed);
+            account.0.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+
+    /// Whether an encoding of so many bytes would have room now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let fits = |account: &Account| account.bytes().saturating_add(bytes) <= account.0.copies;
+        self.account.as_ref().is_none_or(fits)
+    }
+
+    /// Charges an encoding of so many bytes, if there is room.
+    pub fn copy(&self, bytes: usize) -> bool {
+        let Some(account) = &self.account else { return true };
+        let fits = |sum: usize| sum.checked_add(bytes).filter(|sum| *sum <= account.0.copies);
+        let fitted = account.0.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        if fitted.is_ok() {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        fitted.is_ok()
     }
 
     pub fn bytes(&self) -> usize {
@@ -114,7 +150,7 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if let Some(account) = &self.account {
-            account.0.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+            account.0.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
         }
     }
 }

@@ -374,19 +374,29 @@ impl LogView {
         self.index.contains_key(key)
     }
 
-    /// Puts a message into its slot. A deletion of what was never there is not kept: `false`.
-    pub(super) fn put(&mut self, key: SlotKey, fixed: bool, message: Arc<Message>, now: Instant) -> bool {
+    /// Bytes that its messages are counted for.
+    pub(super) fn bytes(&self) -> usize {
+        let slots = self.slots.iter().flatten().map(|slot| &slot.message);
+        let messages = slots.chain(self.ring.iter().map(|(message, _)| message));
+        messages.map(|message| message.charge()).sum()
+    }
+
+    /// Puts a message into its slot, and says by how many bytes more it is counted for than what stood there. A deletion of
+    /// what was never there is not kept: `None`.
+    pub(super) fn put(&mut self, key: SlotKey, fixed: bool, message: Arc<Message>, now: Instant) -> Option<usize> {
         if self.closed {
-            return false;
+            return None;
         }
         let present = message.is_present();
+        let mut before = 0;
         let place = match self.index.get(&key) {
             Some(&place) => {
                 let was = self.slots[place as usize].take().expect("an indexed slot is occupied");
                 self.count(&was, -1);
+                before = was.message.charge();
                 place
             }
-            None if !present && !fixed => return false,
+            None if !present && !fixed => return None,
             None => {
                 let place = self.free.pop().unwrap_or_else(|| {
                     self.slots.push(None);
@@ -397,6 +407,7 @@ impl LogView {
             }
         };
         let sequence = message.sequence;
+        let grown = message.charge().saturating_sub(before);
         let slot = Slot { key, message, fixed };
         self.count(&slot, 1);
         self.slots[place as usize] = Some(slot);
@@ -413,7 +424,7 @@ impl LogView {
             self.tombstones
                 .retain(|&(sequence, slot, _)| occupied_by(slots, slot, sequence));
         }
-        true
+        Some(grown)
     }
 
     fn count(&mut self, slot: &Slot, by: isize) {

@@ -99,9 +99,9 @@ impl Hub {
     pub fn new(options: Options, epoch: u64, catalog: impl Catalog) -> (Arc<Hub>, Appender) {
         let hub = Arc::new(Hub {
             epoch,
+            account: Account::new(options.log_bytes),
             options,
             catalog: Box::new(catalog),
-            account: Account::default(),
             limited: Counts::default(),
             crowded: AtomicBool::new(false),
             watermark: AtomicU64::new(0),
@@ -302,6 +302,12 @@ impl Hub {
         if tell {
             self.tell(log.clone());
         }
+    }
+
+    /// The open log whose messages take most. Looks at every message, so it is for when a log must end.
+    pub(super) fn largest(&self) -> Option<Arc<Log>> {
+        let logs: Vec<_> = self.registry().logs.values().cloned().collect();
+        logs.into_iter().max_by_key(|log| log.view().bytes())
     }
 
     /// Closes a log with its subscribers, and says whether it was open.
