@@ -1,7 +1,10 @@
 //! What the hub's logs may take, and what is counted when that is reached.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::limits::Count;
 
 /// Of every limit that a channel may grow into, the last eighth is kept for the channels that are whole: what is opened
 /// or still being read is turned away before, so that strangers cannot take the room in which others grow.
@@ -29,18 +32,39 @@ pub enum Limit {
 }
 
 /// How often each limit was reached since the start.
-#[derive(Debug, Default)]
-pub struct Counts([AtomicU64; Limit::ALL.len()]);
+#[derive(Debug)]
+pub struct Counts {
+    start: Instant,
+    limits: [Count; Limit::ALL.len()],
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts {
+            start: Instant::now(),
+            limits: Default::default(),
+        }
+    }
+}
 
 impl Counts {
-    /// Counts that a limit was reached.
+    /// Counts that a limit was reached, and names it in the log now and then.
     pub fn hit(&self, limit: Limit) {
-        self.0[limit as usize].fetch_add(1, Ordering::Relaxed);
+        let count = &self.limits[limit as usize];
+        let reached = count.add();
+        if count.is_due(self.start.elapsed()) {
+            let option = limit.option();
+            tracing::warn!(
+                limit = option,
+                reached,
+                "a limit is reached: if the channels that give way or are refused are wanted, raise `{option}`"
+            );
+        }
     }
 
     /// How often each was reached, by its option's name.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self.limits.iter().map(Count::reached);
         Limit::ALL.into_iter().map(Limit::option).zip(counts)
     }
 }
