@@ -93,9 +93,9 @@ impl Appender {
         self.make_room(log);
     }
 
-    /// A log has grown. Where that was too much for all logs together, lingering ones go first, then what an events log
-    /// retains, which is told as a gap; and if that is not enough, a log that is not whole yet ends itself, and for one that
-    /// is whole the largest ends: else a small channel would end for what a large one takes.
+    /// A log has grown. Where that was too much for all logs together, lingering ones go first, then encodings, which can be
+    /// made anew, then what an events log retains, which is told as a gap; and if that is not enough, a log that is not whole
+    /// yet ends itself, and for one that is whole the largest ends: else a small channel would end for what a large one takes.
     fn make_room(&mut self, log: &Arc<Log>) {
         let filled = log.view().is_filled(u64::MAX);
         let Some(mut over) = self.hub.over(filled) else { return };
@@ -105,9 +105,12 @@ impl Appender {
                 None => return,
             }
         }
+        // What was let go may be held for a moment by those who are just sending it, so it cannot be asked anew.
+        if self.hub.strip(over) >= over {
+            return;
+        }
         let largest = filled.then(|| self.hub.largest()).flatten();
         let victim = largest.as_ref().unwrap_or(log);
-        // What was let go may be held for a moment by those who are just sending it, so it cannot be asked anew.
         let mut cut = victim.view().cut(over);
         if cut < over {
             cut += log.view().cut(over - cut);

@@ -107,6 +107,8 @@ struct Sum {
     bytes: AtomicUsize,
     /// Up to here encodings may be charged.
     copies: usize,
+    /// Bytes of encodings that were charged since they were last let go: there are no more of them.
+    copied: AtomicUsize,
 }
 
 impl Account {
@@ -115,11 +117,21 @@ impl Account {
         Account(Arc::new(Sum {
             bytes: AtomicUsize::new(0),
             copies: limit - limit / NO_COPIES,
+            copied: AtomicUsize::new(0),
         }))
     }
 
     pub fn bytes(&self) -> usize {
         self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether letting go of encodings may let go of so many bytes; if so, it is to be done.
+    pub fn recall(&self, bytes: usize) -> bool {
+        let worth = self.0.copied.load(Ordering::Relaxed) >= bytes;
+        if worth {
+            self.0.copied.store(0, Ordering::Relaxed);
+        }
+        worth
     }
 
     /// Charges so many bytes until the charge is dropped.
@@ -161,6 +173,7 @@ impl Charge {
         let fits = |sum: usize| sum.checked_add(bytes).filter(|sum| *sum <= account.0.copies);
         let fitted = account.0.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
         if fitted.is_ok() {
+            account.0.copied.fetch_add(bytes, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         fitted.is_ok()

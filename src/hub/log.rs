@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::channel::{Channel, Mode};
-use super::limit::Limit;
+use super::limit::{Account, Limit};
 use super::makers::Maker;
 use super::message::{Body, Message, Reason};
 use crate::switches::{self, Switch};
@@ -379,6 +379,20 @@ impl LogView {
         let slots = self.slots.iter().flatten().map(|slot| &slot.message);
         let messages = slots.chain(self.ring.iter().map(|(message, _)| message));
         messages.map(|message| message.charge()).sum()
+    }
+
+    /// Lets go of what its messages were encoded to, and says how many bytes that were.
+    pub(super) fn strip(&mut self, account: &Account) -> usize {
+        let slots = self.slots.iter_mut().flatten();
+        let slots = slots.map(|slot| (slot.key.name.len(), &mut slot.message));
+        let messages = slots.chain(self.ring.iter_mut().map(|(message, _)| (0, message)));
+        let strip = |(name, message): (usize, &mut Arc<Message>)| {
+            let bare = message.bare(account, name)?;
+            let freed = message.charge().saturating_sub(bare.charge());
+            *message = Arc::new(bare);
+            Some(freed)
+        };
+        messages.filter_map(strip).sum()
     }
 
     /// Puts a message into its slot, and says by how many bytes more it is counted for than what stood there. A deletion of

@@ -159,6 +159,13 @@ impl Message {
         self.charge.bytes()
     }
 
+    /// The same without its encodings, if it has any; `name` as in [`Message::charged`].
+    pub(super) fn bare(&self, account: &Account, name: usize) -> Option<Message> {
+        self.encoded.get()?;
+        let bare = Message::new(self.sequence, self.channel.clone(), self.body.clone());
+        Some(bare.charged(account, name))
+    }
+
     /// The bytes of one encoding, made by the first who asks and shared by all who follow; where copies have no room, made
     /// for each who asks.
     pub fn encoded(&self, encoding: Encoding, encode: impl Fn(&Message) -> Bytes) -> Cow<'_, Bytes> {

@@ -304,6 +304,16 @@ impl Hub {
         }
     }
 
+    /// Lets go of all that was encoded, and says how many bytes that were. Looks at every message, but only where so many
+    /// bytes were encoded since it last did.
+    pub(super) fn strip(&self, bytes: usize) -> usize {
+        if !self.account.recall(bytes) {
+            return 0;
+        }
+        let logs: Vec<_> = self.registry().logs.values().cloned().collect();
+        logs.into_iter().map(|log| log.view().strip(&self.account)).sum()
+    }
+
     /// The open log whose messages take most. Looks at every message, so it is for when a log must end.
     pub(super) fn largest(&self) -> Option<Arc<Log>> {
         let logs: Vec<_> = self.registry().logs.values().cloned().collect();

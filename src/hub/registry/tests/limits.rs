@@ -243,6 +243,36 @@ fn encodings_are_kept_while_they_take_no_room_of_others() {
 }
 
 #[test]
+fn encodings_go_before_any_channel() {
+    let mut world = Bytes::new(80_000);
+    let [read, grows] = ["read", "grows"].map(|name| {
+        let subscription = world.open(name);
+        world.put(subscription.log(), "k", 17_000);
+        world.fill(&subscription);
+        subscription
+    });
+    let first = |subscription: &Subscription| subscription.log().view().next(0, u64::MAX).unwrap().message;
+    let message = first(&read);
+    message.encoded(Encoding(0), |_| vec![0; 17_000].into());
+    let sequence = message.sequence;
+    drop(message);
+    let before = world.hub.log_bytes();
+    world.put(grows.log(), "k2", 30_000);
+    let ended = [&read, &grows].map(|subscription| subscription.log().view().ended());
+    assert_eq!(ended, [None, None]);
+    let after = world.hub.log_bytes();
+    assert!(before > 50_000 && after < 67_000, "{before} {after}");
+    let message = first(&read);
+    assert_eq!((message.sequence, message.size()), (sequence, 17_000), "it is the same");
+    drop(message);
+    // What opens has room in the same way, and is ended where nothing is left to let go.
+    let new = world.open("new");
+    world.put(new.log(), "k", 20_000);
+    let ended = [&read, &grows, &new].map(|subscription| subscription.log().view().ended());
+    assert_eq!(ended, [None, None, Some(Limit::LogBytes)]);
+}
+
+#[test]
 fn a_small_channel_is_not_ended_for_what_a_large_one_takes() {
     let mut world = Bytes::new(80_000);
     let [large, small] = ["large", "small"].map(|name| {
