@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["keyspace", "tally", "pattern", "upstream", "mapping", "payload", "hub"],
     ),
     // The middle: names and bytes.
-    ("hub", &[]),
+    ("hub", &["limits"]),
     // The side of the clients.
     ("session", &["hub"]),
     ("transport", &["hub", "session", "tokio_tungstenite"]),

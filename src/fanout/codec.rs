@@ -25,8 +25,8 @@ fn wire(transport: Transport) -> Wire {
 pub(super) fn live(transport: Transport, message: &Message, epoch: u64) -> Cow<'_, Bytes> {
     let frame = transport::encoded(message, wire(transport), Rendition::Live, epoch);
     match transport {
-        PLAIN => Cow::Owned(sse::without_chunk(frame)),
-        _ => Cow::Borrowed(frame),
+        PLAIN => Cow::Owned(sse::without_chunk(&frame)),
+        _ => frame,
     }
 }
 

@@ -265,6 +265,10 @@ impl Conn {
 #[derive(Debug, Default)]
 pub(super) struct Pins {
     frames: HashMap<usize, usize>,
+    /// What this shard has of the sum.
+    bytes: usize,
+    /// Whether this shard has pinned anything since it last told the others that it is too much.
+    grown: bool,
 }
 
 impl Pins {
@@ -273,6 +277,8 @@ impl Pins {
         let holders = self.frames.entry(frame.as_ptr() as usize).or_default();
         *holders += 1;
         if *holders == 1 {
+            self.bytes += frame.len();
+            self.grown = true;
             stats.pinned.fetch_add(frame.len(), Ordering::Relaxed);
         }
     }
@@ -283,13 +289,22 @@ impl Pins {
             *holders -= 1;
             if *holders == 0 {
                 self.frames.remove(&address);
+                self.bytes -= frame.len();
                 stats.pinned.fetch_sub(frame.len(), Ordering::Relaxed);
             }
         }
     }
 
-    /// Whether all shards together hold more than they may, this one among them.
-    pub fn too_many(&self, stats: &Stats, most: usize) -> bool {
-        !self.frames.is_empty() && stats.pinned.load(Ordering::Relaxed) > most
+    /// Whether all shards together hold more than they may, and this one more than its share. Where it is others that do,
+    /// they are told: those of this shard are not ended for what is held elsewhere.
+    pub fn too_many(&mut self, stats: &Stats, most: usize) -> bool {
+        if stats.pinned.load(Ordering::Relaxed) <= most {
+            return false;
+        }
+        let own = self.bytes > most / stats.shards.load(Ordering::Relaxed).max(1);
+        if !own && std::mem::take(&mut self.grown) {
+            stats.crowded.send_replace(());
+        }
+        own
     }
 }

@@ -73,6 +73,7 @@ pub(super) struct Core {
 impl Core {
     pub fn new(options: Options, hub: &Hub, stats: Arc<Stats>, seed: u64, start: Instant) -> std::io::Result<Core> {
         let inbox = hub.open_inbox();
+        stats.shards.fetch_add(1, Ordering::Relaxed);
         let wheel = Wheel::new(options.heartbeat.min(options.write_timeout));
         let write_timeout = wheel.ticks(options.write_timeout);
         // What was appended before can concern no client of this shard.

@@ -60,7 +60,7 @@ pub struct Options {
     pub bounds: Bounds,
     /// Bytes of frames that half-written clients of all shards may hold on to. Such a frame is mostly superseded by the
     /// time its rest is written, and it is the one thing of a slow client that costs memory. Beyond it whoever has stalled
-    /// longest is ended.
+    /// longest is ended, in a shard that holds more than its share.
     pub pinned: usize,
 }
 

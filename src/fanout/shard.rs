@@ -53,6 +53,7 @@ impl Shard {
         let Shard { mut core, epoll } = self;
         let inbox = core.inbox.clone();
         let handle = core.handle.clone();
+        let mut crowded = core.books.stats.crowded.subscribe();
         let mut wake = None;
         let mut news = 0;
         let timer = sleep_until(Instant::now());
@@ -103,6 +104,8 @@ impl Shard {
                     core.answered(answer);
                 }
                 () = handle.changed() => {}
+                // The sender is the shard's own as well.
+                Ok(()) = crowded.changed() => {}
                 () = &mut timer, if wake.is_some() => {}
             }
         }

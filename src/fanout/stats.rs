@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use tokio::sync::watch;
+
 use crate::limits::Counts;
 
 /// Shared by all shards. Every number is read on its own; together they are a moment's blur.
@@ -18,6 +20,10 @@ pub struct Stats {
     pub slow: AtomicU64,
     /// Bytes of frames that half-written clients hold on to: see [`super::Options::pinned`].
     pub pinned: AtomicUsize,
+    /// How many shards there are.
+    pub(super) shards: AtomicUsize,
+    /// Told when more is pinned than may be, and the shard that notices is not the one that has too much.
+    pub(super) crowded: watch::Sender<()>,
     /// How often each limit was reached, those of connections included.
     pub limited: Arc<Counts>,
 }

@@ -224,7 +224,8 @@ fn on_the_wires(payload: Payload, channel: &str, event_name: Option<&str>) {
         };
         let id = (rendition == Rendition::Live).then(|| format!("{EPOCH:016x}-42"));
         let name = message.channel.event_name.as_deref();
-        let sse = dechunked(encoded(&message, Wire::Sse, rendition, EPOCH));
+        let frame = encoded(&message, Wire::Sse, rendition, EPOCH);
+        let sse = dechunked(&frame);
         let heard = Heard {
             id: id.clone(),
             name: name.unwrap_or("message").to_owned(),
@@ -232,7 +233,8 @@ fn on_the_wires(payload: Payload, channel: &str, event_name: Option<&str>) {
         };
         assert_eq!(read(sse), [heard], "{}", sse.escape_ascii());
 
-        let text = of_text_frame(encoded(&message, Wire::WebSocket, rendition, EPOCH));
+        let frame = encoded(&message, Wire::WebSocket, rendition, EPOCH);
+        let text = of_text_frame(&frame);
         let told: Told<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         assert_eq!(
             (told.r#type.as_str(), told.channel.as_str()),
@@ -247,7 +249,7 @@ fn on_the_wires(payload: Payload, channel: &str, event_name: Option<&str>) {
             }
         }
         assert_eq!(
-            of_text_frame(encoded(&message, Wire::RawWebSocket, rendition, EPOCH)).as_bytes(),
+            of_text_frame(&encoded(&message, Wire::RawWebSocket, rendition, EPOCH)).as_bytes(),
             sent
         );
     }

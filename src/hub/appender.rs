@@ -61,11 +61,13 @@ impl Appender {
         let message = Message::new(self.sequence(), log.channel.clone(), body);
         let message = Arc::new(message.charged(&self.hub.account, key.name.len()));
         let mut view = log.view();
-        if view.put(key, fixed, message, now) {
+        if let Some(grown) = view.put(key, fixed, message, now) {
             view.trim(&log.channel, now);
             drop(view);
             self.grown.push(log.clone());
-            self.make_room(log);
+            if grown > 0 {
+                self.make_room(log);
+            }
         }
     }
 
@@ -91,8 +93,9 @@ impl Appender {
         self.make_room(log);
     }
 
-    /// A log has grown. Where that was too much for all logs together, lingering ones go first, then what an events log
-    /// retains, which is told as a gap; and if that is not enough, the log that has grown.
+    /// A log has grown. Where that was too much for all logs together, lingering ones go first, then encodings, which can be
+    /// made anew, then what an events log retains, which is told as a gap; and if that is not enough, a log that is not whole
+    /// yet ends itself, and for one that is whole the largest ends: else a small channel would end for what a large one takes.
     fn make_room(&mut self, log: &Arc<Log>) {
         let filled = log.view().is_filled(u64::MAX);
         let Some(mut over) = self.hub.over(filled) else { return };
@@ -103,12 +106,20 @@ impl Appender {
             }
         }
         // What was let go may be held for a moment by those who are just sending it, so it cannot be asked anew.
-        let cut = log.view().cut(over);
+        if self.hub.strip(over) >= over {
+            return;
+        }
+        let largest = filled.then(|| self.hub.largest()).flatten();
+        let victim = largest.as_ref().unwrap_or(log);
+        let mut cut = victim.view().cut(over);
+        if cut < over {
+            cut += log.view().cut(over - cut);
+        }
         if cut > 0 {
             self.hub.limited.hit(Limit::LogBytes);
         }
         if cut < over {
-            self.end(log, Limit::LogBytes);
+            self.end(victim, Limit::LogBytes);
         }
     }
 

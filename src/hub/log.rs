@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::channel::{Channel, Mode};
-use super::limit::Limit;
+use super::limit::{Account, Limit};
 use super::makers::Maker;
 use super::message::{Body, Message, Reason};
 use crate::switches::{self, Switch};
@@ -374,19 +374,43 @@ impl LogView {
         self.index.contains_key(key)
     }
 
-    /// Puts a message into its slot. A deletion of what was never there is not kept: `false`.
-    pub(super) fn put(&mut self, key: SlotKey, fixed: bool, message: Arc<Message>, now: Instant) -> bool {
+    /// Bytes that its messages are counted for.
+    pub(super) fn bytes(&self) -> usize {
+        let slots = self.slots.iter().flatten().map(|slot| &slot.message);
+        let messages = slots.chain(self.ring.iter().map(|(message, _)| message));
+        messages.map(|message| message.charge()).sum()
+    }
+
+    /// Lets go of what its messages were encoded to, and says how many bytes that were.
+    pub(super) fn strip(&mut self, account: &Account) -> usize {
+        let slots = self.slots.iter_mut().flatten();
+        let slots = slots.map(|slot| (slot.key.name.len(), &mut slot.message));
+        let messages = slots.chain(self.ring.iter_mut().map(|(message, _)| (0, message)));
+        let strip = |(name, message): (usize, &mut Arc<Message>)| {
+            let bare = message.bare(account, name)?;
+            let freed = message.charge().saturating_sub(bare.charge());
+            *message = Arc::new(bare);
+            Some(freed)
+        };
+        messages.filter_map(strip).sum()
+    }
+
+    /// Puts a message into its slot, and says by how many bytes more it is counted for than what stood there. A deletion of
+    /// what was never there is not kept: `None`.
+    pub(super) fn put(&mut self, key: SlotKey, fixed: bool, message: Arc<Message>, now: Instant) -> Option<usize> {
         if self.closed {
-            return false;
+            return None;
         }
         let present = message.is_present();
+        let mut before = 0;
         let place = match self.index.get(&key) {
             Some(&place) => {
                 let was = self.slots[place as usize].take().expect("an indexed slot is occupied");
                 self.count(&was, -1);
+                before = was.message.charge();
                 place
             }
-            None if !present && !fixed => return false,
+            None if !present && !fixed => return None,
             None => {
                 let place = self.free.pop().unwrap_or_else(|| {
                     self.slots.push(None);
@@ -397,6 +421,7 @@ impl LogView {
             }
         };
         let sequence = message.sequence;
+        let grown = message.charge().saturating_sub(before);
         let slot = Slot { key, message, fixed };
         self.count(&slot, 1);
         self.slots[place as usize] = Some(slot);
@@ -413,7 +438,7 @@ impl LogView {
             self.tombstones
                 .retain(|&(sequence, slot, _)| occupied_by(slots, slot, sequence));
         }
-        true
+        Some(grown)
     }
 
     fn count(&mut self, slot: &Slot, by: isize) {

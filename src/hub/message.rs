@@ -15,7 +15,10 @@ use super::limit::{Account, Charge};
 pub const MESSAGE: usize = 512;
 
 /// What its encodings take beside their bytes.
-const ENCODINGS: usize = size_of::<[OnceLock<Bytes>; Encoding::COUNT]>();
+const ENCODINGS: usize = size_of::<Encodings>();
+
+/// A place for each encoding; `None` in it where there was no room for the bytes.
+type Encodings = [OnceLock<Option<Bytes>>; Encoding::COUNT];
 
 /// A channel's name.
 pub type Name = Arc<str>;
@@ -122,7 +125,7 @@ pub struct Message {
     /// What it says.
     pub body: Body,
     /// Made on first use: most messages of an idle channel are never encoded again.
-    encoded: OnceLock<Box<[OnceLock<Bytes>; Encoding::COUNT]>>,
+    encoded: OnceLock<Box<Encodings>>,
     /// What all of that takes, as long as anybody holds it.
     charge: Charge,
 }
@@ -156,17 +159,41 @@ impl Message {
         self.charge.bytes()
     }
 
-    /// The bytes of one encoding, made by the first who asks and shared by all who follow.
-    pub fn encoded(&self, encoding: Encoding, encode: impl FnOnce(&Message) -> Bytes) -> &Bytes {
+    /// The same without its encodings, if it has any; `name` as in [`Message::charged`].
+    pub(super) fn bare(&self, account: &Account, name: usize) -> Option<Message> {
+        self.encoded.get()?;
+        let bare = Message::new(self.sequence, self.channel.clone(), self.body.clone());
+        Some(bare.charged(account, name))
+    }
+
+    /// The bytes of one encoding, made by the first who asks and shared by all who follow; where copies have no room, made
+    /// for each who asks.
+    pub fn encoded(&self, encoding: Encoding, encode: impl Fn(&Message) -> Bytes) -> Cow<'_, Bytes> {
+        let made = self.encoded.get().and_then(|all| all[encoding.0].get());
+        match made {
+            Some(Some(bytes)) => return Cow::Borrowed(bytes),
+            // An encoding is about as long as its payload. Without this look, whatever is sent in a shortage would be made
+            // for each who asks also after it.
+            None if self.charge.has_room(ENCODINGS + self.size()) => {}
+            _ => return Cow::Owned(encode(self)),
+        }
         let all = self.encoded.get_or_init(|| {
             self.charge.add(ENCODINGS);
             Box::default()
         });
-        all[encoding.0].get_or_init(|| {
+        let mut own = None;
+        let made = all[encoding.0].get_or_init(|| {
             let bytes = encode(self);
-            self.charge.add(bytes.len());
-            bytes
-        })
+            if self.charge.copy(bytes.len()) {
+                return Some(bytes);
+            }
+            own = Some(bytes);
+            None
+        });
+        match made {
+            Some(bytes) => Cow::Borrowed(bytes),
+            None => Cow::Owned(own.unwrap_or_else(|| encode(self))),
+        }
     }
 
     /// Payload bytes that count against a retention.

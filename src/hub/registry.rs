@@ -99,9 +99,9 @@ impl Hub {
     pub fn new(options: Options, epoch: u64, catalog: impl Catalog) -> (Arc<Hub>, Appender) {
         let hub = Arc::new(Hub {
             epoch,
+            account: Account::new(options.log_bytes),
             options,
             catalog: Box::new(catalog),
-            account: Account::default(),
             limited: Counts::default(),
             crowded: AtomicBool::new(false),
             watermark: AtomicU64::new(0),
@@ -302,6 +302,22 @@ impl Hub {
         if tell {
             self.tell(log.clone());
         }
+    }
+
+    /// Lets go of all that was encoded, and says how many bytes that were. Looks at every message, but only where so many
+    /// bytes were encoded since it last did.
+    pub(super) fn strip(&self, bytes: usize) -> usize {
+        if !self.account.recall(bytes) {
+            return 0;
+        }
+        let logs: Vec<_> = self.registry().logs.values().cloned().collect();
+        logs.into_iter().map(|log| log.view().strip(&self.account)).sum()
+    }
+
+    /// The open log whose messages take most. Looks at every message, so it is for when a log must end.
+    pub(super) fn largest(&self) -> Option<Arc<Log>> {
+        let logs: Vec<_> = self.registry().logs.values().cloned().collect();
+        logs.into_iter().max_by_key(|log| log.view().bytes())
     }
 
     /// Closes a log with its subscribers, and says whether it was open.

@@ -41,8 +41,9 @@ pub struct Counts {
     limits: [Count; Limit::ALL.len()],
 }
 
+/// How often one limit was reached, and when that was last said.
 #[derive(Debug, Default)]
-struct Count {
+pub struct Count {
     reached: AtomicU64,
     /// When it may next be named in the log, in milliseconds since the start.
     silent_until: AtomicU64,
@@ -100,7 +101,7 @@ impl Counts {
     /// Counts that a limit was reached, by this address if it is one of addresses.
     pub fn hit(&self, limit: Limit, address: Option<IpAddr>) {
         let count = &self.limits[limit as usize];
-        let reached = count.reached.fetch_add(1, Ordering::Relaxed) + 1;
+        let reached = count.add();
         if limit.is_ordinary() || !count.is_due(self.start.elapsed()) {
             return;
         }
@@ -122,14 +123,24 @@ impl Counts {
 
     /// How often each was reached, by its option's name.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let count = |limit: Limit| self.limits[limit as usize].reached.load(Ordering::Relaxed);
+        let count = |limit: Limit| self.limits[limit as usize].reached();
         Limit::ALL.into_iter().map(move |limit| (limit.option(), count(limit)))
     }
 }
 
 impl Count {
-    /// Whether it is time to name it again; true for one of several who ask at once.
-    fn is_due(&self, now: Duration) -> bool {
+    /// Counts once more, and says how often that was.
+    pub fn add(&self) -> u64 {
+        self.reached.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How often that was.
+    pub fn reached(&self) -> u64 {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is time to name it in the log again, so long after the start; true for one of several who ask at once.
+    pub fn is_due(&self, now: Duration) -> bool {
         let now = now.as_millis() as u64;
         let until = self.silent_until.load(Ordering::Relaxed);
         let next = now + PAUSE.as_millis() as u64;

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use addresses::{Addresses, Network};
-pub use counts::{Counts, Limit};
+pub use counts::{Count, Counts, Limit};
 pub use meter::{Meter, Rate};
 
 /// Connections beyond all limits that are told at once that there is no room; a browser that is only cut off comes back too,

@@ -75,6 +75,24 @@ impl Fifo {
         self.entries.is_empty()
     }
 
+    /// So many more happenings are missing behind what is here; says whether that is a gap of its own, and not more of the
+    /// one that is last.
+    fn miss(&mut self, count: u64) -> bool {
+        if let Some(Pending::Gap {
+            reason: OVERFLOW,
+            missed: Some(missed),
+        }) = self.entries.back_mut()
+        {
+            *missed += count;
+            return false;
+        }
+        self.push(Pending::Gap {
+            reason: OVERFLOW,
+            missed: Some(count),
+        });
+        true
+    }
+
     fn push(&mut self, pending: Pending) -> u64 {
         self.entries.push_back(pending);
         self.first + self.entries.len() as u64 - 1
@@ -87,8 +105,9 @@ impl Mirror {
         let captures = self.captures(mapping, &key);
         let Some(log) = self.logs.get_mut(&id) else { return };
         let Some(fifo) = &mut log.fifo else { return };
-        if self.keys.len() >= self.limits.keys && !self.keys.contains_key(&key) {
-            // Without its value it cannot be told, and there is no place for the key.
+        if self.keys.len() >= self.limits.keys(false) && !self.keys.contains_key(&key) {
+            // Without its value it cannot be told, and there is no place for the key: the last eighth is for channels
+            // that would be ended without it.
             fifo.backlog.remove(0);
             self.appender.hub().limited.hit(Limit::Keys);
             return self.missed(id, 1, now);
@@ -130,24 +149,30 @@ impl Mirror {
             .collect()
     }
 
-    /// Happenings were too many to be kept.
+    /// Happenings were too many to be kept. The gap is appended by [`Mirror::append_gaps`], so that those of one moment are
+    /// one.
     pub(super) fn missed(&mut self, id: u64, count: u64, now: Now) {
         let Some(fifo) = self.logs.get_mut(&id).and_then(|log| log.fifo.as_mut()) else {
             return;
         };
-        fifo.push(Pending::Gap {
-            reason: OVERFLOW,
-            missed: Some(count),
-        });
         let stats = &self.shared.stats;
-        stats.gaps.add(OVERFLOW.0);
+        if fifo.miss(count) {
+            self.reached.gaps.push(id);
+            stats.gaps.add(OVERFLOW.0);
+        }
         stats.missed.fetch_add(count, Ordering::Relaxed);
         let until = fifo.overflowed.map(|last| last + QUIET);
         if until.is_none_or(|until| until <= now.mono) {
             fifo.overflowed = Some(now.mono);
             tracing::warn!(count, "an events channel overflows: its subscribers are told");
         }
-        self.drain(id, now.mono);
+    }
+
+    /// Appends the gaps before which nothing waits.
+    pub(super) fn append_gaps(&mut self, now: Now) {
+        for id in std::mem::take(&mut self.reached.gaps) {
+            self.drain(id, now.mono);
+        }
     }
 
     /// The feed of the node hears again: whoever reads a log that it did not hear for must know.

@@ -53,6 +53,8 @@ impl Limits {
 pub(super) struct Reached {
     /// Channels that would have had one key too many, and of which limit. Emptied by [`Mirror::end_overfull`].
     pub overfull: Vec<(u64, Limit)>,
+    /// Events channels with a gap that is still to be appended. Emptied by [`Mirror::append_gaps`].
+    pub gaps: Vec<u64>,
     /// Names that are barred, the first of them first.
     barred: std::collections::VecDeque<Name>,
     /// When the log was last told.

@@ -154,6 +154,7 @@ impl Mirror {
                 Item::Missed { log, count } => self.missed(log, count, now),
             }
         }
+        self.append_gaps(now);
         if taken.overflowed && !switches::off(Switch::Overflow) {
             tracing::warn!("more keys changed at once than can be kept: all are read again");
             for node in self.nodes.ids() {

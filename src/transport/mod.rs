@@ -11,6 +11,7 @@ pub mod sse;
 mod tests;
 pub mod ws;
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -49,7 +50,7 @@ const _: () = assert!(Wire::RawWebSocket as usize * RENDITIONS + (Rendition::Sna
 /// The frame of a step, `epoch` being the process's own; empty if this wire has nothing to say of it.
 pub fn step(step: &Step, wire: Wire, epoch: u64) -> Bytes {
     let (event, id) = match step {
-        Step::Message { message, rendition } => return encoded(message, wire, *rendition, epoch).clone(),
+        Step::Message { message, rendition } => return encoded(message, wire, *rendition, epoch).into_owned(),
         Step::OnReset { channel, payload } => return payload_frame(channel, payload, &payload.live, None, wire),
         Step::Ready {
             channels,
@@ -89,7 +90,7 @@ pub fn step(step: &Step, wire: Wire, epoch: u64) -> Bytes {
 }
 
 /// The shared frame of a message, `epoch` being the process's own; empty if this wire has nothing to say of it.
-pub fn encoded(message: &Message, wire: Wire, rendition: Rendition, epoch: u64) -> &Bytes {
+pub fn encoded(message: &Message, wire: Wire, rendition: Rendition, epoch: u64) -> Cow<'_, Bytes> {
     message.encoded(wire.encoding(rendition), |message| {
         encode(message, wire, rendition, epoch).unwrap_or_default()
     })

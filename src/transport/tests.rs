@@ -148,13 +148,13 @@ fn ws_text(bytes: &Bytes) -> String {
 #[test]
 fn a_message_has_an_id_only_when_live_and_an_event_only_outside_a_snapshot() {
     let message = message(None, Body::Change(json_payload()));
-    let sse = |rendition| sse_text(encoded(&message, Wire::Sse, rendition, EPOCH));
+    let sse = |rendition| sse_text(&encoded(&message, Wire::Sse, rendition, EPOCH));
     let live = "id: 00000000000000ab-17\ndata: {\"value\":1,\"event\":\"set\"}\n\n";
     assert_eq!(sse(Rendition::Live), live);
     assert_eq!(sse(Rendition::Catchup), "data: {\"value\":1,\"event\":\"set\"}\n\n");
     assert_eq!(sse(Rendition::Snapshot), "data: {\"value\":1}\n\n");
 
-    let ws = |rendition| ws_text(encoded(&message, Wire::WebSocket, rendition, EPOCH));
+    let ws = |rendition| ws_text(&encoded(&message, Wire::WebSocket, rendition, EPOCH));
     assert_eq!(
         ws(Rendition::Live),
         r#"{"type":"message","channel":"cart:\"42\"","id":"00000000000000ab-17","data":{"value":1,"event":"set"}}"#
@@ -168,7 +168,7 @@ fn a_message_has_an_id_only_when_live_and_an_event_only_outside_a_snapshot() {
         r#"{"type":"message","channel":"cart:\"42\"","data":{"value":1}}"#
     );
 
-    let raw = |rendition| ws_text(encoded(&message, Wire::RawWebSocket, rendition, EPOCH));
+    let raw = |rendition| ws_text(&encoded(&message, Wire::RawWebSocket, rendition, EPOCH));
     assert_eq!(raw(Rendition::Live), r#"{"value":1,"event":"set"}"#);
     assert_eq!(raw(Rendition::Catchup), raw(Rendition::Live));
     assert_eq!(raw(Rendition::Snapshot), r#"{"value":1}"#);
@@ -194,8 +194,8 @@ fn no_two_renditions_share_a_place_but_equal_ones() {
 fn text_is_a_string_in_json_and_names_are_told() {
     let message = message(Some("tick"), Body::Change(text_payload("<a>\n\"é".as_bytes())));
     let sse = encoded(&message, Wire::Sse, Rendition::Catchup, EPOCH);
-    assert_eq!(sse_text(sse), "event: tick\ndata: <a>\ndata: \"é\n\n");
-    let ws = ws_json(encoded(&message, Wire::WebSocket, Rendition::Catchup, EPOCH));
+    assert_eq!(sse_text(&sse), "event: tick\ndata: <a>\ndata: \"é\n\n");
+    let ws = ws_json(&encoded(&message, Wire::WebSocket, Rendition::Catchup, EPOCH));
     assert_eq!(
         ws,
         json!({"type": "message", "channel": "cart:\"42\"", "name": "tick", "data": "<a>\n\"é"})
@@ -212,11 +212,11 @@ fn text_is_a_string_in_json_and_names_are_told() {
 fn what_cannot_be_sent_is_nothing_and_bare_payloads_know_no_control() {
     for wire in WIRES {
         let message = message(None, Body::Void);
-        assert!(encoded(&message, wire, Rendition::Live, EPOCH).is_empty());
+        assert!(&encoded(&message, wire, Rendition::Live, EPOCH).is_empty());
     }
     let (reason, missed) = (Reason("lost"), Some(1));
     let message = message(None, Body::Gap { reason, missed });
-    assert!(encoded(&message, Wire::RawWebSocket, Rendition::Live, EPOCH).is_empty());
+    assert!(&encoded(&message, Wire::RawWebSocket, Rendition::Live, EPOCH).is_empty());
 }
 
 #[test]
@@ -249,14 +249,14 @@ fn the_control_events_of_a_log() {
     for ((body, traits), word) in bodies.into_iter().zip(["stale", "fresh", "gap", "gap"]) {
         let message = message(Some("named"), body);
         let members = format!(r#""channels":{{"cart:\"42\"":{{{traits}}}}},"reason":"upstream""#);
-        let sse = sse_text(encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
+        let sse = sse_text(&encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
         assert_eq!(
             sse,
             format!("id: 00000000000000ab-17\nevent: keyrelay.{word}\ndata: {{{members}}}\n\n")
         );
-        let sse = sse_text(encoded(&message, Wire::Sse, Rendition::Snapshot, EPOCH));
+        let sse = sse_text(&encoded(&message, Wire::Sse, Rendition::Snapshot, EPOCH));
         assert_eq!(sse, format!("event: keyrelay.{word}\ndata: {{{members}}}\n\n"));
-        let ws = ws_text(encoded(&message, Wire::WebSocket, Rendition::Live, EPOCH));
+        let ws = ws_text(&encoded(&message, Wire::WebSocket, Rendition::Live, EPOCH));
         assert_eq!(
             ws,
             format!(r#"{{"type":"{word}","id":"00000000000000ab-17",{members}}}"#)
@@ -354,7 +354,7 @@ fn lines_end_in_three_ways_and_nothing_else_is_lost() {
     let data = |text: &str| {
         let message = message(None, Body::Change(text_payload(text.as_bytes())));
         let mut stream = sse::opening(Duration::from_secs(2)).to_vec();
-        stream.extend_from_slice(encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
+        stream.extend_from_slice(&encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
         let mut events = events(&unchunk(&stream));
         assert_eq!(events.len(), 1, "{text:?}");
         events.remove(0).data
@@ -455,10 +455,10 @@ proptest! {
         let mut frames_sent = Vec::new();
         for text in &texts {
             let message = message(name.as_deref(), Body::Change(text_payload(text.as_bytes())));
-            stream.extend_from_slice(encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
+            stream.extend_from_slice(&encoded(&message, Wire::Sse, Rendition::Live, EPOCH));
             stream.extend_from_slice(&heartbeat(Wire::Sse));
             let frame = encoded(&message, Wire::WebSocket, Rendition::Live, EPOCH);
-            frames_sent.push(ws_json(frame)["data"].as_str().unwrap().to_owned());
+            frames_sent.push(ws_json(&frame)["data"].as_str().unwrap().to_owned());
         }
         let got = events(&unchunk(&stream));
         let expected: Vec<_> = texts.iter().map(|text| Event {
@@ -499,23 +499,23 @@ fn the_document_shows_what_is_sent() {
         })
     };
     let one = at_cart(1, change("one", ""));
-    shows_sse(encoded(&one, Wire::Sse, Rendition::Catchup, EPOCH));
+    shows_sse(&encoded(&one, Wire::Sse, Rendition::Catchup, EPOCH));
     let two = at_cart(1042, change("two", r#","event":"set""#));
-    shows_sse(encoded(&two, Wire::Sse, Rendition::Live, EPOCH));
-    shows_ws(encoded(&two, Wire::WebSocket, Rendition::Live, EPOCH));
+    shows_sse(&encoded(&two, Wire::Sse, Rendition::Live, EPOCH));
+    shows_ws(&encoded(&two, Wire::WebSocket, Rendition::Live, EPOCH));
 
     let (reason, since) = (Reason("upstream-lost"), at(1_763_762_345_678));
     let stale = at_cart(1044, Body::Stale { reason, since });
-    shows_sse(encoded(&stale, Wire::Sse, Rendition::Live, EPOCH));
-    shows_ws(encoded(&stale, Wire::WebSocket, Rendition::Live, EPOCH));
+    shows_sse(&encoded(&stale, Wire::Sse, Rendition::Live, EPOCH));
+    shows_ws(&encoded(&stale, Wire::WebSocket, Rendition::Live, EPOCH));
     let fresh = at_cart(1050, Body::Fresh { reason, since });
-    shows_sse(encoded(&fresh, Wire::Sse, Rendition::Live, EPOCH));
+    shows_sse(&encoded(&fresh, Wire::Sse, Rendition::Live, EPOCH));
     let log = Arc::new(Channel {
         name: "log".into(),
         ..channel(None)
     });
     let gap = Message::new(1043, log, Body::Gap { reason, missed: None });
-    shows_sse(encoded(&gap, Wire::Sse, Rendition::Live, EPOCH));
+    shows_sse(&encoded(&gap, Wire::Sse, Rendition::Live, EPOCH));
 
     let ready = |reference| Step::Ready {
         channels: vec![("cart:42".into(), 1), ("room:7".into(), 20)],

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::Message as Frame;
 
 use crate::both;
-use crate::harness::{Client, End, Event, Relay, Server, Sse, eventually, http, mapping};
+use crate::harness::{Client, End, Event, PATIENCE, Relay, Server, Sse, Ws, eventually, http, mapping};
 use crate::redis;
 
 /// A relay with these lines in `[limits]`, with a channel for each of `v:*`, rooms of many keys `m:ROOM:*`, and happenings.
@@ -147,6 +148,9 @@ both! {
         redis!(server, "SET", "m:b:1", "two");
         b.sees("room:b", "m:b:1", "two");
         assert!(limited(&relay, "log_bytes") >= 1.0);
+        let named = || relay.log().matches("raise `log_bytes`").count();
+        eventually("the limit is named in the log", || (named() > 0).then_some(()));
+        assert!(named() <= 2, "{}", relay.log());
         eventually("the bytes are let go", || (relay.metric("keyrelay_log_bytes") < 10_000.0).then_some(()));
         // It comes back, does not fit, and is told so each time; with fewer keys it fits.
         ended(C::open(&relay, &["room:a"]), "overload");
@@ -185,6 +189,82 @@ both! {
         back.until("what is kept", |memory| {
             memory.messages.last().is_some_and(|message| message.value() == "last")
         });
+    }
+}
+
+/// The forms in which a large channel is sent are only copies: however many are asked for, all stays within `log_bytes`, and
+/// nobody is ended for it, neither those who read the large channel nor those of a small one, nor who comes anew.
+#[test]
+fn the_forms_of_a_large_channel_end_nobody() {
+    const LIMIT: f64 = 8.0 * 1024.0 * 1024.0;
+    let server = Server::start();
+    redis!(server, "SET", "m:big:0", "x");
+    let relay = relay(&server, "log_bytes = \"8MiB\"");
+    let mut tiny = (Sse::open(&relay, &["v:tiny"]), Ws::open(&relay, &["v:tiny"]));
+    tiny.0.ready();
+    tiny.1.ready();
+    let mut round = 0;
+    let mut others_notice_nothing = || {
+        for _ in 0..3 {
+            // Each is longer than what it takes the place of.
+            round += 1;
+            let value = "t".repeat(round);
+            redis!(server, "SET", "v:tiny", &value);
+            tiny.0.sees("v:tiny", "v:tiny", &*value);
+            tiny.1.sees("v:tiny", "v:tiny", &*value);
+        }
+        let bytes = relay.metric("keyrelay_log_bytes");
+        assert!(bytes <= LIMIT, "{bytes} after {round} rounds");
+    };
+    let mut sse = Sse::open(&relay, &["room:big"]);
+    sse.ready();
+    let mut ws = Ws::open(&relay, &["room:big"]);
+    ws.ready();
+    let cursors = (sse.memory().query_cursor.clone(), ws.memory().query_cursor.clone());
+    let raw = "/ws?channel=room:big&raw=1";
+    let mut raw_live = Ws::request(&relay, raw, None);
+    assert_eq!(payload(&mut raw_live)["value"], "x");
+    let large = "x".repeat(100_000);
+    for id in 1..16 {
+        redis!(server, "SET", format!("m:big:{id}"), &large);
+        assert_eq!(payload(&mut raw_live)["value"], *large);
+    }
+    sse.sees("room:big", "m:big:15", &*large);
+    ws.sees("room:big", "m:big:15", &*large);
+    others_notice_nothing();
+    Sse::open(&relay, &["room:big"]).sees("room:big", "m:big:15", &*large);
+    others_notice_nothing();
+    Ws::open(&relay, &["room:big"]).sees("room:big", "m:big:15", &*large);
+    others_notice_nothing();
+    let mut raw_new = Ws::request(&relay, raw, None);
+    for _ in 0..16 {
+        payload(&mut raw_new);
+    }
+    others_notice_nothing();
+    Sse::resume(&relay, &["room:big"], cursors.0).sees("room:big", "m:big:15", &*large);
+    others_notice_nothing();
+    Ws::resume(&relay, &["room:big"], cursors.1).sees("room:big", "m:big:15", &*large);
+    others_notice_nothing();
+    // What is read is what is there, also where it was not kept.
+    redis!(server, "SET", "m:big:0", "y");
+    sse.sees("room:big", "m:big:0", "y");
+    ws.sees("room:big", "m:big:0", "y");
+    assert_eq!(payload(&mut raw_live)["value"], "y");
+    Sse::open(&relay, &["v:new"]).ready();
+    assert_eq!(limited(&relay, "log_bytes"), 0.0);
+}
+
+/// The next bare payload.
+#[track_caller]
+fn payload(ws: &mut Ws) -> Value {
+    let stream = ws.socket.get_ref();
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    loop {
+        match ws.socket.read().expect("the stream goes on") {
+            Frame::Text(text) => return serde_json::from_str(&text).expect("JSON"),
+            Frame::Ping(_) | Frame::Pong(_) => {}
+            other => panic!("not a payload: {other:?}"),
+        }
     }
 }
 

@@ -92,6 +92,42 @@ fn what_half_written_clients_hold_on_to_is_bounded() {
 }
 
 #[test]
+fn who_stalls_in_one_shard_ends_nobody_in_another() {
+    let mut rig = Rig::new();
+    let stats = rig.core.books.stats.clone();
+    let mut other = Core::new(rig.core.options.clone(), &rig.hub, stats.clone(), 2, rig.now).unwrap();
+    let crowded = stats.crowded.subscribe();
+    let pinned = || stats.pinned.load(Ordering::Relaxed);
+    let mut stalled = Vec::new();
+    for at in 0..5 {
+        let name = format!("stalled {at}");
+        let channel = rig.channel(&name);
+        stalled.push(rig.join(SSE, &[&name]));
+        rig.now += Duration::from_secs(1);
+        rig.put(&channel, "k", "x".repeat(12 << 20));
+        rig.settle();
+    }
+    assert!(pinned() >= 60 << 20 && pinned() <= PINNED);
+    let channel = rig.channel("read");
+    std::mem::swap(&mut rig.core, &mut other);
+    let (mut reader, token) = rig.join(SSE, &["read"]);
+    rig.until_sees(&mut reader, "keyrelay.ready");
+    rig.put(&channel, "k", format!("{} the end", "x".repeat(12 << 20)));
+    rig.settle();
+    assert!(pinned() > PINNED, "the frame is written in part");
+    assert!(rig.conn(token).is_some());
+    assert!(crowded.has_changed().unwrap(), "the shard that holds too much is told");
+    std::mem::swap(&mut rig.core, &mut other);
+    rig.settle();
+    let held: Vec<bool> = stalled.iter().map(|(_, token)| rig.conn(*token).is_some()).collect();
+    assert_eq!(held, [false, true, true, true, true]);
+    assert!(pinned() <= PINNED);
+    std::mem::swap(&mut rig.core, &mut other);
+    rig.until_sees(&mut reader, " the end");
+    assert!(rig.conn(token).is_some());
+}
+
+#[test]
 fn a_frame_that_many_hold_is_counted_once() {
     let mut rig = Rig::new();
     let channel = rig.channel("a");

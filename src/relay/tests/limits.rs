@@ -10,6 +10,7 @@ fn world(keys: usize, keys_per_channel: usize) -> World {
         ("m:{room}:{id}", "room:{room}"),
         ("k:{id}", "{id}"),
         ("e:{id}", "log:{id}"),
+        ("e:{room}:{id}", "log:{room}"),
     ]);
     let rules = rules.map(|(id, (key, channel))| rule(id, key, channel));
     let limits = Limits {
@@ -138,6 +139,31 @@ fn a_happening_without_a_place_for_its_key_is_a_gap() {
     world.set("e:a", "1");
     world.run();
     assert_eq!(log.news(&world), ["gap overflow Some(1)"]);
+    drop(held);
+}
+
+#[test]
+fn happenings_without_a_place_are_one_gap_and_leave_the_last_keys_to_others() {
+    let mut world = world(8, 8);
+    let mut log = world.subscribe("log:a");
+    let mut room = world.subscribe("room:r");
+    let held: Vec<Client> = (0..6).map(|id| world.subscribe(&id.to_string())).collect();
+    world.run();
+    world.set("e:a", "1");
+    // It waits for its value, and what comes behind it has no place.
+    let many = |world: &mut World| {
+        (0..1_000).for_each(|_| world.event("e:a:2", "set"));
+        world.step();
+    };
+    (0..3).for_each(|_| many(&mut world));
+    assert_eq!(world.mirror.keys.len(), 7);
+    world.set("m:r:0", "1");
+    world.run();
+    assert_eq!(room.news(&world), ["m:r:0=1!set"], "the last place is for it");
+    assert_eq!(log.news(&world), ["e:a=1!set", "gap overflow Some(3000)"]);
+    // Where nothing waits, those of one moment are one.
+    many(&mut world);
+    assert_eq!(log.news(&world), ["gap overflow Some(1000)"]);
     drop(held);
 }
 

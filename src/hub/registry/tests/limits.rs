@@ -1,7 +1,9 @@
 //! What is done when there is no room.
 
+use std::borrow::Cow;
+
 use super::*;
-use crate::hub::{Encoding, Maker, SlotKey};
+use crate::hub::{Encoding, Maker, Message, SlotKey};
 
 const ANNA: Maker = Maker(1);
 const FLOOD: Maker = Maker(2);
@@ -210,6 +212,86 @@ fn all_that_messages_hold_is_counted_and_let_go() {
     assert!(world.hub.close(&log));
     drop((log, world.hub.interest()));
     assert_eq!(world.hub.log_bytes(), 0);
+}
+
+#[test]
+fn encodings_are_kept_while_they_take_no_room_of_others() {
+    let mut world = Bytes::new(80_000);
+    let a = world.open("a");
+    world.put(a.log(), "k", 10_000);
+    world.put(a.log(), "k2", 10_000);
+    let log = a.log().clone();
+    let message = |after| log.view().next(after, u64::MAX).unwrap().message;
+    let first = message(0);
+    let ask = |message: &Message, place| {
+        let bytes = message.encoded(Encoding(place), |_| vec![0; 20_000].into());
+        assert_eq!(bytes.len(), 20_000);
+        matches!(bytes, Cow::Borrowed(_))
+    };
+    assert_eq!([0, 1, 2, 0].map(|place| ask(&first, place)), [true, false, false, true]);
+    // One that turned out longer than was thought, and one that is not even tried.
+    let second = message(first.sequence);
+    assert_eq!([0, 0].map(|place| ask(&second, place)), [false, false]);
+    assert!(world.hub.log_bytes() <= 60_000, "{}", world.hub.log_bytes());
+    drop(first);
+    world.put(&log, "k", 100);
+    assert_eq!(
+        [3, 3].map(|place| ask(&second, place)),
+        [true, true],
+        "there is room again"
+    );
+}
+
+#[test]
+fn encodings_go_before_any_channel() {
+    let mut world = Bytes::new(80_000);
+    let [read, grows] = ["read", "grows"].map(|name| {
+        let subscription = world.open(name);
+        world.put(subscription.log(), "k", 17_000);
+        world.fill(&subscription);
+        subscription
+    });
+    let first = |subscription: &Subscription| subscription.log().view().next(0, u64::MAX).unwrap().message;
+    let message = first(&read);
+    message.encoded(Encoding(0), |_| vec![0; 17_000].into());
+    let sequence = message.sequence;
+    drop(message);
+    let before = world.hub.log_bytes();
+    world.put(grows.log(), "k2", 30_000);
+    let ended = [&read, &grows].map(|subscription| subscription.log().view().ended());
+    assert_eq!(ended, [None, None]);
+    let after = world.hub.log_bytes();
+    assert!(before > 50_000 && after < 67_000, "{before} {after}");
+    let message = first(&read);
+    assert_eq!((message.sequence, message.size()), (sequence, 17_000), "it is the same");
+    drop(message);
+    // What opens has room in the same way, and is ended where nothing is left to let go.
+    let new = world.open("new");
+    world.put(new.log(), "k", 20_000);
+    let ended = [&read, &grows, &new].map(|subscription| subscription.log().view().ended());
+    assert_eq!(ended, [None, None, Some(Limit::LogBytes)]);
+}
+
+#[test]
+fn a_small_channel_is_not_ended_for_what_a_large_one_takes() {
+    let mut world = Bytes::new(80_000);
+    let [large, small] = ["large", "small"].map(|name| {
+        let subscription = world.open(name);
+        world.put(subscription.log(), "k", 100);
+        world.fill(&subscription);
+        subscription
+    });
+    world.put(large.log(), "k", 77_000);
+    // Somebody holds so much that it is too much.
+    let held = world.hub.account.charge(10_000);
+    world.put(small.log(), "k", 100);
+    world.put(large.log(), "k", 76_000);
+    let ended = [&large, &small].map(|subscription| subscription.log().view().ended());
+    assert_eq!(ended, [None, None], "neither has grown");
+    world.put(small.log(), "k", 101);
+    let ended = [&large, &small].map(|subscription| subscription.log().view().ended());
+    assert_eq!(ended, [Some(Limit::LogBytes), None]);
+    drop(held);
 }
 
 #[test]
