@@ -27,6 +27,7 @@ mod route;
 mod secured;
 mod snapshot;
 #[cfg(any(test, fuzzing))]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzing needs the hub alone"))]
 mod testing;
 #[cfg(test)]
 mod tests;
