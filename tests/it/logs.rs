@@ -59,6 +59,7 @@ fn a_server_that_does_not_answer() {
     let server = Server::start();
     let relay = Relay::start(&server, &mapping("key = \"v:{id}\""));
     relay.checked();
+    says(&relay, &["upstream connected"]);
     server.freeze();
     says(&relay, &["WARN", "upstream does not answer"]);
     server.thaw();
