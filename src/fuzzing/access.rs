@@ -16,16 +16,6 @@ const NOW: u64 = 1_800_000_000;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-const ALGORITHMS: [Algorithm; 7] = [
-    Algorithm::Hs256,
-    Algorithm::Hs384,
-    Algorithm::Hs512,
-    Algorithm::Rs256,
-    Algorithm::Ps256,
-    Algorithm::Es256,
-    Algorithm::EdDsa,
-];
-
 /// A line with a channel, and claims or a token: what was signed counts until it expires, for nobody else's key and not
 /// changed; and whether a channel is listed is known at once, whatever the patterns.
 pub fn tokens(data: &[u8]) {
@@ -81,7 +71,7 @@ pub fn keys(data: &[u8]) {
             }
         }
     }
-    for algorithm in ALGORITHMS {
+    for algorithm in Algorithm::ALL {
         if let Ok(key) = Key::public(algorithm, data) {
             assert!(!algorithm.is_symmetric(), "a public key must never be a secret");
             assert!(!key.verifies(b"message", b"signature"));
