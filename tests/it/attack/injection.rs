@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Scene;
-use crate::harness::http::{Exchange, connect};
+use crate::harness::http::{Exchange, More, connect};
 use crate::harness::{Client, PATIENCE, Sse, Ws, mapping};
 use crate::redis;
 
@@ -29,21 +29,29 @@ fn is_ours(line: &str) -> bool {
     line.is_empty() || fields.iter().any(|field| line.starts_with(field)) || line.starts_with("event: keyrelay.")
 }
 
-/// Reads a stream until `end` stands in it, and gives its lines, whatever ended them.
+/// Reads a stream to the end of the state, writes one more key with `end` in it, reads to the end of its message, and gives
+/// all lines, whatever ended them. (A state has no order, so what was written last may stand first in it.)
 #[track_caller]
 fn lines_until(scene: &Scene, channel: &str, end: &str) -> Vec<String> {
     let stream = connect(scene.relay.address(), None);
     let mut exchange = Exchange::send(stream, "GET", &format!("/events?channel={channel}"), &[]);
+    read_past(&mut exchange, "keyrelay.ready");
     redis!(scene.server, "SET", format!("{channel}:end"), end);
-    while !String::from_utf8_lossy(&exchange.body).contains(end) {
-        assert_ne!(
-            exchange.read(PATIENCE),
-            crate::harness::http::More::Nothing,
-            "the end never came"
-        );
-    }
-    let text = String::from_utf8_lossy(&exchange.body).into_owned();
+    let text = read_past(&mut exchange, end);
     text.split(['\r', '\n']).map(str::to_owned).collect()
+}
+
+/// Reads on until a whole event with this text is there, and gives all that was read.
+#[track_caller]
+fn read_past(exchange: &mut Exchange, text: &str) -> String {
+    loop {
+        let body = String::from_utf8_lossy(&exchange.body);
+        if body.find(text).is_some_and(|at| body[at..].contains("\n\n")) {
+            return body.into_owned();
+        }
+        let read = exchange.read(PATIENCE);
+        assert_ne!(read, More::Nothing, "{text:?} never came");
+    }
 }
 
 #[test]
@@ -133,9 +141,7 @@ fn through_names_of_events() {
     ws.ready();
     let stream = connect(scene.relay.address(), None);
     let mut exchange = Exchange::send(stream, "GET", "/events?channel=e", &[]);
-    while !String::from_utf8_lossy(&exchange.body).contains("keyrelay.ready") {
-        exchange.read(PATIENCE);
-    }
+    read_past(&mut exchange, "keyrelay.ready");
     for hostile in HOSTILE {
         redis!(scene.server, "PUBLISH", "__keyspace@0__:e:1", hostile);
         redis!(scene.server, "PUBLISH", format!("__keyspace@0__:e:{hostile}"), "set");
@@ -160,10 +166,7 @@ fn through_names_of_events() {
             "{hostile:?} did not arrive as it was: {events:?}"
         );
     }
-    while !String::from_utf8_lossy(&exchange.body).contains("the end of it") {
-        exchange.read(PATIENCE);
-    }
-    let text = String::from_utf8_lossy(&exchange.body).into_owned();
+    let text = read_past(&mut exchange, "the end of it");
     assert!(text.split(['\r', '\n']).all(is_ours), "{text}");
     scene.over();
 }
