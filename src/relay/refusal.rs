@@ -49,7 +49,6 @@ impl Scope {
             | ReadErrorKind::Moved
             | ReadErrorKind::Ask
             | ReadErrorKind::ClusterDown
-            | ReadErrorKind::OutOfMemory
             | ReadErrorKind::TooLarge(_)
             | ReadErrorKind::Other => Scope::Key,
         }
@@ -239,7 +238,6 @@ pub(super) fn reason(kind: ReadErrorKind) -> Reason {
         ReadErrorKind::Moved | ReadErrorKind::Ask => "upstream-moved",
         ReadErrorKind::ClusterDown => "cluster-down",
         ReadErrorKind::MasterDown => "master-down",
-        ReadErrorKind::OutOfMemory => "out-of-memory",
         ReadErrorKind::Timeout => "timeout",
         ReadErrorKind::Connection | ReadErrorKind::OutOfStep => "upstream-lost",
         ReadErrorKind::Unsupported | ReadErrorKind::TooLarge(_) | ReadErrorKind::Other => "unreadable",

@@ -1,12 +1,11 @@
 //! The reader: values of keys, in pipelined batches, and scans, over one connection.
 //!
 //! Each round of commands ends with a PING whose answer proves that no reply was lost or put in: a value is never taken
-//! for that of another key, whatever the server says. For the same reason no reply may look like a push to anything on
-//! its way: lists are read inside MULTI and EXEC, chosen fields are asked for at least six at a time.
+//! for that of another key, whatever the server says.
 
 use std::{
     sync::{
-        Arc, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -64,7 +63,7 @@ pub struct ReadRequest {
     pub key: Bytes,
     /// Most bytes of the value; a larger one is not given.
     pub max_value: u64,
-    /// Read only these fields if it is a hash; None reads all.
+    /// Read only these fields, at least one, if it is a hash; None reads all.
     pub fields: Option<Arc<[Bytes]>>,
     /// The type it had last: a right guess saves a round trip.
     pub likely: Option<Kind>,
@@ -101,8 +100,6 @@ pub struct Reader {
     pipe: Pipe,
     options: Options,
     server: ServerInfo,
-    /// Why lists cannot be read, if the user may not use MULTI and EXEC; asked again while it is so.
-    no_transactions: std::sync::Mutex<Option<ReadError>>,
     /// Makes guards unguessable, so that no value can look like one.
     secret: u64,
     /// Counts rounds, so that no two guards are equal.
@@ -136,7 +133,6 @@ impl Reader {
             pipe: Pipe::new(link, broken.clone()),
             options: options.clone(),
             server: ServerInfo::default(),
-            no_transactions: std::sync::Mutex::default(),
             secret: getrandom::u64().map_err(|error| refused(ReadError::other(error.to_string())))?,
             rounds: AtomicU64::new(0),
             broken,
@@ -145,14 +141,12 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Chooses the database and learns who answers and what the user may do.
+    /// Chooses the database and learns who answers.
     async fn prepare(&mut self) -> Result<(), ReadError> {
         let endpoint = &self.options.endpoint;
         let commands = [
             Command::other("SELECT", [endpoint.db.to_string()]),
             Command::other("CLIENT", ["SETNAME".to_owned(), endpoint.client_name.clone()]),
-            Command::other("MULTI", [""; 0]),
-            Command::other("EXEC", [""; 0]),
             Command::other("INFO", ["server"]),
         ];
         let mut replies = self.round(commands.into(), Room::of_value(0)).await?.into_iter();
@@ -164,9 +158,7 @@ impl Reader {
         }
         // The name is for people only.
         let _ = next();
-        let transaction = next().and(next());
         let server = Info::from_bytes(&command::bytes(next()?)?).server();
-        *self.no_transactions() = transaction.err();
         self.server = server.ok_or_else(|| ReadError::other("INFO server has no run_id".into()))?;
         Ok(())
     }
@@ -201,13 +193,9 @@ impl Reader {
     /// The number of elements is asked before a value is read, the bytes of a value other than a string are counted
     /// after: what is held at once for one key may exceed `max_value` by the size of its elements.
     pub async fn read(&self, batch: Vec<ReadRequest>) -> Vec<Result<Reading, ReadError>> {
-        let no_transactions = self.no_transactions().clone();
         let room = Room::of_value(batch.iter().map(|request| request.max_value).max().unwrap_or_default());
         let mut done: Vec<Option<Result<Reading, ReadError>>> = batch.iter().map(|_| None).collect();
-        let jobs = batch
-            .into_iter()
-            .map(|request| Job::new(request, no_transactions.as_ref()));
-        let mut jobs: Vec<(usize, Job<'_>)> = jobs.enumerate().collect();
+        let mut jobs: Vec<(usize, Job)> = batch.into_iter().map(Job::new).enumerate().collect();
         while !jobs.is_empty() {
             let mut commands = Vec::with_capacity(3 * jobs.len());
             let mut ends = Vec::with_capacity(jobs.len());
@@ -233,14 +221,6 @@ impl Reader {
                         done[index] = Some(Err(error.clone()));
                     }
                 }
-            }
-        }
-        let denied = |reading: &Option<Result<Reading, ReadError>>| matches!(reading, Some(Err(error)) if error.kind == ReadErrorKind::NoPermission);
-        if no_transactions.is_some() && done.iter().any(denied) {
-            // The right may have been given meanwhile: next time it is known.
-            let transaction = [Command::other("MULTI", [""; 0]), Command::other("EXEC", [""; 0])];
-            if let Ok(replies) = self.round(transaction.into(), Room::of_value(0)).await {
-                *self.no_transactions() = replies.into_iter().find_map(Result::err);
             }
         }
         done.into_iter()
@@ -282,10 +262,6 @@ impl Reader {
     pub async fn info(&self, section: &'static str) -> Result<Info, ReadError> {
         let text = self.ask(Command::other("INFO", [section])).await?;
         Ok(Info::from_bytes(&command::bytes(text)?))
-    }
-
-    fn no_transactions(&self) -> MutexGuard<'_, Option<ReadError>> {
-        self.no_transactions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask(&self, command: Command) -> Result<BytesFrame, ReadError> {

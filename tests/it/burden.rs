@@ -35,8 +35,6 @@ const HARMLESS: &[&str] = &[
     "role",
     "command",
     "readonly",
-    "multi",
-    "exec",
     "cluster",
     "memory",
     "object",

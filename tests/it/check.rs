@@ -334,7 +334,7 @@ fn tls_and_sockets_are_checked_too() {
 fn tracking_needs_no_setting() {
     let server = Server::start();
     let rule = "reset resetchannels on >secret ~cart:* &keyrelay:idle -@all +ping +info +client|id +client|setname \
-                +client|list +client|tracking +select +subscribe +psubscribe +@read +set +del +multi +exec +scan +time";
+                +client|list +client|tracking +select +subscribe +psubscribe +@read +set +del +scan +time";
     server.grant(rule);
     let upstream = format!(
         "url = \"redis://relay:secret@{}/0\"\nsource = \"tracking\"",

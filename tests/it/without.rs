@@ -415,27 +415,6 @@ fn put_back_when_the_cluster_is_down() {
     );
 }
 
-/// A server that is full refuses transactions, in which lists are read.
-#[test]
-fn put_back_when_the_server_is_full() {
-    let mut setup = Setup::without("put-back");
-    redis!(setup.server, "RPUSH", "v:list", "a");
-    setup.client.sees("v", "v:list", json!(["a"]));
-    let (_relay, mut witness) = witness(&setup, "");
-    redis!(setup.server, "MULTI");
-    redis!(setup.server, "RPUSH", "v:list", "b");
-    redis!(setup.server, "CONFIG", "SET", "maxmemory", "1");
-    assert!(matches!(redis!(setup.server, "EXEC"), Reply::Array(_)));
-    setup.was_refused("out-of-memory", 1.0);
-    witness.until("stale", |memory| was_told(memory, "out-of-memory"));
-    redis!(setup.server, "CONFIG", "SET", "maxmemory", "0");
-    witness.sees("v", "v:list", json!(["a", "b"]));
-    setup.is_live();
-    let memory = setup.client.memory();
-    assert_eq!(memory.value("v", "v:list"), Some(&json!(["a"])));
-    assert_eq!(memory.count("stale"), 0);
-}
-
 #[test]
 fn put_back_when_the_reader_is_cut_off_in_an_answer() {
     for how in [Cut::Reset, Cut::Close, Cut::Vanish] {

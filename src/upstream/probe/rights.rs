@@ -155,14 +155,6 @@ pub(super) async fn missing(probe: &mut Probe<'_>) -> Result<Missing, LinkError>
     attempt(probe, &mut missing, "client|tracking", &start::tracking(prefixes)).await?;
     keys(probe, &mut missing).await?;
     subscribe(probe, &mut missing).await?;
-    // Last, for a MULTI that cannot be ended makes the connection useless.
-    if !needs.patterns.is_empty() {
-        match attempt(probe, &mut missing, "multi", &[b"MULTI"]).await? {
-            true => drop(attempt(probe, &mut missing, "exec", &[b"EXEC"]).await?),
-            // The one is of no use without the other.
-            false => missing.commands.push("exec"),
-        }
-    }
     Ok(missing)
 }
 

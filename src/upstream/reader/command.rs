@@ -1,5 +1,7 @@
 //! Commands as they are written, and replies as they are understood.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 
@@ -13,7 +15,7 @@ pub(super) enum Command {
     /// The first bytes of a string, one more than so many.
     Start(Bytes, u64),
     /// HMGET.
-    Fields(Bytes, Vec<Bytes>),
+    Fields(Bytes, Arc<[Bytes]>),
     /// Anything else.
     Other(&'static str, Vec<Bytes>),
 }

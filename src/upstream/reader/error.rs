@@ -33,8 +33,6 @@ pub enum ReadErrorKind {
     ClusterDown,
     /// A replica without its primary is told not to answer.
     MasterDown,
-    /// The server is out of memory.
-    OutOfMemory,
     /// No answer in time; the connection is given up, connect anew.
     Timeout,
     /// The connection is gone, connect anew.
@@ -137,7 +135,6 @@ impl ReadError {
             "TRYAGAIN" => ReadErrorKind::TryAgain,
             "CLUSTERDOWN" => ReadErrorKind::ClusterDown,
             "MASTERDOWN" => ReadErrorKind::MasterDown,
-            "OOM" => ReadErrorKind::OutOfMemory,
             _ => ReadErrorKind::Other,
         };
         ReadError { kind, message }

@@ -26,7 +26,7 @@ pub(in crate::upstream) fn replies(likely: u8, most: u64, mut replies: impl Iter
         probably_gone: likely & 0x80 != 0,
         asking: likely & 0x20 != 0,
     };
-    let mut job = Job::new(request, None);
+    let mut job = Job::new(request);
     // Every type anew, with at most three rounds each.
     for _ in 0..64 {
         let asked = job.commands().len();

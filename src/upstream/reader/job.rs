@@ -15,18 +15,13 @@ use crate::keyspace::{Kind, Size, StreamEntry, Value};
 /// fell into a gap of microseconds, so this many in a row are no coincidence.
 const TRIES: u32 = 16;
 
-/// See the module above.
-const FEWEST_FIELDS: usize = 6;
-
 /// What PTTL says of a key that does not exist.
 const NO_KEY: i64 = -2;
 
 /// One key that is being read.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct Job {
     request: ReadRequest,
-    /// Why lists cannot be read, if they cannot.
-    no_lists: Option<&'a ReadError>,
     tries: u32,
     step: Step,
 }
@@ -54,23 +49,19 @@ enum Taken {
     Again(Kind),
 }
 
-/// Lets a node of a cluster answer the next command, or transaction, for a slot that is being moved to it.
+/// Lets a node of a cluster answer the next command for a slot that is being moved to it.
 const ASKING: &str = "ASKING";
-
-/// Lets a server answer several commands at once.
-const MULTI: &str = "MULTI";
 
 type Replies = std::vec::IntoIter<Result<Reply, ReadError>>;
 
-impl<'a> Job<'a> {
-    pub fn new(request: ReadRequest, no_lists: Option<&'a ReadError>) -> Job<'a> {
+impl Job {
+    pub fn new(request: ReadRequest) -> Job {
         let step = match request.probably_gone {
             true => Step::Gone,
             false => first(&request),
         };
         Job {
             request,
-            no_lists,
             tries: 0,
             step,
         }
@@ -82,13 +73,7 @@ impl<'a> Job<'a> {
         if !self.request.asking {
             return commands;
         }
-        let mut within = false;
-        let asking = commands.into_iter().flat_map(|command| {
-            let first = (!within).then(asking);
-            within |= command.is(MULTI);
-            first.into_iter().chain([command])
-        });
-        asking.collect()
+        commands.into_iter().flat_map(|command| [asking(), command]).collect()
     }
 
     /// The same without what tells a node of a cluster to answer for a slot that it has not got yet.
@@ -115,17 +100,8 @@ impl<'a> Job<'a> {
             Step::Whole(kind, _) => match (kind, &self.request.fields) {
                 (Kind::String, _) => vec![of(Verb::Get)],
                 (Kind::Hash, None) => vec![of(Verb::HGetAll)],
-                (Kind::Hash, Some(fields)) => {
-                    // Asks for the last one again and again until there are enough.
-                    let last = fields.last().cloned().unwrap_or_default();
-                    let mut names = fields.to_vec();
-                    names.resize(names.len().max(FEWEST_FIELDS), last);
-                    vec![Command::Fields(key(), names), of(Verb::HLen)]
-                }
-                (Kind::List, _) => {
-                    let plain = |name| Command::other(name, [""; 0]);
-                    vec![plain(MULTI), of(Verb::LRange), plain("EXEC")]
-                }
+                (Kind::Hash, Some(fields)) => vec![Command::Fields(key(), fields.clone()), of(Verb::HLen)],
+                (Kind::List, _) => vec![of(Verb::LRange)],
                 (Kind::Set, _) => vec![of(Verb::SMembers)],
                 (Kind::SortedSet, _) => vec![of(Verb::ZRange)],
                 (Kind::Stream, _) => vec![of(Verb::XRange), of(Verb::Type)],
@@ -216,16 +192,6 @@ impl<'a> Job<'a> {
         if kind != guess {
             return Ok(Taken::Again(kind));
         }
-        if let (Kind::List, Some(error)) = (kind, self.no_lists) {
-            let message = format!(
-                "lists are read inside MULTI and EXEC, which the user may not use ({})",
-                error.message
-            );
-            return Err(ReadError {
-                kind: error.kind,
-                message,
-            });
-        }
         let looked = match next(&mut replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
             looked => looked?,
@@ -291,13 +257,7 @@ impl<'a> Job<'a> {
                     }
                 }
             },
-            Kind::List => {
-                // `first` answers MULTI, then LRANGE is only queued; why it was not would come first.
-                next(replies)?;
-                let [items] = <[_; 1]>::try_from(command::array(next(replies)?)?)
-                    .map_err(|_| ReadError::not_understood("the one reply of a transaction"))?;
-                unless_empty(command::strings(items)?, Value::List)
-            }
+            Kind::List => unless_empty(command::strings(first)?, Value::List),
             Kind::Set => unless_empty(command::strings(first)?, Value::Set),
             Kind::SortedSet => unless_empty(members(first)?, Value::SortedSet),
             Kind::Stream => {

@@ -125,22 +125,6 @@ fn the_right_to_scan_comes_late() {
     assert_eq!(client.memory().value("v", "v:1"), Some(&"one".into()));
 }
 
-/// Lists are read in a transaction, and whether the user may have one is asked when the connection is made.
-#[test]
-fn the_right_to_transactions_comes_late() {
-    let server = Server::start();
-    redis!(server, "RPUSH", "v:1", "one");
-    server.grant("on >secret ~* &* +@all -multi");
-    let url = format!("redis://relay:secret@{}/0", server.address());
-    let relay = Relay::at(&url, "", &mapping(MAPPING));
-    let mut client = Sse::open(&relay, &["v"]);
-    assert_eq!(client.control("stale")["reason"], "no-permission");
-    assert_eq!(client.memory().count("ready"), 0);
-    server.grant("+multi");
-    client.ready();
-    assert_eq!(client.memory().value("v", "v:1"), Some(&serde_json::json!(["one"])));
-}
-
 /// A replica that loads what its primary sends answers no reads until it has.
 #[test]
 fn loading() {
