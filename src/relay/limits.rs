@@ -24,7 +24,8 @@ pub struct Limits {
     pub keys: usize,
     /// Most keys behind one channel.
     pub keys_per_channel: usize,
-    /// Most bytes of values that may be on their way and whose size is not known, and of published messages that wait.
+    /// Most bytes of values of unknown size that may be on their way, of memory that what was read takes until it is in the
+    /// logs, and of published messages that wait.
     pub reading: usize,
     /// Share of one core of the server that may be spent on SCAN, in percent.
     pub scan_share: u32,

@@ -13,7 +13,7 @@ use super::refusal::{Scope, reason};
 use super::timers::{Timer, TimerId};
 use crate::switches::{self, Switch};
 use crate::upstream::NodeId;
-use crate::upstream::reader::{ReadError, ReadRequest, Reading};
+use crate::upstream::reader::{ReadError, ReadErrorKind, ReadRequest, Reading};
 
 /// Most keys of one batch: enough that a round trip costs a key next to nothing, few enough that the server is not kept
 /// from others for more than some 100 µs.
@@ -77,7 +77,7 @@ impl Mirror {
                 }
                 requests.push(request);
                 keys.push(key);
-                bytes += size;
+                bytes = bytes.saturating_add(size);
             }
         }
         for key in std::mem::take(&mut self.nodes[id].queue.looks) {
@@ -139,7 +139,7 @@ impl Mirror {
             asking: entry.asked.take() == Some(node),
         };
         let size = entry.size.unwrap_or(self.typical);
-        Some((request, size + key.len()))
+        Some((request, size.saturating_add(key.len())))
     }
 
     /// A batch has been answered by its node.
@@ -230,6 +230,10 @@ impl Mirror {
         if entry.is_looked_at() {
             entry.state = State::Clean;
             return;
+        }
+        if let ReadErrorKind::NoRoom(bytes) = error.kind {
+            // So many others are not asked for together with it again.
+            entry.size = Some(usize::try_from(bytes).unwrap_or(usize::MAX));
         }
         let fresh = || {
             Box::new(Trouble {

@@ -50,6 +50,7 @@ impl Scope {
             | ReadErrorKind::Ask
             | ReadErrorKind::ClusterDown
             | ReadErrorKind::TooLarge(_)
+            | ReadErrorKind::NoRoom(_)
             | ReadErrorKind::Other => Scope::Key,
         }
     }
@@ -240,6 +241,7 @@ pub(super) fn reason(kind: ReadErrorKind) -> Reason {
         ReadErrorKind::MasterDown => "master-down",
         ReadErrorKind::Timeout => "timeout",
         ReadErrorKind::Connection | ReadErrorKind::OutOfStep => "upstream-lost",
+        ReadErrorKind::NoRoom(_) => "overflow",
         ReadErrorKind::Unsupported | ReadErrorKind::TooLarge(_) | ReadErrorKind::Other => "unreadable",
     })
 }

@@ -101,6 +101,8 @@ enum Done {
 /// What is under way.
 struct Work {
     timeout: Duration,
+    /// Of the replies of one reader.
+    memory: u64,
     links: Vec<Link>,
     tasks: FuturesUnordered<Task<(NodeId, Done)>>,
 }
@@ -148,6 +150,7 @@ impl Relay {
         let mut jitter = Jitter(!seed);
         let mut work = Work {
             timeout: self.timeout,
+            memory: self.limits.reading as u64,
             links: Vec::new(),
             tasks: FuturesUnordered::new(),
         };
@@ -208,7 +211,7 @@ impl Work {
                     link.attempts = 0;
                 }
             }
-            link.connect(mirror.wants_reader(node), self.timeout, jitter);
+            link.connect(mirror.wants_reader(node), self.timeout, self.memory, jitter);
             let Some((reader, _)) = &link.reader else { continue };
             while let Some(Batch { flight, requests }) = mirror.next_batch(node, now) {
                 let reader = reader.clone();
@@ -277,7 +280,7 @@ impl Work {
 
 impl Link {
     /// Connects to where a reader is wanted, if it is.
-    fn connect(&mut self, wanted: Option<&Endpoint>, timeout: Duration, jitter: &mut Jitter) {
+    fn connect(&mut self, wanted: Option<&Endpoint>, timeout: Duration, memory: u64, jitter: &mut Jitter) {
         let Some(wanted) = wanted else {
             self.connecting = None;
             if self.reader.is_none() {
@@ -302,6 +305,7 @@ impl Link {
         let options = reader::Options {
             endpoint: wanted.clone(),
             timeout,
+            memory,
         };
         self.connecting = Some(Connecting {
             to: wanted.address.clone(),

@@ -13,7 +13,7 @@ use super::intake::{Intake, MAX_DIRTY, Shared};
 use super::limits::Limits;
 use super::mirror::Mirror;
 use super::node::Owners;
-use super::reads::Batch;
+use super::reads::{BATCH_BYTES, Batch};
 use super::rule::Rule;
 use super::scan::Page;
 use super::taken::Taken;

@@ -37,7 +37,7 @@ pub(crate) fn replies(data: &[u8]) {
     let mut unread = BytesMut::from(data);
     let mut walk = Walk::default();
     // As the connection of a reader gives them.
-    let frames = std::iter::from_fn(|| match walk.over(&unread, 1 << 20, 4096) {
+    let frames = std::iter::from_fn(|| match walk.over(&unread, 1 << 20, 2 << 20) {
         Ok(Walked::Whole { large: false, here, .. }) => {
             let bytes = unread.split_to(here).freeze();
             complete::decode_bytes(&bytes).ok().flatten().map(|(frame, _)| frame)
@@ -85,13 +85,18 @@ fn walk(bytes: &[u8], step: usize, room: u64) -> (Vec<(bool, u64)>, Option<WireE
     for part in bytes.chunks(step.min(bytes.len().max(1))) {
         unread.extend_from_slice(part);
         loop {
-            match walk.over(&unread, room, 4096) {
+            match walk.over(&unread, room, 2 << 20) {
                 Ok(Walked::Part) => {
                     unread.advance(walk.forget());
                     break;
                 }
-                Ok(Walked::Whole { large, length, here }) => {
-                    assert!(large || here as u64 == length);
+                Ok(Walked::Whole {
+                    large,
+                    length,
+                    memory,
+                    here,
+                }) => {
+                    assert!(large || here as u64 == length && memory <= 2 << 20);
                     unread.advance(here);
                     found.push((large, length));
                 }

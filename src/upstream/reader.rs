@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     command::Command,
     job::Job,
-    pipe::{Pipe, Room},
+    pipe::{Pipe, Replies},
 };
 use super::{
     Endpoint, Info,
@@ -37,7 +37,7 @@ mod pipe;
 
 pub use error::{ConnectError, ReadError, ReadErrorKind};
 
-/// How long a round of commands may take by default. A server that blocks for longer is better asked again.
+/// How long a server may send nothing that was asked by default. One that blocks for longer is better asked again.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long connecting may take, logging in included.
@@ -52,8 +52,11 @@ pub const SCAN_COUNT: u32 = 99;
 pub struct Options {
     /// The server.
     pub endpoint: Endpoint,
-    /// How long a round of commands may take, see [`TIMEOUT`]; a batch takes one to three rounds.
+    /// How long the server may send nothing while it is asked, see [`TIMEOUT`].
     pub timeout: Duration,
+    /// Bytes of memory that all that was read and is not handed over may take. What it gives and what it holds for that are at
+    /// most twice as much.
+    pub memory: u64,
 }
 
 /// One key to read.
@@ -130,7 +133,7 @@ impl Reader {
             .map_err(refused)?;
         let broken = CancellationToken::new();
         let mut reader = Reader {
-            pipe: Pipe::new(link, broken.clone()),
+            pipe: Pipe::new(link, broken.clone(), options.memory),
             options: options.clone(),
             server: ServerInfo::default(),
             secret: getrandom::u64().map_err(|error| refused(ReadError::other(error.to_string())))?,
@@ -149,7 +152,7 @@ impl Reader {
             Command::other("CLIENT", ["SETNAME".to_owned(), endpoint.client_name.clone()]),
             Command::other("INFO", ["server"]),
         ];
-        let mut replies = self.round(commands.into(), Room::of_value(0)).await?.into_iter();
+        let mut replies = self.round(commands.into(), 0).await?.each.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(ReadError::out_of_step()));
         // Database 0 is there without asking, and not every user may ask.
         let selected = next();
@@ -191,11 +194,13 @@ impl Reader {
     /// Reads keys, each as it is at some moment during the call; the answers are in the order of the requests.
     ///
     /// The number of elements is asked before a value is read, the bytes of a value other than a string are counted
-    /// after: what is held at once for one key may exceed `max_value` by the size of its elements.
+    /// after: what is held at once for one key may exceed `max_value` by the size of its elements. What all of them take is
+    /// bounded by [`Options::memory`]; a key beyond it fails with [`ReadErrorKind::NoRoom`].
     pub async fn read(&self, batch: Vec<ReadRequest>) -> Vec<Result<Reading, ReadError>> {
-        let room = Room::of_value(batch.iter().map(|request| request.max_value).max().unwrap_or_default());
+        let largest = batch.iter().map(|request| request.max_value).max().unwrap_or_default();
         let mut done: Vec<Option<Result<Reading, ReadError>>> = batch.iter().map(|_| None).collect();
         let mut jobs: Vec<(usize, Job)> = batch.into_iter().map(Job::new).enumerate().collect();
+        let mut held = Vec::new();
         while !jobs.is_empty() {
             let mut commands = Vec::with_capacity(3 * jobs.len());
             let mut ends = Vec::with_capacity(jobs.len());
@@ -203,9 +208,10 @@ impl Reader {
                 commands.extend(job.commands());
                 ends.push(commands.len());
             }
-            match self.round(commands, room).await {
+            match self.round(commands, largest).await {
                 Ok(replies) => {
-                    let mut replies = replies.into_iter();
+                    held.push(replies.held);
+                    let mut replies = replies.each.into_iter();
                     let mut ends = ends.into_iter();
                     let mut start = 0;
                     jobs.retain_mut(|(index, job)| {
@@ -265,12 +271,13 @@ impl Reader {
     }
 
     async fn ask(&self, command: Command) -> Result<BytesFrame, ReadError> {
-        let mut replies = self.round(vec![command], Room::of_value(0)).await?;
-        replies.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))
+        let mut replies = self.round(vec![command], 0).await?;
+        replies.each.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))
     }
 
-    /// Sends commands in one go; the replies are in their order, or there are none at all.
-    async fn round(&self, commands: Vec<Command>, room: Room) -> Result<Vec<Result<BytesFrame, ReadError>>, ReadError> {
+    /// Sends commands in one go, which may be answered by values of so many bytes; the replies are in their order, or there are
+    /// none at all.
+    async fn round(&self, commands: Vec<Command>, largest: u64) -> Result<Replies, ReadError> {
         if self.is_closed() {
             return Err(ReadError::closed());
         }
@@ -283,9 +290,9 @@ impl Reader {
         }
         // Its answer shows that the replies are in step.
         Command::other("PING", [guard.clone()]).write(&mut bytes);
-        let asked = timeout(self.options.timeout, self.pipe.ask(bytes, count, room)).await;
-        let replies = asked.unwrap_or(Err(ReadError::timeout(self.options.timeout)));
-        let replies = replies.and_then(|mut replies| match replies.pop() {
+        let most = pipe::most_bytes(largest);
+        let replies = self.pipe.ask(bytes, count, most, self.options.timeout).await;
+        let replies = replies.and_then(|mut replies| match replies.each.pop() {
             Some(Ok(answer)) if is(&answer, &guard) => Ok(replies),
             // A server that cannot save its data says so to writes and to PING, and to nothing else that is sent here.
             Some(Err(error)) if error.message.starts_with("MISCONF") => Ok(replies),

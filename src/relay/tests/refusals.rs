@@ -116,6 +116,36 @@ fn a_server_that_refuses_all_is_asked_by_few_and_all_who_wait_know() {
     }
 }
 
+/// Keys that all grow at once: what found no room is asked for again by as few at once as it needs.
+#[test]
+fn keys_without_room_are_read_in_smaller_batches() {
+    const KEYS: usize = 20;
+    let mut world = World::new(&[("k:{id}", "k")]);
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.broken = Some(ReadErrorKind::NoRoom(BATCH_BYTES as u64 / 2));
+    for key in 0..KEYS {
+        world.set(format!("k:{key}").leak(), "a");
+    }
+    let mut largest = 0;
+    while let Some((_, _, results)) = world.reads.front() {
+        largest = largest.max(results.len());
+        world.answer();
+    }
+    assert!(largest > 2, "they were asked for together");
+    world.broken = None;
+    for _ in 0..100 {
+        world.pass(10);
+        assert!(world.reads.iter().all(|(_, _, results)| results.len() <= 2));
+        while !world.reads.is_empty() {
+            world.answer();
+        }
+    }
+    let news = client.news(&world);
+    assert_eq!(news.len(), KEYS, "{news:?}");
+}
+
 #[test]
 fn an_answer_that_does_not_come_is_told_after_a_second() {
     let mut world = World::new(&[("k", "k"), ("job:{id}", "log")]);

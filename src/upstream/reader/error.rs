@@ -41,8 +41,10 @@ pub enum ReadErrorKind {
     OutOfStep,
     /// The key has a type that keyrelay cannot read: one of a module.
     Unsupported,
-    /// The reply was larger than there is room for, so many bytes.
+    /// The reply was larger than there ever is room for, so many bytes.
     TooLarge(u64),
+    /// The reply, of so many bytes, came while others had taken the room for it: ask again.
+    NoRoom(u64),
     /// Anything else.
     Other,
 }
@@ -121,6 +123,13 @@ impl ReadError {
         ReadError {
             kind: ReadErrorKind::TooLarge(bytes),
             message: format!("the server's reply has {bytes} bytes, for which there is no room"),
+        }
+    }
+
+    pub(super) fn no_room(bytes: u64) -> ReadError {
+        ReadError {
+            kind: ReadErrorKind::NoRoom(bytes),
+            message: format!("there is no room now for the server's reply of {bytes} bytes"),
         }
     }
 

@@ -158,6 +158,10 @@ impl Job {
         let ttl = expiry(&time)?;
         let text = match next(&mut replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Next(Step::Look(Kind::String))),
+            Err(ReadError {
+                kind: ReadErrorKind::TooLarge(bytes),
+                ..
+            }) => return Ok(unheld(bytes, ttl)),
             text => command::bytes(text?)?,
         };
         if text.is_empty() && command::integer(&time)? == NO_KEY {
@@ -194,6 +198,10 @@ impl Job {
         }
         let looked = match next(&mut replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
+            Err(ReadError {
+                kind: ReadErrorKind::TooLarge(bytes),
+                ..
+            }) => return Ok(unheld(bytes, ttl)),
             looked => looked?,
         };
         if kind == Kind::String {
@@ -221,11 +229,10 @@ impl Job {
     fn whole(&self, kind: Kind, ttl: Option<Duration>, mut replies: Replies) -> Result<Taken, ReadError> {
         let value = match self.value(kind, &mut replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
-            // It was not held, and is told from others by nothing but its size.
             Err(ReadError {
                 kind: ReadErrorKind::TooLarge(bytes),
                 ..
-            }) => return Ok(Taken::Done(Value::TooLarge(Size::Bytes(bytes)), ttl)),
+            }) => return Ok(unheld(bytes, ttl)),
             value => value?,
         };
         let size = value.size_in_bytes() as u64;
@@ -275,6 +282,11 @@ impl Job {
             }
         })
     }
+}
+
+/// A value whose reply of so many bytes was not held: nothing but that tells it from others.
+fn unheld(bytes: u64, ttl: Option<Duration>) -> Taken {
+    Taken::Done(Value::TooLarge(Size::Bytes(bytes)), ttl)
 }
 
 /// The first step towards the value of a key that is there.

@@ -1,20 +1,25 @@
 //! The connection of a reader: commands go out as they are asked, replies come back to whoever asked, in their order.
 //!
 //! Nothing that the server says is trusted for a length, a number or a depth: a reply that is larger than whoever asked
-//! wants is walked over and not held, and its place is taken by its size.
+//! wants, or than there is [room](Room) for, is walked over and not held, and its place is taken by its size.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use redis_protocol::resp3::{decode::complete, types::BytesFrame};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, split},
-    select,
+    pin, select,
     sync::{mpsc, oneshot},
     task::JoinSet,
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,30 +35,52 @@ const ROUNDS: usize = 64;
 /// Room for one read, as a feed has it.
 const READ_SIZE: usize = 64 * 1024;
 
-/// Replies as they came, one for each command.
-type Replies = Vec<Result<BytesFrame, ReadError>>;
+/// A reply of so little memory has its place in any case: what is said about a key, and the guard of a round.
+const SMALL: u64 = 1024;
 
-/// What a reply may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    pub bytes: u64,
-    pub elements: u64,
+/// Replies as they came, one for each command, which take their room for as long as what was made of them is held.
+#[derive(Debug)]
+pub(super) struct Replies {
+    pub each: Vec<Result<BytesFrame, ReadError>>,
+    pub held: Held,
+}
+
+/// Memory for the replies of one connection, all that are held at once.
+#[derive(Debug)]
+struct Room {
+    all: u64,
+    held: AtomicU64,
+}
+
+/// A part of the room that is taken until this is dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    room: Arc<Room>,
+    memory: u64,
 }
 
 /// See the module. It ends when it is dropped.
 pub(super) struct Pipe {
     rounds: mpsc::Sender<Round>,
     _task: JoinSet<()>,
+    state: Arc<State>,
+}
+
+/// What both sides of a pipe see.
+struct State {
     /// Set when the connection has ended.
     ended: CancellationToken,
-    why: Arc<Mutex<Option<String>>>,
+    why: Mutex<Option<String>>,
+    room: Arc<Room>,
+    /// When the server last sent something.
+    heard: Mutex<Instant>,
 }
 
 /// Commands that are written together.
 struct Round {
     bytes: Vec<u8>,
     commands: usize,
-    room: Room,
+    most: u64,
     replies: oneshot::Sender<Replies>,
 }
 
@@ -61,83 +88,135 @@ struct Round {
 struct Asked {
     /// Replies that are still to come.
     open: usize,
-    room: Room,
+    most: u64,
     replies: Replies,
     to: oneshot::Sender<Replies>,
 }
 
+/// Most bytes of a reply that gives a value of so many.
+pub(super) fn most_bytes(value: u64) -> u64 {
+    // `$1`, its line end, a byte and its line end take seven bytes; and a page of a scan or an account of the server has its
+    // place whatever is read.
+    const LEAST: u64 = 32 * 1024 * 1024;
+    LEAST.max(value.saturating_mul(8))
+}
+
 impl Room {
-    /// For a value of so many bytes.
-    pub fn of_value(bytes: u64) -> Room {
-        // `$1`, its line end, a byte and its line end take seven bytes; and a page of a scan or an account of the server has
-        // its place whatever is read.
-        const LEAST_BYTES: u64 = 32 * 1024 * 1024;
-        const LEAST_ELEMENTS: u64 = 256 * 1024;
-        Room {
-            bytes: LEAST_BYTES.max(bytes.saturating_mul(8)),
-            // Each takes some hundred bytes.
-            elements: LEAST_ELEMENTS.max(bytes),
-        }
+    fn left(&self) -> u64 {
+        self.all.saturating_sub(self.held.load(Ordering::Relaxed))
+    }
+}
+
+impl Held {
+    /// Takes more.
+    fn add(&mut self, memory: u64) {
+        self.memory += memory;
+        self.room.held.fetch_add(memory, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.room.held.fetch_sub(self.memory, Ordering::Relaxed);
     }
 }
 
 impl Pipe {
-    /// Takes over a connection on which nothing is awaited; `ended` is set when it is over.
-    pub fn new(link: Link, ended: CancellationToken) -> Pipe {
+    /// Takes over a connection on which nothing is awaited; `ended` is set when it is over. Replies take at most so much memory.
+    pub fn new(link: Link, ended: CancellationToken, memory: u64) -> Pipe {
         let (rounds, receiver) = mpsc::channel(ROUNDS);
-        let why: Arc<Mutex<Option<String>>> = Arc::default();
+        let state = Arc::new(State {
+            ended,
+            why: Mutex::default(),
+            room: Arc::new(Room {
+                all: memory,
+                held: AtomicU64::new(0),
+            }),
+            heard: Mutex::new(Instant::now()),
+        });
         let mut task = JoinSet::new();
-        let (guard, told) = (ended.clone().drop_guard(), why.clone());
+        let shared = state.clone();
         task.spawn(async move {
-            let _guard = guard;
+            let _guard = shared.ended.clone().drop_guard();
             let (socket, unread) = link.into_parts();
-            let error = drive(socket, unread, receiver).await;
-            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            let error = drive(socket, unread, receiver, &shared).await;
+            *lock(&shared.why) = Some(error.to_string());
         });
         Pipe {
             rounds,
             _task: task,
-            ended,
-            why,
+            state,
         }
     }
 
-    /// Sends commands and gives their replies, one for each.
-    pub async fn ask(&self, bytes: Vec<u8>, commands: usize, room: Room) -> Result<Replies, ReadError> {
+    /// Sends commands and gives their replies, one for each, of at most so many bytes. Gives up when nothing has come for as long
+    /// as `patience`: what is large takes its time.
+    pub async fn ask(
+        &self,
+        bytes: Vec<u8>,
+        commands: usize,
+        most: u64,
+        patience: Duration,
+    ) -> Result<Replies, ReadError> {
         let (replies, answered) = oneshot::channel();
         let round = Round {
             bytes,
             commands,
-            room,
+            most,
             replies,
         };
         let asked = async {
             self.rounds.send(round).await.ok()?;
             answered.await.ok()
         };
-        select! {
-            biased;
-            replies = asked => replies.ok_or_else(|| self.closed()),
-            () = self.ended.cancelled() => Err(self.closed()),
+        pin!(asked);
+        let mut until = Instant::now() + patience;
+        loop {
+            select! {
+                biased;
+                replies = timeout_at(until, &mut asked) => match replies {
+                    Ok(replies) => return replies.ok_or_else(|| self.closed()),
+                    Err(_) => {
+                        let silent = *lock(&self.state.heard) + patience;
+                        if silent <= until {
+                            return Err(ReadError::timeout(patience));
+                        }
+                        until = silent;
+                    }
+                },
+                () = self.state.ended.cancelled() => return Err(self.closed()),
+            }
         }
     }
 
     fn closed(&self) -> ReadError {
-        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let why = lock(&self.state.why).clone();
         why.map_or_else(ReadError::closed, ReadError::no_connection)
     }
 }
 
 /// Writes and reads until the connection is over, and says why it is.
-async fn drive(socket: Box<dyn Socket>, mut unread: BytesMut, mut rounds: mpsc::Receiver<Round>) -> LinkError {
+async fn drive(
+    socket: Box<dyn Socket>,
+    mut unread: BytesMut,
+    mut rounds: mpsc::Receiver<Round>,
+    state: &State,
+) -> LinkError {
+    let room = &state.room;
     let (mut from, mut to) = split(socket);
     let asked: Mutex<VecDeque<Asked>> = Mutex::default();
     let writing = async {
         while let Some(round) = rounds.recv().await {
             lock(&asked).push_back(Asked {
                 open: round.commands,
-                room: round.room,
-                replies: Vec::with_capacity(round.commands),
+                most: round.most,
+                replies: Replies {
+                    each: Vec::with_capacity(round.commands),
+                    held: Held {
+                        room: room.clone(),
+                        memory: 0,
+                    },
+                },
                 to: round.replies,
             });
             to.write_all(&round.bytes).await?;
@@ -152,16 +231,18 @@ async fn drive(socket: Box<dyn Socket>, mut unread: BytesMut, mut rounds: mpsc::
         loop {
             loop {
                 let mut asked = lock(&asked);
-                let room = asked.front().map(|asked| asked.room);
-                let Some(reply) = next(&mut walk, &mut unread, room)? else {
+                // What nobody waits for is an error as soon as it is whole.
+                let most = asked.front().map_or(most_bytes(0), |asked| asked.most);
+                let Some((reply, memory)) = next(&mut walk, &mut unread, most, room)? else {
                     break;
                 };
-                give(&mut asked, reply)?;
+                give(&mut asked, reply, memory)?;
             }
             unread.reserve(READ_SIZE);
             if from.read_buf(&mut unread).await? == 0 {
                 return Err(LinkError::Closed);
             }
+            *lock(&state.heard) = Instant::now();
         }
     };
     let ended = select! {
@@ -174,16 +255,13 @@ async fn drive(socket: Box<dyn Socket>, mut unread: BytesMut, mut rounds: mpsc::
     }
 }
 
+/// A reply and the memory that it takes.
+type Measured = (Result<BytesFrame, ReadError>, u64);
+
 /// Takes the next reply off what was read; None if it is not all there. Pushes, which nothing here asks for, are passed over.
-fn next(
-    walk: &mut Walk,
-    unread: &mut BytesMut,
-    room: Option<Room>,
-) -> Result<Option<Result<BytesFrame, ReadError>>, LinkError> {
-    // What nobody waits for is an error as soon as it is whole.
-    let room = room.unwrap_or(Room::of_value(0));
+fn next(walk: &mut Walk, unread: &mut BytesMut, most: u64, room: &Room) -> Result<Option<Measured>, LinkError> {
     loop {
-        match walk.over(unread, room.bytes, room.elements)? {
+        match walk.over(unread, most, room.left().max(SMALL))? {
             Walked::Part => {
                 unread.advance(walk.forget());
                 return Ok(None);
@@ -191,19 +269,25 @@ fn next(
             Walked::Whole {
                 large: true,
                 length,
+                memory,
                 here,
             } => {
                 unread.advance(here);
-                return Ok(Some(Err(ReadError::too_large(length))));
+                let error = match length <= most && memory <= room.all {
+                    // Others have taken it.
+                    true => ReadError::no_room(length),
+                    false => ReadError::too_large(length),
+                };
+                return Ok(Some((Err(error), 0)));
             }
-            Walked::Whole { here, .. } => {
+            Walked::Whole { memory, here, .. } => {
                 let bytes = unread.split_to(here).freeze();
                 let frame = match complete::decode_bytes(&bytes) {
                     Ok(Some((frame, length))) if length == bytes.len() => frame,
                     _ => return Err(WireError::Malformed.into()),
                 };
                 if !matches!(frame, BytesFrame::Push { .. }) {
-                    return Ok(Some(super::command::unless_error(frame)));
+                    return Ok(Some((super::command::unless_error(frame), memory)));
                 }
             }
         }
@@ -211,11 +295,12 @@ fn next(
 }
 
 /// Gives a reply to the oldest command without one.
-fn give(asked: &mut VecDeque<Asked>, reply: Result<BytesFrame, ReadError>) -> Result<(), LinkError> {
+fn give(asked: &mut VecDeque<Asked>, reply: Result<BytesFrame, ReadError>, memory: u64) -> Result<(), LinkError> {
     let Some(front) = asked.front_mut() else {
         return Err(LinkError::Unexpected("nothing".into()));
     };
-    front.replies.push(reply);
+    front.replies.each.push(reply);
+    front.replies.held.add(memory);
     front.open -= 1;
     if front.open == 0
         && let Some(whole) = asked.pop_front()
@@ -226,6 +311,6 @@ fn give(asked: &mut VecDeque<Asked>, reply: Result<BytesFrame, ReadError>) -> Re
     Ok(())
 }
 
-fn lock(asked: &Mutex<VecDeque<Asked>>) -> MutexGuard<'_, VecDeque<Asked>> {
-    asked.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

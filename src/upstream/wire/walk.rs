@@ -4,6 +4,10 @@ use memchr::memchr;
 
 use super::{MAX_DEPTH, MAX_LINE, WireError};
 
+/// Bytes that an element takes in memory beside its own: a decoded one has 104, and in a set, whose table is up to twice as
+/// large as what is in it, 240.
+pub(in crate::upstream) const ELEMENT: u64 = 256;
+
 /// Where in a frame the bytes read so far end.
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Walk {
@@ -27,17 +31,22 @@ pub(in crate::upstream) enum Walked {
     /// More bytes must come.
     Part,
     /// To the end of a frame of this length, of which so many bytes are in the buffer: all of them, unless it was larger
-    /// than there is room for.
-    Whole { large: bool, length: u64, here: usize },
+    /// than there is room for. Decoded it takes so much memory.
+    Whole {
+        large: bool,
+        length: u64,
+        memory: u64,
+        here: usize,
+    },
 }
 
 impl Walk {
-    /// Goes on over `buffer`, which begins with the frame, or with what was not [forgotten](Walk::forget) of it. A frame for
-    /// which there is no room is known by its first too many bytes, or by what it says of them.
+    /// Goes on over `buffer`, which begins with the frame, or with what was not [forgotten](Walk::forget) of it. A frame of more
+    /// bytes, or that takes more memory, is known by its first too many, or by what it says of them.
     ///
     /// # Errors
     /// What is wrong with the bytes; nothing after them can be understood.
-    pub fn over(&mut self, buffer: &[u8], most_bytes: u64, most_elements: u64) -> Result<Walked, WireError> {
+    pub fn over(&mut self, buffer: &[u8], most_bytes: u64, most_memory: u64) -> Result<Walked, WireError> {
         if !self.begun {
             (self.begun, self.open[0]) = (true, 1);
         }
@@ -54,13 +63,19 @@ impl Walk {
             }
             while self.open[self.depth] == 0 {
                 if self.depth == 0 {
+                    let memory = self.memory();
                     let Walk {
                         large,
                         length,
                         at: here,
                         ..
                     } = std::mem::take(self);
-                    return Ok(Walked::Whole { large, length, here });
+                    return Ok(Walked::Whole {
+                        large,
+                        length,
+                        memory,
+                        here,
+                    });
                 }
                 self.depth -= 1;
             }
@@ -94,8 +109,9 @@ impl Walk {
                 self.depth += 1;
                 *self.open.get_mut(self.depth).ok_or(WireError::TooLarge)? = children;
             }
-            let elements = self.elements.saturating_add(children);
-            self.large |= self.length.saturating_add(self.blob) > most_bytes || elements > most_elements;
+            let promised = self.blob.saturating_add(children.saturating_mul(ELEMENT));
+            let memory = self.memory().saturating_add(promised);
+            self.large |= self.length.saturating_add(self.blob) > most_bytes || memory > most_memory;
         }
     }
 
@@ -106,6 +122,10 @@ impl Walk {
             true => std::mem::take(&mut self.at),
             false => 0,
         }
+    }
+
+    fn memory(&self) -> u64 {
+        self.length.saturating_add(self.elements.saturating_mul(ELEMENT))
     }
 
     fn pass(&mut self, bytes: usize) {
@@ -135,12 +155,14 @@ mod tests {
         for part in bytes.chunks(step) {
             buffer.extend_from_slice(part);
             loop {
-                match walk.over(&buffer, room, 100).unwrap() {
+                match walk.over(&buffer, room, 1 << 20).unwrap() {
                     Walked::Part => {
                         buffer.drain(..walk.forget());
                         break;
                     }
-                    Walked::Whole { large, length, here } => {
+                    Walked::Whole {
+                        large, length, here, ..
+                    } => {
                         assert!(large || here as u64 == length);
                         buffer.drain(..here);
                         found.push((large, length));
@@ -174,11 +196,30 @@ mod tests {
         let mut walk = Walk::default();
         let mut buffer = b"$900000000\r\n".to_vec();
         for _ in 0..10_000 {
-            assert_eq!(walk.over(&buffer, 1000, 10), Ok(Walked::Part));
+            assert_eq!(walk.over(&buffer, 1000, 1 << 20), Ok(Walked::Part));
             buffer.drain(..walk.forget());
             assert!(buffer.is_empty());
             buffer.extend_from_slice(&[b'x'; 4096]);
         }
+    }
+
+    #[test]
+    fn elements_take_memory() {
+        let frame = b"*2\r\n:1\r\n+a\r\n";
+        let walked = |most| Walk::default().over(frame, 1000, most).unwrap();
+        let memory = 12 + 3 * ELEMENT;
+        let whole = |large| Walked::Whole {
+            large,
+            length: 12,
+            memory,
+            here: 12,
+        };
+        assert_eq!(walked(memory), whole(false));
+        assert_eq!(walked(memory - 1), whole(true));
+        // Those that were promised count at once.
+        let mut walk = Walk::default();
+        assert_eq!(walk.over(b"*1000000\r\n", 1000, 1 << 20), Ok(Walked::Part));
+        assert_eq!(walk.forget(), 10);
     }
 
     #[test]
@@ -193,7 +234,7 @@ mod tests {
             "\r\n",
             "+a\rb",
         ] {
-            let walked = Walk::default().over(bytes.as_bytes(), 1000, 1000);
+            let walked = Walk::default().over(bytes.as_bytes(), 1000, 1 << 20);
             assert_eq!(walked, Err(WireError::Malformed), "{bytes:?}");
         }
         for bytes in ["*1\r\n".repeat(100_000), "+".repeat(100_000)] {

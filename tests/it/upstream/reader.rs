@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use keyrelay::keyspace::{Kind, Size, StreamEntry, Value};
@@ -12,7 +12,7 @@ use keyrelay::upstream::Address;
 use keyrelay::upstream::reader::{ConnectError, Cursor, Options, ReadErrorKind, ReadRequest, Reader, Reading, TIMEOUT};
 
 use super::endpoint;
-use crate::harness::{PATIENCE, Reply, Server, eventually};
+use crate::harness::{BOTH, Drip, PATIENCE, Proxy, Reply, Server, eventually};
 use crate::redis;
 
 const MAX: u64 = 1000;
@@ -21,6 +21,7 @@ fn options(server: &Server) -> Options {
     Options {
         endpoint: endpoint(server),
         timeout: TIMEOUT,
+        memory: 64 << 20,
     }
 }
 
@@ -576,6 +577,95 @@ fn a_frozen_server_takes_no_longer_than_the_timeout_and_closes_the_reader() {
         server.thaw();
         let reader = connect(&server).await;
         assert_eq!(value(&reader, "a").await, Value::String(b("1")));
+    });
+}
+
+/// An answer takes as long as it takes: only a server that says nothing is given up.
+#[test]
+fn a_large_answer_over_a_slow_line_takes_longer_than_the_timeout() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address());
+    redis!(server, "SET", "large", "x".repeat(1 << 20));
+    run(async {
+        let timeout = Duration::from_secs(2);
+        let mut options = options(&server);
+        options.endpoint.address = Address::Tcp {
+            host: proxy.address().ip().to_string(),
+            port: proxy.address().port(),
+        };
+        options.timeout = timeout;
+        let reader = Reader::connect(&options).await.unwrap();
+        let drip = Drip {
+            bytes: 32 << 10,
+            every: Duration::from_millis(100),
+        };
+        proxy.drip(BOTH, Some(drip));
+        let large = ReadRequest {
+            max_value: 1 << 20,
+            ..request(b"large", Some(Kind::String))
+        };
+        let begun = Instant::now();
+        let reading = reader.read(vec![large]).await.remove(0).unwrap();
+        assert_eq!(reading.value, Value::String("x".repeat(1 << 20).into()));
+        assert!(begun.elapsed() > timeout);
+    });
+}
+
+/// The room is for all that is under way together, and is there again once that was handed over.
+#[test]
+fn there_is_only_so_much_room_at_once() {
+    const KEYS: usize = 64;
+    let server = Server::start();
+    for n in 0..KEYS {
+        redis!(server, "SET", format!("k:{n}"), format!("{n}").repeat(100_000));
+    }
+    redis!(
+        server,
+        "EVAL",
+        "for i = 1, 20000 do redis.call('SADD', 'set', i) end",
+        "0"
+    );
+    run(async {
+        let options = Options {
+            memory: 1 << 20,
+            ..options(&server)
+        };
+        let reader = Reader::connect(&options).await.unwrap();
+        let asked = |key: &str| ReadRequest {
+            max_value: 1 << 20,
+            ..request(key.as_bytes(), None)
+        };
+        let mut left: Vec<usize> = (0..KEYS).collect();
+        let mut rounds = 0;
+        while !left.is_empty() {
+            let batch = left.iter().map(|n| asked(&format!("k:{n}"))).collect();
+            let readings = left.iter().copied().zip(reader.read(batch).await);
+            let before = left.len();
+            left = readings
+                .filter_map(|(n, reading)| match reading {
+                    Ok(reading) => {
+                        assert_eq!(reading.value, Value::String(format!("{n}").repeat(100_000).into()));
+                        None
+                    }
+                    Err(error) => {
+                        assert!(
+                            matches!(error.kind, ReadErrorKind::NoRoom(100_000..300_000)),
+                            "{error:?}"
+                        );
+                        Some(n)
+                    }
+                })
+                .collect();
+            let read = before - left.len();
+            assert!((1..=10).contains(&read), "{read} at once");
+            rounds += 1;
+        }
+        assert!(rounds > KEYS / 10);
+        // Elements take memory: of so many there is no room, whatever else is read.
+        let set = reader.read(vec![asked("set")]).await.remove(0).unwrap();
+        assert!(matches!(set.value, Value::TooLarge(Size::Bytes(_))), "{:?}", set.value);
+        let last = reader.read(vec![asked("k:1")]).await.remove(0).unwrap();
+        assert_eq!(last.value.size_in_bytes(), 100_000);
     });
 }
 
