@@ -30,7 +30,7 @@ use super::request::{Desk, Opening, Outcome};
 use super::secured;
 use super::tls::Keeper;
 use crate::fanout::{Client, Handle, Socket, Transport, limit_sends};
-use crate::limits::Limit;
+use crate::limits::{Limit, Permits};
 
 /// The time for the head of a connection that is only to be told that there is no place for it.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,13 +58,14 @@ pub struct Site {
 pub enum Exit {
     /// To a shard.
     Stream(Box<Opening>),
-    /// To be closed after these bytes.
-    Farewell(Bytes),
+    /// To be closed after these bytes, and until then to hold what the request does.
+    Farewell(Bytes, Box<Permits>),
 }
 
 /// An answer of which the socket has not taken all.
 struct Unread {
     deadline: Pin<Box<Sleep>>,
+    _permits: Box<Permits>,
 }
 
 impl Site {
@@ -136,18 +137,25 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let write_timeout = site.write_timeout;
     let service = service_fn(|request: Request<Incoming>| {
         let (desk, exit, unread) = (desk.clone(), exit.clone(), unread.clone());
-        let guest = caller.guest(request.headers());
+        let mut guest = caller.guest(request.headers());
+        let permits = std::mem::take(&mut guest.permits);
         // Boxed, so that the connection can be taken apart.
         Box::pin(async move {
             let (request, body) = request.into_parts();
             let left = match desk.handle(&request, !body.is_end_stream(), guest).await {
                 Outcome::Answer(answer) => {
                     let deadline = Box::pin(sleep(answer::time_to_read(&answer, write_timeout)));
-                    unread.set(Some(Unread { deadline }));
+                    unread.set(Some(Unread {
+                        deadline,
+                        _permits: permits,
+                    }));
                     return Ok::<Response<Full<Bytes>>, Infallible>(answer);
                 }
-                Outcome::Stream(opening) => Exit::Stream(opening),
-                Outcome::Farewell(bytes) => Exit::Farewell(bytes),
+                Outcome::Stream(mut opening) => {
+                    opening.permits.or(*permits);
+                    Exit::Stream(opening)
+                }
+                Outcome::Farewell(bytes) => Exit::Farewell(bytes, permits),
             };
             exit.set(Some(left));
             // The answer is written elsewhere: hyper must not begin one.
@@ -214,7 +222,7 @@ pub async fn leave<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let mut opening = match exit {
         Exit::Stream(opening) => *opening,
-        Exit::Farewell(bytes) => return farewell(stream, &bytes).await,
+        Exit::Farewell(bytes, _permits) => return farewell(stream, &bytes).await,
     };
     opening.permits.or(caller.into_permits());
     let is_stream = matches!(opening.transport, Transport::Sse { .. });
