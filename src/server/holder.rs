@@ -99,7 +99,8 @@ impl Holder {
         }
         let mut why = Closed::Failure(Failure::Missing);
         let missing = |found: &[Option<Expiry>]| found.iter().any(Option::is_none);
-        if missing(&found) {
+        // What a signed name opens has an end, and a token beside it may open it for longer.
+        if found.iter().any(|place| *place != Some(None)) {
             match self.claims(now).await {
                 Ok(claims) => {
                     why = Closed::NotCovered;
@@ -215,10 +216,10 @@ fn subject(claims: &Claims) -> Option<Subject> {
     Some(Subject { issuer, name })
 }
 
-/// Notes what these claims have opened.
+/// Notes what these claims have opened, beside what else did: the later end counts.
 fn fill(found: &mut [Option<Expiry>], open: Vec<bool>, expires: SystemTime) {
     for (place, open) in found.iter_mut().zip(open) {
-        if place.is_none() && open {
+        if open && place.is_none_or(|until| later(until) < later(Some(expires))) {
             *place = Some(Some(expires));
         }
     }
