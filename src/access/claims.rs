@@ -94,7 +94,12 @@ impl Claims {
         self.expires
     }
 
-    /// Whom it speaks of.
+    /// Who made it, by its own word.
+    pub fn issuer(&self) -> Option<&str> {
+        self.members.get("iss")?.as_str()
+    }
+
+    /// Whom it speaks of, by the issuer's name.
     pub fn subject(&self) -> Option<String> {
         self.members.get("sub").and_then(text)
     }

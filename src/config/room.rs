@@ -5,7 +5,8 @@ use super::diagnostics::Problem;
 use super::file;
 use crate::{hub, relay};
 
-/// A tenth of what there may be: hundreds of connections behind one address, each with dozens of channels.
+/// A tenth of the channels, and a hundredth of the subscriptions, that there may be: hundreds of connections behind one
+/// address, each with dozens of channels.
 const CHANNELS_PER_ADDRESS: usize = 10_000;
 /// Each costs some 0.3 KiB: all connections that there may be by default may have 20 channels each.
 const SUBSCRIPTIONS: usize = 1_000_000;

@@ -19,7 +19,7 @@ const NO_COPIES: usize = 4;
 pub enum Limit {
     /// Channels in all.
     Channels,
-    /// Channels that one client's address made.
+    /// Channels that one client's address made, or has open on all its connections.
     ChannelsPerAddress,
     /// Subscriptions in all: each connection has one for each of its channels.
     Subscriptions,

@@ -15,7 +15,7 @@ impl Maker {
     pub const NOBODY: Maker = Maker(0);
 }
 
-/// The logs of the registry, by their makers. Nothing is kept of a maker without any.
+/// The logs of the registry, by their makers, and whoever subscribed to them. Nothing is kept of a maker without any.
 #[derive(Debug, Default)]
 pub(super) struct Makers {
     holdings: HashMap<Maker, Holding>,
@@ -28,6 +28,8 @@ pub(super) struct Makers {
 struct Holding {
     /// Active ones and idle ones.
     logs: usize,
+    /// Its own, to whosever logs.
+    subscriptions: usize,
     /// Those without subscribers in the order they became idle; the key stands in the log (`LogView::idle`).
     idle: BTreeMap<u64, Arc<Log>>,
 }
@@ -52,9 +54,28 @@ impl Makers {
 
     /// A log of its own, which is not idle, is gone or is another's now.
     pub fn remove(&mut self, maker: Maker) {
+        self.give_back(maker, |holding| holding.logs -= 1);
+    }
+
+    /// How many subscriptions it has.
+    pub fn subscriptions(&self, maker: Maker) -> usize {
+        self.holdings.get(&maker).map_or(0, |holding| holding.subscriptions)
+    }
+
+    /// It has one more subscription.
+    pub fn subscribe(&mut self, maker: Maker) {
+        self.holdings.entry(maker).or_default().subscriptions += 1;
+    }
+
+    /// A subscription of its own is dropped.
+    pub fn unsubscribe(&mut self, maker: Maker) {
+        self.give_back(maker, |holding| holding.subscriptions -= 1);
+    }
+
+    fn give_back(&mut self, maker: Maker, give_back: impl FnOnce(&mut Holding)) {
         if let Some(holding) = self.holdings.get_mut(&maker) {
-            holding.logs -= 1;
-            if holding.logs == 0 {
+            give_back(holding);
+            if holding.logs == 0 && holding.subscriptions == 0 {
                 self.holdings.remove(&maker);
             }
         }

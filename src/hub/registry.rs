@@ -19,7 +19,7 @@ use super::message::Name;
 pub struct Options {
     /// Most channels that may have a log at once, lingering ones included.
     pub max_channels: usize,
-    /// Most of them that one [`Maker`] may have made.
+    /// Most of them that one [`Maker`] may have made, and most subscriptions that it may have.
     pub channels_per_maker: usize,
     /// Most subscriptions at once.
     pub subscriptions: usize,
@@ -193,6 +193,9 @@ impl Hub {
         if registry.subscriptions >= self.options.subscriptions {
             return Err(SubscribeError::Full(Limit::Subscriptions));
         }
+        if maker != Maker::NOBODY && registry.makers.subscriptions(maker) >= self.options.channels_per_maker {
+            return Err(SubscribeError::Full(Limit::ChannelsPerAddress));
+        }
         let found = registry.logs.get(name).cloned();
         let log = match found {
             Some(log) => {
@@ -213,6 +216,7 @@ impl Hub {
             None => self.make(&mut registry, maker, name)?,
         };
         registry.subscriptions += 1;
+        registry.makers.subscribe(maker);
         // A log in the registry is open: it is closed and removed under the registry's lock.
         let mut view = log.view();
         view.subscribers += 1;
@@ -406,6 +410,7 @@ impl Drop for Subscription {
         let mut guard = self.hub.registry();
         let registry = &mut *guard;
         registry.subscriptions -= 1;
+        registry.makers.unsubscribe(self.maker);
         let mut view = self.log.view();
         view.subscribers -= 1;
         if view.subscribers > 0 || view.closed {

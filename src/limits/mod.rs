@@ -56,6 +56,15 @@ impl Default for Options {
     }
 }
 
+/// Whom a token speaks of. Several issuers may each have a subject of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// Who says so, if the token tells.
+    pub issuer: Option<String>,
+    /// The issuer's name for it.
+    pub name: String,
+}
+
 /// Who has how much of what clients may take.
 #[derive(Debug)]
 pub struct Limits {
@@ -67,7 +76,7 @@ pub struct Limits {
     told: AtomicUsize,
     addresses: Mutex<Addresses>,
     /// Only those that hold something.
-    subjects: Mutex<HashMap<Arc<str>, usize>>,
+    subjects: Mutex<HashMap<Arc<Subject>, usize>>,
 }
 
 /// A place that was given. It is given back when this is dropped.
@@ -82,7 +91,7 @@ enum Held {
     Connection,
     Told,
     Address(Network),
-    Subject(Arc<str>),
+    Subject(Arc<Subject>),
 }
 
 /// All that a client holds while it is connected.
@@ -185,10 +194,10 @@ impl Limits {
     ///
     /// # Errors
     /// If the subject has all it may have; that is counted.
-    pub fn subject(self: &Arc<Limits>, subject: &str) -> Result<Permit, Limit> {
+    pub fn subject(self: &Arc<Limits>, subject: Subject) -> Result<Permit, Limit> {
         let mut subjects = lock(&self.subjects);
-        let name = match subjects.get_key_value(subject) {
-            Some((name, held)) if *held < self.options.connections_per_subject => name.clone(),
+        let subject = match subjects.get_key_value(&subject) {
+            Some((known, held)) if *held < self.options.connections_per_subject => known.clone(),
             None => subject.into(),
             Some(_) => {
                 drop(subjects);
@@ -196,9 +205,9 @@ impl Limits {
                 return Err(Limit::ConnectionsPerSubject);
             }
         };
-        *subjects.entry(name.clone()).or_default() += 1;
+        *subjects.entry(subject.clone()).or_default() += 1;
         drop(subjects);
-        Ok(self.permit(Held::Subject(name)))
+        Ok(self.permit(Held::Subject(subject)))
     }
 
     /// What was refused so far, to count what is refused elsewhere.
@@ -221,12 +230,12 @@ impl Drop for Permit {
             Held::Connection => drop(limits.connections.fetch_sub(1, Ordering::Relaxed)),
             Held::Told => drop(limits.told.fetch_sub(1, Ordering::Relaxed)),
             Held::Address(network) => lock(&limits.addresses).give_back(*network, limits.start.elapsed()),
-            Held::Subject(name) => {
+            Held::Subject(subject) => {
                 let mut subjects = lock(&limits.subjects);
-                if let Some(held) = subjects.get_mut(name) {
+                if let Some(held) = subjects.get_mut(subject) {
                     *held -= 1;
                     if *held == 0 {
-                        subjects.remove(name);
+                        subjects.remove(subject);
                     }
                 }
             }

@@ -70,12 +70,20 @@ fn further_requests_count_as_connects() {
 #[test]
 fn a_subject_holds_its_own_and_is_then_forgotten() {
     let limits = limits(100, 100, 2);
-    let held = [limits.subject("ada").unwrap(), limits.subject("ada").unwrap()];
-    assert_eq!(limits.subject("ada").unwrap_err(), Limit::ConnectionsPerSubject);
-    let other = limits.subject("bob").unwrap();
+    let subject = |issuer: Option<&str>, name: &str| {
+        limits.subject(Subject {
+            issuer: issuer.map(str::to_owned),
+            name: name.to_owned(),
+        })
+    };
+    let ada = || subject(None, "ada");
+    let held = [ada().unwrap(), ada().unwrap()];
+    assert_eq!(ada().unwrap_err(), Limit::ConnectionsPerSubject);
+    let others = [(None, "bob"), (Some("here"), "ada"), (Some("there"), "ada")];
+    let others = others.map(|(issuer, name)| subject(issuer, name).unwrap());
     drop(held);
-    assert_eq!(lock(&limits.subjects).len(), 1);
-    drop(other);
+    assert_eq!(lock(&limits.subjects).len(), 3);
+    drop(others);
     assert_eq!(lock(&limits.subjects).len(), 0);
     assert_eq!(reached(&limits), [("connections_per_subject", 1)]);
 }

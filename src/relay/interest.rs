@@ -166,6 +166,9 @@ impl Mirror {
             self.by_name.remove(name);
             self.shared.remove(name);
         }
+        for part in &log.parts {
+            self.nodes[part.node].scans.waiting.remove(&id);
+        }
         self.timers.cancel(log.trim);
         if let Some(timer) = log.lingering {
             self.timers.cancel(timer);
@@ -206,7 +209,7 @@ impl Mirror {
         part.outdated = false;
         if state && many && part.scan == Scan::Done {
             part.scan = Scan::Waiting;
-            self.nodes[node].scans.waiting.push(id);
+            self.nodes[node].scans.waiting.insert(id);
         }
         self.expect(id, now, |key, _| (owners.of(key) == node).then_some(Awaits::Next));
         self.settle(id);

@@ -1,5 +1,6 @@
 //! Channels that must be enumerated: one paced pass over the keys of a node at a time, shared by all that wait for one.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,8 +30,8 @@ const MAX_UNREAD: usize = 5_000;
 /// The pass under way over the keys of one node, and who waits for the next.
 #[derive(Debug, Default)]
 pub(super) struct Scans {
-    /// Logs whose part of this node is in [`Scan::Waiting`]; others in it are void.
-    pub waiting: Vec<u64>,
+    /// Open logs whose part of this node is in [`Scan::Waiting`]; others in it, whose keys went to other nodes, are void.
+    pub waiting: BTreeSet<u64>,
     pass: Option<Pass>,
     pace: Pace,
 }
@@ -137,7 +138,7 @@ impl Mirror {
             };
             if lingers {
                 // Until somebody returns.
-                nodes[node].scans.waiting.push(*id);
+                nodes[node].scans.waiting.insert(*id);
                 return false;
             }
             part.scan = Scan::Running;
@@ -159,7 +160,7 @@ impl Mirror {
         node.scans.pass = Some(Pass {
             number: self.passes,
             generation: node.generation,
-            logs: waiting,
+            logs: waiting.into_iter().collect(),
             glob: common(&globs),
             cursor: Cursor::start(),
             asked: false,
@@ -248,7 +249,7 @@ impl Mirror {
         for id in pass.logs {
             if let Some(part) = self.running(id, node) {
                 part.scan = Scan::Waiting;
-                self.nodes[node].scans.waiting.push(id);
+                self.nodes[node].scans.waiting.insert(id);
             }
         }
     }

@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Body;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Response, StatusCode};
 use serde::Serialize;
 
 use crate::transport::sse;
+
+/// Bytes of an answer that a client reads in a second, on the whole: a bad mobile line does. The largest, which is half of all
+/// that bodies may take together, is let go after some four minutes; who is slower can read the same as a stream.
+const LEAST_RATE: u64 = 256 << 10;
 
 /// A whole answer.
 pub type Answer = Response<Full<Bytes>>;
@@ -114,6 +119,13 @@ fn whole(status: StatusCode, body: Bytes, headers: HeaderMap) -> Answer {
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer
+}
+
+/// How long all of an answer may take to be read, by a client that may take nothing for `write_timeout`: it is held in memory
+/// until then, and is not there for as long as somebody takes a byte now and then.
+pub fn time_to_read(answer: &Answer, write_timeout: Duration) -> Duration {
+    let size = answer.body().size_hint().lower();
+    write_timeout + Duration::from_millis(size * 1_000 / LEAST_RATE)
 }
 
 /// The head of an answer that is written without hyper.

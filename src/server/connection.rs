@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::Head;
@@ -30,7 +30,7 @@ use super::request::{Desk, Opening, Outcome};
 use super::secured;
 use super::tls::Keeper;
 use crate::fanout::{Client, Handle, Socket, Transport, limit_sends};
-use crate::limits::Limit;
+use crate::limits::{Limit, Permits};
 
 /// The time for the head of a connection that is only to be told that there is no place for it.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,8 +58,14 @@ pub struct Site {
 pub enum Exit {
     /// To a shard.
     Stream(Box<Opening>),
-    /// To be closed after these bytes.
-    Farewell(Bytes),
+    /// To be closed after these bytes, and until then to hold what the request does.
+    Farewell(Bytes, Box<Permits>),
+}
+
+/// An answer of which the socket has not taken all.
+struct Unread {
+    deadline: Pin<Box<Sleep>>,
+    _permits: Box<Permits>,
 }
 
 impl Site {
@@ -126,17 +132,30 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) -> Option<(S, Bytes, Exit)> {
     let desk = &site.desk;
     let exit: Rc<Cell<Option<Exit>>> = Rc::default();
+    let unread: Rc<Cell<Option<Unread>>> = Rc::default();
     let drain = desk.drain.clone();
+    let write_timeout = site.write_timeout;
     let service = service_fn(|request: Request<Incoming>| {
-        let (desk, exit) = (desk.clone(), exit.clone());
-        let guest = caller.guest(request.headers());
+        let (desk, exit, unread) = (desk.clone(), exit.clone(), unread.clone());
+        let mut guest = caller.guest(request.headers());
+        let permits = std::mem::take(&mut guest.permits);
         // Boxed, so that the connection can be taken apart.
         Box::pin(async move {
             let (request, body) = request.into_parts();
             let left = match desk.handle(&request, !body.is_end_stream(), guest).await {
-                Outcome::Answer(answer) => return Ok::<Response<Full<Bytes>>, Infallible>(answer),
-                Outcome::Stream(opening) => Exit::Stream(opening),
-                Outcome::Farewell(bytes) => Exit::Farewell(bytes),
+                Outcome::Answer(answer) => {
+                    let deadline = Box::pin(sleep(answer::time_to_read(&answer, write_timeout)));
+                    unread.set(Some(Unread {
+                        deadline,
+                        _permits: permits,
+                    }));
+                    return Ok::<Response<Full<Bytes>>, Infallible>(answer);
+                }
+                Outcome::Stream(mut opening) => {
+                    opening.permits.or(*permits);
+                    Exit::Stream(opening)
+                }
+                Outcome::Farewell(bytes) => Exit::Farewell(bytes, permits),
             };
             exit.set(Some(left));
             // The answer is written elsewhere: hyper must not begin one.
@@ -161,6 +180,14 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Some(result));
         }
+        // An answer is one piece to hyper, which writes of it what the socket takes.
+        let mut answer = unread.take().filter(|_| stalled.get());
+        let deadline = answer.as_mut().map(|answer| answer.deadline.as_mut());
+        if deadline.is_some_and(|deadline| deadline.poll(cx).is_ready()) {
+            tracing::debug!("a client that read an answer too slowly was given up");
+            return Poll::Ready(None);
+        }
+        unread.set(answer);
         let left = exit.take();
         // An answer to an earlier request must be out before the socket is. hyper waits for that before it goes on to the
         // next request, but promises it nowhere.
@@ -195,7 +222,7 @@ pub async fn leave<S: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let mut opening = match exit {
         Exit::Stream(opening) => *opening,
-        Exit::Farewell(bytes) => return farewell(stream, &bytes).await,
+        Exit::Farewell(bytes, _permits) => return farewell(stream, &bytes).await,
     };
     opening.permits.or(caller.into_permits());
     let is_stream = matches!(opening.transport, Transport::Sse { .. });
@@ -246,27 +273,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::hub::{Payload, SlotKey, Snapshot};
     use crate::server::Accepted;
-    use crate::server::testing::{WRITE_TIMEOUT, arrival, hub, site};
+    use crate::server::testing::{WRITE_TIMEOUT, arrival, drip, filled, hub, site};
 
     /// A connection whose client has sent these bytes, and what serves it; the channel `big` has a value of this size.
     async fn connection(bytes: &[u8], size: usize) -> (impl Future<Output = ()>, UnixStream) {
         let (hub, mut appender) = hub(10);
-        let held = hub.subscribe("big", true).unwrap();
-        let payload = Payload {
-            live: vec![b'1'; size].into(),
-            snapshot: Snapshot::Same,
-            json: false,
-            absent: false,
-        };
-        let key = SlotKey {
-            source: 0,
-            name: Bytes::new(),
-        };
-        appender.put(held.log(), key, false, Some(payload), std::time::Instant::now());
-        appender.fill(held.log());
-        appender.commit();
+        let held = filled(&hub, &mut appender, size);
         let (site, shard) = site(&hub);
         let (ours, theirs) = StdStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -315,6 +328,28 @@ mod tests {
     async fn an_answer_that_is_not_read_is_given_up() {
         let (took, _client) = silent(b"GET /channels/big HTTP/1.1\r\nHost: relay\r\n\r\n").await;
         assert!((WRITE_TIMEOUT..WRITE_TIMEOUT * 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_by_drips_is_given_up() {
+        const SIZE: usize = 16 << 20;
+        let (serving, mut client) = connection(b"GET /channels/big HTTP/1.1\r\nHost: relay\r\n\r\n", SIZE).await;
+        let both = async { tokio::join!(serving, drip(&mut client, WRITE_TIMEOUT / 8)).1 };
+        let (took, size) = LocalSet::new().run_until(both).await;
+        let due = WRITE_TIMEOUT + Duration::from_secs(64);
+        assert!((due..due + WRITE_TIMEOUT).contains(&took), "{took:?}");
+        assert!(size < SIZE, "{size}");
+    }
+
+    /// As fast as it must be read, and for longer than a client may take nothing.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_slowly_is_whole() {
+        const SIZE: usize = 16 << 20;
+        let (serving, mut client) = connection(b"GET /channels/big HTTP/1.1\r\nHost: relay\r\n\r\n", SIZE).await;
+        let both = async { tokio::join!(serving, drip(&mut client, Duration::from_millis(250))).1 };
+        let (took, size) = LocalSet::new().run_until(both).await;
+        assert!(took > WRITE_TIMEOUT, "{took:?}");
+        assert!(size > SIZE, "{size}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 use super::credentials::Credentials;
 use crate::access::{Claims, Credential, Failure, Signed, Verifier};
 use crate::hub::{Access, Way};
-use crate::limits::{Limit, Limits, Permit};
+use crate::limits::{Limit, Limits, Permit, Subject};
 
 /// A client with its credentials.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Holder {
     token: OnceCell<Claims>,
     signed: Vec<Signed>,
     /// Whom the app has named.
-    named: OnceCell<Option<String>>,
+    named: OnceCell<Option<Subject>>,
     /// The place that its subject holds by it.
     place: Mutex<Option<Permit>>,
 }
@@ -99,7 +99,8 @@ impl Holder {
         }
         let mut why = Closed::Failure(Failure::Missing);
         let missing = |found: &[Option<Expiry>]| found.iter().any(Option::is_none);
-        if missing(&found) {
+        // What a signed name opens has an end, and a token beside it may open it for longer.
+        if found.iter().any(|place| *place != Some(None)) {
             match self.claims(now).await {
                 Ok(claims) => {
                     why = Closed::NotCovered;
@@ -117,7 +118,7 @@ impl Holder {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(&claims)), claims.expires());
                     // A subject does not change while its credential is the same.
-                    let _ = self.named.set(claims.subject());
+                    let _ = self.named.set(subject(&claims));
                 }
                 // What the token's failure was is nothing to the app.
                 Err(failure) => why = Closed::Failure(failure),
@@ -131,8 +132,8 @@ impl Holder {
     }
 
     /// Whom the credentials speak of, if any was needed and says so.
-    fn subject(&self) -> Option<String> {
-        let token = self.token.get().and_then(Claims::subject);
+    fn subject(&self) -> Option<Subject> {
+        let token = self.token.get().and_then(subject);
         token.or_else(|| self.named.get().cloned().flatten())
     }
 
@@ -143,7 +144,7 @@ impl Holder {
     pub fn take_place(&self, limits: &Arc<Limits>) -> Result<(), Limit> {
         let mut place = self.place();
         if let (None, Some(subject)) = (&*place, self.subject()) {
-            *place = Some(limits.subject(&subject)?);
+            *place = Some(limits.subject(subject)?);
         }
         Ok(())
     }
@@ -209,10 +210,16 @@ impl Holder {
     }
 }
 
-/// Notes what these claims have opened.
+fn subject(claims: &Claims) -> Option<Subject> {
+    let name = claims.subject()?;
+    let issuer = claims.issuer().map(str::to_owned);
+    Some(Subject { issuer, name })
+}
+
+/// Notes what these claims have opened, beside what else did: the later end counts.
 fn fill(found: &mut [Option<Expiry>], open: Vec<bool>, expires: SystemTime) {
     for (place, open) in found.iter_mut().zip(open) {
-        if place.is_none() && open {
+        if open && place.is_none_or(|until| later(until) < later(Some(expires))) {
             *place = Some(Some(expires));
         }
     }

@@ -37,8 +37,7 @@ const MAX_STREAMS: u32 = 100;
 /// Bytes of one stream that may wait for the connection: what waits there is sent even if it is superseded meanwhile.
 const UNSENT: usize = 16 * 1024;
 
-/// Bytes of a whole answer that are handed on at once. Each is to be taken in the time for a write, so that this is also the
-/// least that a client may read in that time.
+/// Bytes of a whole answer that are handed on at once, each to be taken in the time for a write.
 const PIECE: usize = 16 * 1024;
 
 /// Requests have no bodies here, so that what a client may send unasked can be as little as it may be at the beginning.
@@ -72,6 +71,8 @@ struct Whole {
     rest: Bytes,
     /// What the next piece may take to be taken.
     write_timeout: Duration,
+    /// When all must be.
+    end: Instant,
     deadline: Deadline,
     _permits: Box<Permits>,
 }
@@ -224,6 +225,7 @@ fn respond(outcome: Outcome, method: &Method, permits: Box<Permits>, site: &Site
 }
 
 fn whole(answer: Answer, method: &Method, permits: Box<Permits>, write_timeout: Duration) -> Response<Content> {
+    let end = Instant::now() + answer::time_to_read(&answer, write_timeout);
     let (mut head, body) = answer.into_parts();
     let mut rest = content(body);
     if method == Method::HEAD {
@@ -237,6 +239,7 @@ fn whole(answer: Answer, method: &Method, permits: Box<Permits>, write_timeout: 
     let body = Whole {
         rest,
         write_timeout,
+        end,
         deadline,
         _permits: permits,
     };
@@ -336,7 +339,7 @@ impl Whole {
             more => PIECE.min(more - 1),
         };
         let deadline = Instant::now() + self.write_timeout;
-        self.deadline.borrow_mut().as_mut().reset(deadline);
+        self.deadline.borrow_mut().as_mut().reset(deadline.min(self.end));
         // A copy, since a piece on its way would keep all of the answer.
         Some(Bytes::copy_from_slice(&self.rest.split_to(size)))
     }

@@ -205,25 +205,40 @@ mod tests {
     use std::time::Duration;
 
     use rustls::crypto::ring;
+    use rustls::{ClientConfig, RootCertStore};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::task::LocalSet;
     use tokio::time::Instant;
+    use tokio_rustls::TlsConnector;
 
     use super::*;
     use crate::server::Head;
     use crate::server::door::Arrival;
     use crate::server::listen::Accepted;
-    use crate::server::testing::{WRITE_TIMEOUT, arrival, hub, site};
+    use crate::server::testing::{WRITE_TIMEOUT, arrival, drip, filled, hub, site};
 
     fn config() -> Arc<ServerConfig> {
+        configs().0
+    }
+
+    /// Of the relay, and of a client that trusts it.
+    fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
         let made = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth();
         let key = made.signing_key.serialize_der().try_into().unwrap();
-        Arc::new(builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap())
+        let server = builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        (Arc::new(server), Arc::new(client))
     }
 
     /// What a client gets that sends these bytes and then does nothing more, and how long it is served.
@@ -261,6 +276,33 @@ mod tests {
                 "{bytes:?}: {took:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_by_drips_is_given_up() {
+        const SIZE: usize = 16 << 20;
+        let (hub, mut appender) = hub(10);
+        let _held = filled(&hub, &mut appender, SIZE);
+        let (site, _shard) = site(&hub);
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let Arrival { stream, caller } = arrival(&site, Accepted::Unix(ours));
+        let io = Io::new(stream, WRITE_TIMEOUT).unwrap();
+        let (server, client) = configs();
+        let reading = async {
+            let socket = tokio::net::UnixStream::from_std(theirs).unwrap();
+            let name = "relay.test".try_into().unwrap();
+            let mut stream = TlsConnector::from(client).connect(name, socket).await.unwrap();
+            let request = b"GET /channels/big HTTP/1.1\r\nHost: relay.test\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            drip(&mut stream, WRITE_TIMEOUT / 32).await
+        };
+        let both = async { tokio::join!(serve(io, caller, server, site), reading).1 };
+        let (took, size) = LocalSet::new().run_until(both).await;
+        let due = WRITE_TIMEOUT + Duration::from_secs(64);
+        assert!((due..due + WRITE_TIMEOUT).contains(&took), "{took:?}");
+        assert!(size < SIZE, "{size}");
     }
 
     /// While bytes wait for its socket, of which it takes none.

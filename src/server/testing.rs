@@ -4,6 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +21,9 @@ use super::request::Desk;
 use super::visitor::Visitors;
 use crate::access::Verifier;
 use crate::fanout::{self, Shard};
-use crate::hub::{Access, Appender, Catalog, Channel, Hub, Mode, Options, Retention, Way};
+use crate::hub::{
+    Access, Appender, Catalog, Channel, Hub, Mode, Options, Payload, Retention, SlotKey, Snapshot, Subscription, Way,
+};
 use crate::limits::{self, Limits};
 
 /// The epoch of [`hub`].
@@ -55,6 +60,25 @@ impl Catalog for Names {
 /// A hub with a channel of every name but those that begin with `no:`. `events:` are events channels, `blind:` are without snapshot.
 pub fn hub(max_channels: usize) -> (Arc<Hub>, Appender) {
     Hub::new(Options::channels(max_channels), EPOCH, Names)
+}
+
+/// Puts a value of this many bytes into the channel `big`, which is there for as long as somebody holds it.
+pub fn filled(hub: &Arc<Hub>, appender: &mut Appender, size: usize) -> Subscription {
+    let held = hub.subscribe("big", true).expect("there is room");
+    let payload = Payload {
+        live: vec![b'1'; size].into(),
+        snapshot: Snapshot::Same,
+        json: false,
+        absent: false,
+    };
+    let key = SlotKey {
+        source: 0,
+        name: Bytes::new(),
+    };
+    appender.put(held.log(), key, false, Some(payload), std::time::Instant::now());
+    appender.fill(held.log());
+    appender.commit();
+    held
 }
 
 /// How long a client of [`site`] may take nothing.
@@ -99,4 +123,16 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
 pub fn arrival(site: &Site, stream: Accepted) -> Arrival {
     let door = Door::new(site.desk.limits.clone(), Visitors::default());
     door.admit(stream).expect("there is a place")
+}
+
+/// Reads 64 KiB at a time and then waits this long, until the connection ends: how long that took, and how many bytes came.
+pub async fn drip(client: &mut (impl AsyncRead + Unpin), wait: Duration) -> (Duration, usize) {
+    let since = Instant::now();
+    let (mut size, mut buffer) = (0, vec![0; 64 << 10]);
+    // A reset is an end as well.
+    while let Ok(read @ 1..) = client.read(&mut buffer).await {
+        size += read;
+        sleep(wait).await;
+    }
+    (since.elapsed(), size)
 }

@@ -296,7 +296,7 @@ fn names_of_one_address_push_out_its_own() {
     let mut back = Sse::request(&relay, &target, &[("X-Forwarded-For", friend)], None);
     back.ready();
     assert_eq!(back.memory().count("reset"), 0);
-    // With all of its own in use there is no room for this address, and there is for others.
+    // With all of its own in use there is no room for this address, not even with others, and there is for others.
     let held: Vec<Sse> = (20..23)
         .map(|id| {
             let mut held = open("198.51.100.1", &format!("v:{id}"));
@@ -304,12 +304,14 @@ fn names_of_one_address_push_out_its_own() {
             held
         })
         .collect();
-    let end = open("198.51.100.1", "v:99").control("end");
-    assert_eq!(
-        (&end["reason"], &end["reconnect"]),
-        (&"too-many".into(), &true.into()),
-        "{end}"
-    );
+    for channel in ["v:99", "v:theirs"] {
+        let end = open("198.51.100.1", channel).control("end");
+        assert_eq!(
+            (&end["reason"], &end["reconnect"]),
+            (&"too-many".into(), &true.into()),
+            "{channel}: {end}"
+        );
+    }
     open("198.51.100.2", "v:99").ready();
     assert!(limited(&relay, "channels_per_address") >= 1.0);
     drop(held);

@@ -132,3 +132,18 @@ fn a_pass_that_nobody_waits_for_any_more_ends() {
     world.run();
     assert!(client.is_filled(&world));
 }
+
+#[test]
+fn a_channel_that_is_closed_waits_for_no_pass() {
+    let mut world = World::new(&[("message:{room}:{id}", "room:{room}")]);
+    let _first = world.subscribe("room:first");
+    // The pass under way is the first one's, and its page does not come.
+    let others: Vec<Client> = (0..100).map(|room| world.subscribe(&format!("room:{room}"))).collect();
+    assert_eq!(world.mirror.nodes[NODE].scans.waiting.len(), 100);
+    drop(others);
+    world.step();
+    world.pass(LINGER.as_millis() as u64);
+    world.step();
+    assert_eq!(world.hub.channels(), 1);
+    assert_eq!(world.mirror.nodes[NODE].scans.waiting.len(), 0);
+}

@@ -10,7 +10,7 @@ use crate::limits::{Limits, Options};
 use crate::server::Head;
 use crate::server::door::Door;
 use crate::server::listen::Accepted;
-use crate::server::testing::{LIFETIME, WRITE_TIMEOUT, arrival, hub, site};
+use crate::server::testing::{LIFETIME, WRITE_TIMEOUT, arrival, filled, hub, site};
 use crate::server::visitor::Visitors;
 
 /// What a client sends first (RFC 9113 §3.4): the preface, and SETTINGS without any.
@@ -117,6 +117,53 @@ async fn an_answer_for_which_there_is_no_window_is_given_up_alone() {
         assert_eq!(stream, expected);
         assert!((due..due + GOODBYE).contains(&(at - since)), "{:?}", at - since);
     }
+}
+
+/// It makes a little room now and then.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_read_by_drips_is_given_up_alone() {
+    const SIZE: usize = 16 << 20;
+    let (hub, mut appender) = hub(10);
+    let _held = filled(&hub, &mut appender, SIZE);
+    let (site, _shard) = site(&hub);
+    let (peer, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    let caller = arrival(&site, Accepted::Unix(peer)).caller;
+    let (ours, client) = tokio::io::duplex(4096);
+    let (mut reading, mut writing) = tokio::io::split(client);
+    // GET and https by their indices, the path as it is (RFC 7541 §6.2.2).
+    let path = b"\0\0\x11\x01\x05\0\0\0\x01\x82\x87\x04\x0d/channels/big";
+    writing.write_all(&[PREFACE, path].concat()).await.unwrap();
+    let dripping = async {
+        loop {
+            tokio::time::sleep(WRITE_TIMEOUT / 2).await;
+            // Another piece, of the stream and of the connection (RFC 9113 §6.9).
+            for stream in [0, 1] {
+                let frame = [0, 0, 4, 8, 0, 0, 0, 0, stream, 0, 0, 0x40, 0];
+                writing.write_all(&frame).await.unwrap();
+            }
+        }
+    };
+    let since = Instant::now();
+    let hearing = async {
+        loop {
+            let (kind, stream) = frame(&mut reading).await.expect("the connection goes on");
+            if kind == RST_STREAM {
+                return (stream, since.elapsed());
+            }
+        }
+    };
+    let served = LocalSet::new();
+    served.spawn_local(serve(ours, caller, site));
+    let ended = served.run_until(async {
+        tokio::select! {
+            () = dripping => None,
+            ended = timeout(WRITE_TIMEOUT * 5, hearing) => ended.ok(),
+        }
+    });
+    let (stream, took) = ended.await.expect("it is given up");
+    let due = WRITE_TIMEOUT + Duration::from_secs(64);
+    assert_eq!(stream, 1);
+    assert!((due..due + GOODBYE).contains(&took), "{took:?}");
 }
 
 /// It is told to leave, and what it has begun by then goes on.

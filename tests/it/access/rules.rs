@@ -208,6 +208,8 @@ fn the_subject_of_a_token_has_so_many_streams() {
     late.send(&json!({"type": "subscribe", "channels": ["v:1"], "ref": 1}));
     assert_eq!(late.control("error")["reason"], "too-many");
     open(&other).ready();
+    // To another issuer the same name is somebody else.
+    open(&token(600, json!({"sub": "shared", "iss": "another"}))).ready();
     // In place of a token another one of the same subject takes no further place.
     second.send(&json!({"type": "renew", "token": of("shared"), "ref": 2}));
     assert_eq!(second.control("renewed")["ref"], 2);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::mapping;
 use crate::harness::http::{escape, request};
+use crate::harness::tokens::{ACCESS, now, token};
 use crate::harness::{Client, End, Relay, Server, Sse, Ws};
 use crate::redis;
 
@@ -123,6 +124,34 @@ fn purposes_and_ends_are_kept() {
     assert_eq!(sse.control("end")["reason"], "expired");
     assert_eq!(sse.closed(), End::Proper(None));
     assert_eq!(status(&short), 401);
+}
+
+/// A channel that a signed name and a token open is open until the later end of the two, be there others beside it or not.
+#[test]
+fn beside_a_token_the_later_end_counts() {
+    let server = Server::start();
+    let access = format!("{ACCESS}[[access.signed]]\nscheme = \"rails\"\nkey = \"{KEY}\"\n");
+    let relay = Relay::start(&server, &format!("{access}{}", mapping("room:{id}", "\"listed\"")));
+    // What ends within 30 s is told at once.
+    let ends = |signed_until: u64, token: &str, others: &str| {
+        let begun = now();
+        let envelope = json!({"_rails": {"data": "room:1", "exp": httpdate_iso(signed_until)}});
+        let name = escape(&signed(&envelope));
+        let target = format!("/events?expiring=1&signed={name}&token={token}{others}");
+        let mut sse = Sse::request(&relay, &target, &[], None);
+        let told = sse.control("expiring");
+        told["expires_at"].as_i64().expect("a time in milliseconds") / 1000 - begun
+    };
+    let covers = |seconds| token(seconds, json!({"channels": ["room:1", "room:2"]}));
+    let near = |ends: i64, expected: i64| assert!((ends - expected).abs() <= 5, "{ends} {expected}");
+    near(ends(10, &covers(28), ""), 28);
+    near(ends(10, &covers(28), "&channel=room:2"), 28);
+    near(ends(28, &covers(10), ""), 28);
+    // Each must be open, so that the first end of all counts.
+    near(ends(28, &covers(10), "&channel=room:2"), 10);
+    // A token that counts for nothing takes nothing away.
+    near(ends(28, &token(-10, json!({})), ""), 28);
+    near(ends(28, &token(10, json!({"channels": ["room:2"]})), ""), 28);
 }
 
 /// Some seconds from now as Ruby writes a time: `2026-11-21T10:00:00.000Z`.

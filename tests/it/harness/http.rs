@@ -275,7 +275,7 @@ impl Exchange {
     }
 
     #[track_caller]
-    fn read_to_end(&mut self) -> Vec<u8> {
+    pub fn read_to_end(&mut self) -> Vec<u8> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.end {

@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{BEHIND, Way, from, limited, reached};
-use crate::harness::http::{Exchange, request};
-use crate::harness::{Client, PATIENCE, Relay, Server, eventually};
+use crate::harness::http::{Exchange, connect, request};
+use crate::harness::{Client, PATIENCE, Relay, Server, eventually, mapping};
 use crate::redis;
 
 const ANNOUNCED: &str = "proxies = [\"127.0.0.1\"]\nclient_address = \"proxy-protocol\"";
@@ -72,13 +72,46 @@ fn the_last_word_counts() {
     from("8.8.8.8, 203.0.113.1, 10.1.1.1").refused_get(&relay, 429);
     for other in [
         "198.51.100.7",
-        "203.0.113.1, 198.51.100.7",
+        "203.0.113.1, 198.51.100.8",
         "203.0.113.1, unknown",
         "",
         "10.0.0.1",
     ] {
         assert_eq!(from(other).get(&relay).head.status, 200, "{other}");
     }
+}
+
+/// An answer that its client does not read has the client's place until it is given up, though the connection is the proxy's.
+#[test]
+fn an_answer_has_a_place_until_it_is_read() {
+    /// More than the buffers of both ends take.
+    const SIZE: usize = 16 << 20;
+    let server = Server::start();
+    let value = "x".repeat(1 << 20);
+    for id in 0..SIZE / value.len() {
+        redis!(server, "SET", format!("m:{id}"), &value);
+    }
+    let mappings = mapping("key = \"v:{id}\"") + &mapping("key = \"m:{id}\"\nchannel = \"m\"");
+    let limits = "[limits]\nconnections_per_address = 1\nconnects_per_second = 10_000\nconnects_burst = 10_000\n";
+    let relay = Relay::with(&server, BEHIND, &format!("{limits}{mappings}"));
+    let ada = from("203.0.113.1");
+    let stream = connect(relay.address(), Some(64 << 10));
+    let mut unread = Exchange::send(stream, "GET", "/channels/m", &ada.headers());
+    assert_eq!(unread.head.status, 200);
+    ada.refused_get(&relay, 429);
+    assert_eq!(from("203.0.113.2").get(&relay).head.status, 200);
+    // Read, it holds nothing, though the connection goes on.
+    assert!(unread.read_to_end().len() > SIZE);
+    let again = eventually("the place is given back", || {
+        let stream = connect(relay.address(), Some(64 << 10));
+        let again = Exchange::send(stream, "GET", "/channels/m", &ada.headers());
+        (again.head.status == 200).then_some(again)
+    });
+    ada.refused_get(&relay, 429);
+    drop(again);
+    eventually("the place is given back", || {
+        (ada.get(&relay).head.status == 200).then_some(())
+    });
 }
 
 /// Fly's own header.

@@ -65,15 +65,22 @@ fn an_address_makes_so_many_channels_and_no_more() {
     let last = hub.subscribe_for(FLOOD, "f4", true).unwrap();
     let refused = Some(SubscribeError::Full(Limit::ChannelsPerAddress));
     assert_eq!(visit(&hub, FLOOD, "f5").err(), refused);
-    // What others have it may join, and others may make what they like.
+    // Others may make what they like, and what they have it may join.
     let anna = hub.subscribe_for(ANNA, "a", true).unwrap();
-    visit(&hub, FLOOD, "a").unwrap();
     visit(&hub, ANNA, "a2").unwrap();
+    drop(last);
+    visit(&hub, FLOOD, "a").unwrap();
+    assert!(has(&hub, "f4"));
     // To take over what lingers is as good as making it.
-    assert_eq!(visit(&hub, FLOOD, "a2").err(), refused);
-    drop((held, last));
     visit(&hub, FLOOD, "a2").unwrap();
-    assert!(!has(&hub, "f1") && has(&hub, "f2") && has(&hub, "a2"));
+    assert!(!has(&hub, "f4") && has(&hub, "a2"));
+    // What it made stays its own while others have it.
+    let last = hub.subscribe_for(FLOOD, "a2", true).unwrap();
+    let joined = ["f1", "f2", "a2"].map(|name| hub.subscribe_for(Maker(3), name, true).unwrap());
+    drop((held, last));
+    assert_eq!(visit(&hub, FLOOD, "f5").err(), refused);
+    drop(joined);
+    visit(&hub, FLOOD, "f5").unwrap();
     drop(anna);
     assert_eq!(reached(&hub, "channels_per_address"), 4);
     // Where nothing tells clients apart, the limit would be for all of them together.
@@ -81,6 +88,28 @@ fn an_address_makes_so_many_channels_and_no_more() {
         visit(&hub, Maker::NOBODY, &number.to_string()).unwrap();
     }
     assert!(has(&hub, "0") && has(&hub, "9"));
+}
+
+#[test]
+fn an_address_has_so_many_subscriptions_whosever_channels_they_are_of() {
+    let hub = limited(100, 3);
+    let _anna = ["a1", "a2"].map(|name| hub.subscribe_for(ANNA, name, true).unwrap());
+    let mut held: Vec<Subscription> = ["a1", "a2", "a1"]
+        .map(|name| hub.subscribe_for(FLOOD, name, true).unwrap())
+        .into();
+    let refused = Some(SubscribeError::Full(Limit::ChannelsPerAddress));
+    assert_eq!(visit(&hub, FLOOD, "a1").err(), refused);
+    assert_eq!(visit(&hub, FLOOD, "f1").err(), refused);
+    visit(&hub, ANNA, "a1").unwrap();
+    held.pop();
+    visit(&hub, FLOOD, "f1").unwrap();
+    assert_eq!(reached(&hub, "channels_per_address"), 2);
+    // Where nothing tells clients apart, the limit would be for all of them together.
+    let all = [0; 10].map(|_| hub.subscribe("a1", true).unwrap());
+    drop((held, all));
+    // Of who is gone nothing is kept.
+    hub.subscribe_for(ANNA, "f1", true).unwrap();
+    assert_eq!(hub.registry().makers.counts().0, 1);
 }
 
 #[test]
