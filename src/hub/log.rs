@@ -94,7 +94,7 @@ pub struct LogView {
     /// Connected subscribers. Without an end the log may be closed only while this is 0, which is checked under this same
     /// lock.
     pub(super) subscribers: usize,
-    /// Whether any subscriber since the last idle time wants the log kept warm.
+    /// Whether any subscriber wanted the log kept warm.
     pub(super) lingers: bool,
     /// Where it stands in the registry's order of idle logs, while it has no subscribers.
     pub(super) idle: Option<u64>,

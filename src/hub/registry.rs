@@ -162,21 +162,20 @@ impl Hub {
         self.account.bytes().checked_sub(limit).filter(|over| *over > 0)
     }
 
-    /// As [`Hub::subscribe_for`], where nothing tells clients apart.
+    /// As [`Hub::subscribe_for`], where nothing tells clients apart; `lingers`: as with [`Subscription::linger`].
     pub fn subscribe(self: &Arc<Self>, name: &str, lingers: bool) -> Result<Subscription, SubscribeError> {
-        self.subscribe_for(Maker::NOBODY, name, lingers)
+        let subscription = self.subscribe_for(Maker::NOBODY, name)?;
+        if lingers {
+            subscription.linger();
+        }
+        Ok(subscription)
     }
 
     /// Counts one more subscriber of the channel, whose log is made if there was none. `maker`: whom the log is put down
-    /// to if nobody has it now. `lingers`: the log is to be kept warm for a while after the subscriber has gone.
-    pub fn subscribe_for(
-        self: &Arc<Self>,
-        maker: Maker,
-        name: &str,
-        lingers: bool,
-    ) -> Result<Subscription, SubscribeError> {
+    /// to if nobody has it now.
+    pub fn subscribe_for(self: &Arc<Self>, maker: Maker, name: &str) -> Result<Subscription, SubscribeError> {
         loop {
-            match self.attempt(maker, name, lingers) {
+            match self.attempt(maker, name) {
                 Err(SubscribeError::Full(Limit::LogBytes)) if self.evict(Limit::LogBytes).is_some() => {}
                 attempted => {
                     if let Err(SubscribeError::Full(limit)) = &attempted {
@@ -188,7 +187,7 @@ impl Hub {
         }
     }
 
-    fn attempt(self: &Arc<Self>, maker: Maker, name: &str, lingers: bool) -> Result<Subscription, SubscribeError> {
+    fn attempt(self: &Arc<Self>, maker: Maker, name: &str) -> Result<Subscription, SubscribeError> {
         let mut registry = self.registry();
         if registry.subscriptions >= self.options.subscriptions {
             return Err(SubscribeError::Full(Limit::Subscriptions));
@@ -220,7 +219,6 @@ impl Hub {
         // A log in the registry is open: it is closed and removed under the registry's lock.
         let mut view = log.view();
         view.subscribers += 1;
-        view.lingers |= lingers;
         if view.subscribers == 1 {
             view.unfill();
             view.idle = None;
@@ -402,6 +400,11 @@ impl Subscription {
     /// The log.
     pub fn log(&self) -> &Arc<Log> {
         &self.log
+    }
+
+    /// Has the log kept warm for a while after its last subscriber.
+    pub fn linger(&self) {
+        self.log.view().lingers = true;
     }
 }
 

@@ -180,7 +180,7 @@ impl Gate {
         let until = self.judge(holder, names).await?;
         let mut opened = Vec::new();
         for name in names {
-            match self.hub.subscribe_for(visitor.into(), name, lingers) {
+            match self.hub.subscribe_for(visitor.into(), name) {
                 Ok(subscription) => opened.push(subscription),
                 Err(SubscribeError::Full(limit)) => {
                     if let Some(unsaid) = self.refusals.say() {
@@ -199,9 +199,10 @@ impl Gate {
                 }
             }
         }
-        // Who only looks has left again before it counts.
+        // Who only looks has left again before it counts. Of who is turned away nothing lingers.
         if lingers {
             holder.take_place(&self.limits).map_err(|_| Refused::TooMany)?;
+            opened.iter().for_each(Subscription::linger);
         }
         Ok((opened, until))
     }
@@ -331,7 +332,7 @@ fn refusals(refused: Refused, names: &[String]) -> Vec<fanout::Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::Cursor;
+    use crate::hub::{Cursor, Log};
     use crate::limits;
     use crate::server::testing::{EPOCH, hub};
 
@@ -356,6 +357,11 @@ mod tests {
             Verifier::default(),
             Limits::new(limits::Options::default(), Arc::default()),
         )
+    }
+
+    fn is_kept(log: &Log) -> bool {
+        let view = log.view();
+        view.subscribers() > 0 || view.lingers()
     }
 
     fn owned(names: &[&str]) -> Vec<String> {
@@ -424,6 +430,9 @@ mod tests {
             open(&["a", "b", "c"]).await.unwrap_err(),
             Refused::Full(Limit::Channels)
         );
+        let told = hub.interest();
+        assert_eq!(told.len(), 2);
+        assert!(told.iter().all(|log| !is_kept(log)), "nothing of it is kept");
         assert_eq!(open(&["a", "b"]).await.unwrap().0.len(), 2);
     }
 }

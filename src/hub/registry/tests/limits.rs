@@ -18,7 +18,7 @@ fn limited(max_channels: usize, channels_per_maker: usize) -> Arc<Hub> {
 
 /// Subscribes and leaves.
 fn visit(hub: &Arc<Hub>, maker: Maker, name: &str) -> Result<(), SubscribeError> {
-    hub.subscribe_for(maker, name, true).map(drop)
+    hub.subscribe_for(maker, name).map(drop)
 }
 
 fn has(hub: &Hub, name: &str) -> bool {
@@ -56,17 +56,15 @@ fn a_stranger_with_random_names_evicts_none_but_its_own() {
 #[test]
 fn an_address_makes_so_many_channels_and_no_more() {
     let hub = limited(100, 3);
-    let held: Vec<Subscription> = ["f1", "f2"]
-        .map(|name| hub.subscribe_for(FLOOD, name, true).unwrap())
-        .into();
+    let held: Vec<Subscription> = ["f1", "f2"].map(|name| hub.subscribe_for(FLOOD, name).unwrap()).into();
     visit(&hub, FLOOD, "f3").unwrap();
     visit(&hub, FLOOD, "f4").unwrap();
     assert!(!has(&hub, "f3") && has(&hub, "f4"), "its own oldest that lingers goes");
-    let last = hub.subscribe_for(FLOOD, "f4", true).unwrap();
+    let last = hub.subscribe_for(FLOOD, "f4").unwrap();
     let refused = Some(SubscribeError::Full(Limit::ChannelsPerAddress));
     assert_eq!(visit(&hub, FLOOD, "f5").err(), refused);
     // Others may make what they like, and what they have it may join.
-    let anna = hub.subscribe_for(ANNA, "a", true).unwrap();
+    let anna = hub.subscribe_for(ANNA, "a").unwrap();
     visit(&hub, ANNA, "a2").unwrap();
     drop(last);
     visit(&hub, FLOOD, "a").unwrap();
@@ -75,8 +73,8 @@ fn an_address_makes_so_many_channels_and_no_more() {
     visit(&hub, FLOOD, "a2").unwrap();
     assert!(!has(&hub, "f4") && has(&hub, "a2"));
     // What it made stays its own while others have it.
-    let last = hub.subscribe_for(FLOOD, "a2", true).unwrap();
-    let joined = ["f1", "f2", "a2"].map(|name| hub.subscribe_for(Maker(3), name, true).unwrap());
+    let last = hub.subscribe_for(FLOOD, "a2").unwrap();
+    let joined = ["f1", "f2", "a2"].map(|name| hub.subscribe_for(Maker(3), name).unwrap());
     drop((held, last));
     assert_eq!(visit(&hub, FLOOD, "f5").err(), refused);
     drop(joined);
@@ -93,9 +91,9 @@ fn an_address_makes_so_many_channels_and_no_more() {
 #[test]
 fn an_address_has_so_many_subscriptions_whosever_channels_they_are_of() {
     let hub = limited(100, 3);
-    let _anna = ["a1", "a2"].map(|name| hub.subscribe_for(ANNA, name, true).unwrap());
+    let _anna = ["a1", "a2"].map(|name| hub.subscribe_for(ANNA, name).unwrap());
     let mut held: Vec<Subscription> = ["a1", "a2", "a1"]
-        .map(|name| hub.subscribe_for(FLOOD, name, true).unwrap())
+        .map(|name| hub.subscribe_for(FLOOD, name).unwrap())
         .into();
     let refused = Some(SubscribeError::Full(Limit::ChannelsPerAddress));
     assert_eq!(visit(&hub, FLOOD, "a1").err(), refused);
@@ -108,15 +106,15 @@ fn an_address_has_so_many_subscriptions_whosever_channels_they_are_of() {
     let all = [0; 10].map(|_| hub.subscribe("a1", true).unwrap());
     drop((held, all));
     // Of who is gone nothing is kept.
-    hub.subscribe_for(ANNA, "f1", true).unwrap();
+    hub.subscribe_for(ANNA, "f1").unwrap();
     assert_eq!(hub.registry().makers.counts().0, 1);
 }
 
 #[test]
 fn a_channel_lingers_for_who_left_it_last() {
     let hub = limited(100, 1);
-    let first = hub.subscribe_for(ANNA, "a", true).unwrap();
-    let second = hub.subscribe_for(FLOOD, "a", true).unwrap();
+    let first = hub.subscribe_for(ANNA, "a").unwrap();
+    let second = hub.subscribe_for(FLOOD, "a").unwrap();
     drop(first);
     drop(second);
     visit(&hub, ANNA, "a2").unwrap();
@@ -128,11 +126,11 @@ fn a_channel_lingers_for_who_left_it_last() {
 #[test]
 fn what_is_refused_leaves_nothing() {
     let hub = limited(2, 2);
-    let _held = ["a", "b"].map(|name| hub.subscribe_for(ANNA, name, true).unwrap());
+    let _held = ["a", "b"].map(|name| hub.subscribe_for(ANNA, name).unwrap());
     for number in 0..1000_u64 {
-        let refused = hub.subscribe_for(Maker(number + 10), &format!("random {number}"), true);
+        let refused = hub.subscribe_for(Maker(number + 10), &format!("random {number}"));
         assert_eq!(refused.err(), Some(SubscribeError::Full(Limit::Channels)));
-        let unknown = hub.subscribe_for(Maker(number + 10), &format!("no {number}"), true);
+        let unknown = hub.subscribe_for(Maker(number + 10), &format!("no {number}"));
         assert_eq!(unknown.err(), Some(SubscribeError::Unknown));
     }
     hub.interest();
