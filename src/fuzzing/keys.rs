@@ -138,19 +138,36 @@ fn views(pattern: &KeyPattern, key: &[u8]) {
 
 /// A server glob as a pattern without captures; None if it cannot be written as one.
 fn as_pattern(glob: &[u8]) -> Option<KeyPattern> {
-    let mut text = String::new();
-    let (mut escaped, mut in_set) = (false, false);
-    for c in std::str::from_utf8(glob).ok()?.chars() {
-        if matches!(c, '{' | '}') && !escaped && !in_set {
-            text.push('\\');
+    let mut text = Vec::new();
+    let mut rest = glob;
+    while let [first, ..] = rest {
+        let length = match first {
+            b'[' => set_length(rest),
+            b'\\' => rest.len().min(2),
+            _ => 1,
+        };
+        if matches!(first, b'{' | b'}') {
+            text.push(b'\\');
         }
-        if !escaped {
-            in_set = c == '[' || (in_set && c != ']');
-        }
-        escaped = c == '\\' && !escaped;
-        text.push(c);
+        let (part, others) = rest.split_at(length);
+        text.extend_from_slice(part);
+        rest = others;
     }
-    KeyPattern::parse(&text).ok()
+    KeyPattern::parse(std::str::from_utf8(&text).ok()?).ok()
+}
+
+/// How long the set is that a glob begins with. The end of a range may be a `]`, which does not close it.
+fn set_length(glob: &[u8]) -> usize {
+    let mut at = 1 + usize::from(glob.get(1) == Some(&b'^'));
+    loop {
+        at += match glob[at..] {
+            [] => return at,
+            [b'\\', _, ..] => 2,
+            [b']', ..] => return at + 1,
+            [_, b'-', _, ..] => 3,
+            _ => 1,
+        };
+    }
 }
 
 /// From a key, or a topic and the message, to the channels, and from each back to where it came from.
