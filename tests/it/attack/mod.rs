@@ -14,12 +14,16 @@ use crate::redis;
 mod floods;
 /// What stands in keys, values and names of events becomes nothing else on the way.
 mod injection;
+/// Sets of keys that never end.
+mod key_sets;
 /// Whatever is too large.
 mod oversize;
 /// Clients that take their time.
 mod slow;
 /// Requests that two programs could understand differently.
 mod smuggling;
+/// Credentials that must not count.
+mod tokens;
 /// A server that means harm, or is broken.
 mod upstream;
 
