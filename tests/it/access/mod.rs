@@ -9,7 +9,7 @@ mod signed;
 
 use serde_json::{Value, json};
 
-use crate::harness::http::{escape, request};
+use crate::harness::http::escape;
 use crate::harness::tokens::ACCESS;
 use crate::harness::{Client, Relay, Server, Ws};
 
@@ -42,7 +42,7 @@ pub struct Refusal {
 /// Whether the channel is open to this token, on every way to a channel alike; nothing that is said holds the token.
 #[track_caller]
 pub fn refusal(relay: &Relay, channel: &str, token: Option<&str>) -> Option<Refusal> {
-    let plain = request(relay.address(), "GET", &target("/channels", channel, token), &[]);
+    let plain = relay.get(&target("/channels", channel, token));
     let accept = [("Accept", "text/event-stream")];
     let mut ws = Ws::request(relay, &target("/ws", "none:1", token), None);
     ws.control("error");
@@ -63,7 +63,8 @@ pub fn refusal(relay: &Relay, channel: &str, token: Option<&str>) -> Option<Refu
         sse.ready();
         return None;
     };
-    let stream = request(relay.address(), "GET", &target("/events", channel, token), &accept);
+    let stream = relay.exchange("GET", &target("/events", channel, token), &accept, None);
+    let stream = stream.response();
     let status = plain.status();
     assert_eq!(stream.status(), status, "{}", stream.text());
     assert!([401, 403, 404].contains(&status), "{}", plain.text());

@@ -16,7 +16,7 @@ use super::{Scene, sent};
 use crate::access::refusal;
 use crate::harness::http::{Exchange, get};
 use crate::harness::tokens::{ACCESS, now, token};
-use crate::harness::{Client, End, Relay, Sse, Ws, eventually};
+use crate::harness::{Client, End, Relay, Sse, Stream, Ws, eventually};
 use crate::redis;
 
 /// What the relay may hold for all sets that it is fetching, each of 256 KiB at most.
@@ -211,7 +211,7 @@ fn that_never_end() {
         .map(|kid| stranger.token(kid))
         .into();
     // All at once, and nobody waits for an answer to them.
-    let waiting: Vec<TcpStream> = (0..100)
+    let waiting: Vec<Stream> = (0..100)
         .map(|n| {
             let target = format!("/channels/cart:42?token={}", foreign[n % foreign.len()]);
             sent(

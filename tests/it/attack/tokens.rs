@@ -133,7 +133,7 @@ impl Elsewhere {
 }
 
 #[test]
-fn no_signature_or_one_of_another_algorithm() {
+pub fn no_signature_or_one_of_another_algorithm() {
     let mut scene = scene();
     let public_key = std::fs::read_to_string(PUBLIC_KEY).expect("a key");
     let mut rows = Vec::new();
@@ -181,7 +181,7 @@ fn no_signature_or_one_of_another_algorithm() {
 }
 
 #[test]
-fn claims_that_do_not_count() {
+pub fn claims_that_do_not_count() {
     let mut scene = scene();
     let rows = [
         (
@@ -246,7 +246,7 @@ fn claims_that_do_not_count() {
 }
 
 #[test]
-fn tokens_that_were_changed() {
+pub fn tokens_that_were_changed() {
     let mut scene = scene();
     let good = claiming(json!({}));
     let mine = signed(SECRET, &header(), &claims(json!({"sub": "7"})));
@@ -310,7 +310,7 @@ fn tokens_that_were_changed() {
 
 /// Keys are those of the config: no name leads to a file, and nobody is asked whom a token names.
 #[test]
-fn keys_that_a_token_brings() {
+pub fn keys_that_a_token_brings() {
     let mut scene = scene();
     let elsewhere = Elsewhere::new();
     let url = format!("http://{}/keys", elsewhere.address());

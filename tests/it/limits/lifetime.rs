@@ -45,7 +45,7 @@ both! {
 
 /// A WebSocket is closed as when a server restarts, since that is how clients know to come back at once.
 #[test]
-fn the_close_code() {
+pub fn the_close_code() {
     let server = Server::start();
     let relay: Relay = limited(&server, "", "lifetime = \"1s\"");
     let mut ws = Ws::open(&relay, &["v:1"]);
