@@ -144,6 +144,7 @@ pub fn states_that_are_never_read() {
     });
     drop(slow);
     assert!(most < ALLOWED, "grew by {most} bytes");
+    assert!(scene.relay.metric("keyrelay_refused_bodies_total") > 0.0);
     assert_eq!(scene.relay.get("/channels/by:stander").status(), 200);
     drop(holder);
     eventually("the state is let go", || {
