@@ -93,6 +93,7 @@ both! {
         let mut a = C::open(&relay, &["room:a"]);
         a.ready();
         drop(a);
+        eventually("it has gone", || (relay.metric("keyrelay_connections") == 0.0).then_some(()));
         // It lingers with its 60 keys, and gives way to as many others: only 105 of the keys are for new channels.
         let mut b = C::open(&relay, &["room:b"]);
         b.ready();
