@@ -10,6 +10,8 @@ use crate::redis;
 
 /// Connects, and sends more than it may.
 pub mod floods;
+/// What only HTTP/2 makes possible.
+mod http2;
 /// What stands in keys, values and names of events becomes nothing else on the way.
 pub mod injection;
 /// Sets of keys that never end.

@@ -7,7 +7,6 @@ use super::relay::Relay;
 use super::stream::Stream;
 use super::tls::client_config;
 
-pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
