@@ -332,7 +332,10 @@ pub fn what_is_half_written_is_bounded() {
     eventually("one of them is ended", || {
         (relay.metric("keyrelay_slow_clients_total") >= 1.0).then_some(())
     });
-    assert!(relay.metric("keyrelay_pinned_bytes") <= 2_097_152.0);
+    // It is ended because there was more, and another one may have begun meanwhile.
+    eventually("no more is held than may be", || {
+        (relay.metric("keyrelay_pinned_bytes") <= 2_097_152.0).then_some(())
+    });
     assert!(limited(&relay, "pinned") >= 1.0);
     redis!(server, "SET", "v:small", "two");
     reads.sees("v:small", "v:small", "two");
