@@ -169,6 +169,11 @@ impl Sources {
             "kind",
             &stats.read_errors,
         )?;
+        out.seconds(
+            "scan_pause",
+            "Waited between the pages of passes over all keys, so as to keep to scan_share",
+            stats.scan_pauses.load(Ordering::Relaxed),
+        )?;
         out.counter("missed_happenings", "Happenings that could not be kept", &stats.missed)?;
         out.counter(
             "unsendable_messages",
@@ -199,6 +204,11 @@ impl Sources {
             "limit",
             stats.limited.all().chain(self.hub.limited.all()),
         )?;
+        out.counter(
+            "refused_bodies",
+            "States that found no room beside all others that are being sent",
+            &stats.limited.refused_bodies,
+        )?;
         out.counter("messages_sent", "Messages handed to sockets", &stats.messages)?;
         out.counter("slow_clients", "Clients ended because they took nothing", &stats.slow)?;
         let pinned = stats.pinned.load(Ordering::Relaxed);
@@ -213,6 +223,12 @@ impl Out<'_> {
     fn counter(&mut self, name: &str, help: &str, value: &AtomicU64) -> fmt::Result {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&value.load(Ordering::Relaxed), None)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, microseconds: u64) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&(microseconds as f64 / 1e6), None)
     }
 
     /// A series for each word.

@@ -39,6 +39,8 @@ pub enum Limit {
 pub struct Counts {
     start: Instant,
     limits: [Count; Limit::ALL.len()],
+    /// Bodies for which there was no room beside all others that are being sent; no option says how much that is.
+    pub refused_bodies: AtomicU64,
 }
 
 /// How often one limit was reached, and when that was last said.
@@ -93,6 +95,7 @@ impl Default for Counts {
         Counts {
             start: Instant::now(),
             limits: Default::default(),
+            refused_bodies: AtomicU64::new(0),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Channels that must be enumerated: one paced pass over the keys of a node at a time, shared by all that wait for one.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,15 +47,18 @@ struct Pace {
 }
 
 impl Pace {
-    /// A page came, `took` after it was asked for; the pause lets no more than `share` percent of a core go into pages.
-    fn spend(&mut self, took: Duration, share: u32, now: Instant) {
+    /// A page came, `took` after it was asked for; the pause, which is given, lets no more than `share` percent of a core go
+    /// into pages.
+    fn spend(&mut self, took: Duration, share: u32, now: Instant) -> Duration {
         // No more than all of the time it took, where a server is faster.
         self.spent += PAGE.min(took);
-        if self.spent >= BURST {
-            let spent = std::mem::take(&mut self.spent);
-            let pause = spent * (100 - share.min(100)) / share.max(1);
-            self.next_at = Some(now + pause);
+        if self.spent < BURST {
+            return Duration::ZERO;
         }
+        let spent = std::mem::take(&mut self.spent);
+        let pause = spent * (100 - share.min(100)) / share.max(1);
+        self.next_at = Some(now + pause);
+        pause
     }
 }
 
@@ -184,10 +188,14 @@ impl Mirror {
         }
         match page {
             Ok(page) => {
-                node.scans.pace.spend(took, self.limits.scan_share, now.mono);
+                let pause = node.scans.pace.spend(took, self.limits.scan_share, now.mono);
                 pass.retry_at = None;
                 pass.trouble = None;
                 let last = page.next.is_none();
+                if !last {
+                    let pauses = &self.shared.stats.scan_pauses;
+                    pauses.fetch_add(pause.as_micros() as u64, Ordering::Relaxed);
+                }
                 if let Some(next) = page.next {
                     pass.cursor = next;
                 }

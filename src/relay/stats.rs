@@ -40,6 +40,8 @@ pub struct Stats {
     pub reads: AtomicU64,
     /// Reads and scans that gave no value.
     pub read_errors: Tally,
+    /// Microseconds that passes have waited between their pages, so as not to take more than their share of the server.
+    pub scan_pauses: AtomicU64,
     /// Happenings of events channels that were too many to be kept.
     pub missed: AtomicU64,
     /// Changes that the mapping's format has no form for.

@@ -28,7 +28,7 @@ use super::connection::Site;
 use super::door::Caller;
 use super::request::{Opening, Outcome};
 use crate::fanout::{Client, Far, Handle, Parting, Socket, Watch, pipe};
-use crate::limits::Permits;
+use crate::limits::{Limit, Permits};
 
 /// Requests and streams that one connection may have at once (RFC 9113 §6.5.2 advises no fewer): a browser has one
 /// connection for all pages of an origin.
@@ -111,6 +111,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
     let drain = site.desk.drain.clone();
     let (most, patience) = (site.head.size, site.time_for(&caller));
     let (is_told, lifetime) = (caller.is_refused(), site.lifetime);
+    let limits = site.desk.limits.clone();
     let linger = tasks.linger;
     let service = service_fn(move |request: Request<Incoming>| {
         let site = site.clone();
@@ -129,7 +130,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
     });
     let connection = http2::Builder::new(tasks)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(most).unwrap_or(u32::MAX))
+        // The library takes only what is smaller.
+        .max_header_list_size(u32::try_from(most + 1).unwrap_or(u32::MAX))
         .max_send_buf_size(UNSENT)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
@@ -175,6 +177,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
                 return Poll::Ready(Ok(()));
             }
             ending = true;
+            limits.counts().hit(Limit::HeadTimeout, None);
             connection.as_mut().graceful_shutdown();
             idle.as_mut().reset(Instant::now() + goodbye);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -363,10 +364,13 @@ impl Desk {
         };
         match snapshot::render(hub, &subscriptions, watermark).await {
             Ok(body) => Ok(Outcome::Answer(answer::json(StatusCode::OK, body, headers.clone()))),
-            Err(snapshot::Failed::Full) => Err(Refusal::for_now(
-                "too much state is being sent already: come back later, or read it as a stream from /events",
-                jitter(RETRY_REFUSED),
-            )),
+            Err(snapshot::Failed::Full) => {
+                self.limits.counts().refused_bodies.fetch_add(1, Ordering::Relaxed);
+                Err(Refusal::for_now(
+                    "too much state is being sent already: come back later, or read it as a stream from /events",
+                    jitter(RETRY_REFUSED),
+                ))
+            }
             Err(snapshot::Failed::Ended) => Err(Refusal::for_now(
                 "there is no room for these channels now: come back later",
                 jitter(RETRY_REFUSED),

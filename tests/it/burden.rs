@@ -1,6 +1,7 @@
 //! What the relay asks of the server: little, and nothing for those who do not listen.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crate::harness::{Client, Relay, Server, Sse, mapping};
 use crate::redis;
@@ -129,6 +130,9 @@ fn many_rooms_share_a_scan() {
     }
     let relay = start(&server, &mapping("key = \"m:{room}:{id}\"\nchannel = \"room:{room}\""));
     relay.checked();
+    let paused = || relay.metric("keyrelay_scan_pause_seconds_total");
+    assert_eq!(paused(), 0.0);
+    let since = Instant::now();
     redis!(server, "CONFIG", "RESETSTAT");
     let mut first = Sse::open(&relay, &["room:0"]);
     first.ready();
@@ -148,6 +152,8 @@ fn many_rooms_share_a_scan() {
         "{all} SCAN calls for {} rooms, {one_pass} for one",
         ROOMS - 1
     );
+    let (paused, took) = (paused(), since.elapsed().as_secs_f64());
+    assert!(paused > 0.0 && paused < took, "{paused} s of {took} s");
 }
 
 #[test]

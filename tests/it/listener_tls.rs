@@ -22,53 +22,6 @@ use crate::redis;
 
 const MAPPING: &str = "key = \"v:{id}\"\nchannel = \"v\"";
 
-/// The bodies of tests that hold whatever carries a stream: over TLS with HTTP/1.1, and over HTTP/2.
-macro_rules! carried {
-    ($($group:ident::$name:ident)+) => {$(
-        mod $name {
-            use super::*;
-
-            #[test]
-            fn sse() {
-                over(Way::Tls);
-                crate::$group::$name::body::<Sse>();
-            }
-
-            #[test]
-            fn ws() {
-                over(Way::Tls);
-                crate::$group::$name::body::<Ws>();
-            }
-
-            #[test]
-            fn sse_http2() {
-                over(Way::Http2);
-                crate::$group::$name::body::<Sse>();
-            }
-        }
-    )+};
-}
-
-carried! {
-    delivery::a_string_key
-    delivery::every_type
-    delivery::keys_and_values_that_are_not_text
-    delivery::a_flush_removes_everything
-    elsewhere::a_relay_that_was_restarted
-    events::every_event_in_order
-    events::a_burst_is_told_event_by_event
-    fairness::every_key_is_seen_again_and_again
-    resume::a_known_cursor_gets_what_changed
-    resume::a_snapshot_cut_anywhere
-    resume::live_changes_cut_anywhere
-    shutdown::a_drain_ends_every_stream
-    shutdown::a_client_that_does_not_read
-    slow_client::bounded_memory_and_nobody_delayed
-    slow_client::ended_after_the_write_timeout
-    stale::late_and_then_lost
-    subscribe::joining_while_keys_are_written
-}
-
 /// A burst over one HTTP/2 stream: each event once, in order.
 #[test]
 fn a_thousand_events_in_order_over_http2() {

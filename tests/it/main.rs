@@ -16,6 +16,8 @@ mod answers_http2;
 mod attack;
 /// What the relay asks of the server.
 mod burden;
+/// What holds over TLS and HTTP/2 as well.
+mod carried;
 /// `check --connect`: what it finds out about a server and its user.
 mod check;
 /// The commands: what they print and how they end.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use crate::both;
-use crate::harness::{Client, End, Event, PATIENCE, Relay, Server, Sse, Ws, eventually, http, mapping};
+use crate::harness::{Client, End, Event, PATIENCE, Relay, Server, Sse, Ws, eventually, mapping};
 use crate::redis;
 
 /// A relay with these lines in `[limits]`, with a channel for each of `v:*`, rooms of many keys `m:ROOM:*`, and happenings.
@@ -63,7 +63,7 @@ both! {
         let passes = limited(&relay, "keys_per_channel");
         let told = turned_away::<C>(&relay, "room:big");
         assert!(["too-many-keys", "full"].map(Value::from).contains(&told["reason"]), "{told}");
-        let answer = http::get(relay.address(), "/channels/room:big");
+        let answer = relay.get("/channels/room:big");
         assert_eq!(answer.status(), 503, "{}", answer.text());
         assert!(answer.header("retry-after").is_some());
         assert_eq!(limited(&relay, "keys_per_channel"), passes + 2.0);
@@ -93,6 +93,7 @@ both! {
         let mut a = C::open(&relay, &["room:a"]);
         a.ready();
         drop(a);
+        eventually("it has gone", || (relay.metric("keyrelay_connections") == 0.0).then_some(()));
         // It lingers with its 60 keys, and gives way to as many others: only 105 of the keys are for new channels.
         let mut b = C::open(&relay, &["room:b"]);
         b.ready();
@@ -106,7 +107,7 @@ both! {
         let mut many = C::open(&relay, &singles);
         many.ready();
         let told = eventually("no new channel is let in", || {
-            let answer = http::get(relay.address(), "/channels/v:99");
+            let answer = relay.get("/channels/v:99");
             (answer.status() == 503).then_some(answer)
         });
         assert!(told.header("retry-after").is_some());
@@ -119,7 +120,7 @@ both! {
         many.sees("v:7", "v:7", "seven");
         drop(many);
         let mut late = eventually("there is room again", || {
-            let answer = http::get(relay.address(), "/channels/v:99");
+            let answer = relay.get("/channels/v:99");
             (answer.status() == 200).then(|| C::open(&relay, &["v:99"]))
         });
         late.ready();
@@ -195,7 +196,7 @@ both! {
 /// The forms in which a large channel is sent are only copies: however many are asked for, all stays within `log_bytes`, and
 /// nobody is ended for it, neither those who read the large channel nor those of a small one, nor who comes anew.
 #[test]
-fn the_forms_of_a_large_channel_end_nobody() {
+pub fn the_forms_of_a_large_channel_end_nobody() {
     const LIMIT: f64 = 8.0 * 1024.0 * 1024.0;
     let server = Server::start();
     redis!(server, "SET", "m:big:0", "x");
@@ -270,7 +271,7 @@ fn payload(ws: &mut Ws) -> Value {
 
 /// Random names of one stranger push out what lingers of that stranger, and nothing of others.
 #[test]
-fn names_of_one_address_push_out_its_own() {
+pub fn names_of_one_address_push_out_its_own() {
     let server = Server::start();
     let behind = "proxies = [\"127.0.0.1\"]\nclient_address = \"x-forwarded-for\"";
     let limits = "[limits]\nchannels_per_address = 3\n";
@@ -319,7 +320,7 @@ fn names_of_one_address_push_out_its_own() {
 
 /// Clients that do not read on hold no more than they may: whoever has stalled longest goes, and others go on.
 #[test]
-fn what_is_half_written_is_bounded() {
+pub fn what_is_half_written_is_bounded() {
     let server = Server::start();
     let large = "x".repeat(900_000);
     for id in 0..4 {
@@ -333,7 +334,10 @@ fn what_is_half_written_is_bounded() {
     eventually("one of them is ended", || {
         (relay.metric("keyrelay_slow_clients_total") >= 1.0).then_some(())
     });
-    assert!(relay.metric("keyrelay_pinned_bytes") <= 2_097_152.0);
+    // It is ended because there was more, and another one may have begun meanwhile.
+    eventually("no more is held than may be", || {
+        (relay.metric("keyrelay_pinned_bytes") <= 2_097_152.0).then_some(())
+    });
     assert!(limited(&relay, "pinned") >= 1.0);
     redis!(server, "SET", "v:small", "two");
     reads.sees("v:small", "v:small", "two");
@@ -341,7 +345,7 @@ fn what_is_half_written_is_bounded() {
 
 /// Names that nobody has anything under cost no more than there may be, whatever is asked for, and go again.
 #[test]
-fn a_flood_of_names_is_no_state() {
+pub fn a_flood_of_names_is_no_state() {
     let server = Server::start();
     redis!(server, "SET", "v:kept", "one");
     let relay = relay(&server, "keys = 1_000");
@@ -358,7 +362,7 @@ fn a_flood_of_names_is_no_state() {
         (keys < 875.0 && relay.metric("keyrelay_channels") < 900.0).then_some(())
     });
     for _ in 0..50 {
-        let answer = http::get(relay.address(), "/channels?channel=nothing:1&channel=nothing:2");
+        let answer = relay.get("/channels?channel=nothing:1&channel=nothing:2");
         assert_eq!(answer.status(), 404);
     }
     assert!(limited(&relay, "keys") > 0.0);

@@ -9,7 +9,7 @@ mod signed;
 
 use serde_json::{Value, json};
 
-use crate::harness::http::{escape, request};
+use crate::harness::http::escape;
 use crate::harness::tokens::ACCESS;
 use crate::harness::{Client, Relay, Server, Ws};
 
@@ -24,39 +24,67 @@ fn mapping(key: &str, access: &str) -> String {
 
 /// What is asked for, with a token or without.
 fn target(path: &str, channel: &str, token: Option<&str>) -> String {
-    let token = token.map(|token| format!("&token={token}")).unwrap_or_default();
+    let token = token
+        .map(|token| format!("&token={}", escape(token)))
+        .unwrap_or_default();
     format!("{path}?channel={}{token}", escape(channel))
 }
 
-/// Whether the channel is open to this token, on every way to a channel alike: nothing, or the word of the refusal.
+/// What somebody is told who may not read a channel.
+pub struct Refusal {
+    pub status: u16,
+    /// The reason as a fixed word.
+    pub word: String,
+    /// The reason as a sentence.
+    pub sentence: String,
+}
+
+/// Whether the channel is open to this token, on every way to a channel alike; nothing that is said holds the token.
 #[track_caller]
-fn judged(relay: &Relay, channel: &str, token: Option<&str>) -> Option<String> {
-    let plain = request(relay.address(), "GET", &target("/channels", channel, token), &[]);
+pub fn refusal(relay: &Relay, channel: &str, token: Option<&str>) -> Option<Refusal> {
+    let plain = relay.get(&target("/channels", channel, token));
     let accept = [("Accept", "text/event-stream")];
     let mut ws = Ws::request(relay, &target("/ws", "none:1", token), None);
     ws.control("error");
     ws.send(&json!({"type": "subscribe", "channels": [channel], "ref": 1}));
-    let (mut open, mut reason) = (false, None);
+    let (mut open, mut error) = (false, None);
     ws.until("an answer", |memory| {
         for (kind, data) in &memory.controls {
             open |= kind == "ready" && data["ref"] == 1;
             if kind == "error" && data["ref"] == 1 {
-                reason = data["reason"].as_str().map(str::to_owned);
+                error = Some(data.clone());
             }
         }
-        open || reason.is_some()
+        open || error.is_some()
     });
-    if open {
+    let Some(error) = error else {
         assert_eq!(plain.status(), 200, "{}", plain.text());
         let mut sse = crate::harness::Sse::request(relay, &target("/events", channel, token), &[], None);
         sse.ready();
         return None;
-    }
-    let stream = request(relay.address(), "GET", &target("/events", channel, token), &accept);
-    assert_eq!(stream.status(), plain.status(), "{}", stream.text());
-    assert!([401, 403, 404].contains(&plain.status()), "{}", plain.text());
+    };
+    let stream = relay.exchange("GET", &target("/events", channel, token), &accept, None);
+    let stream = stream.response();
+    let status = plain.status();
+    assert_eq!(stream.status(), status, "{}", stream.text());
+    assert!([401, 403, 404].contains(&status), "{}", plain.text());
     assert_eq!(stream.text(), plain.text());
-    let named: &Value = &plain.json()["channels"][channel];
-    assert!(named.is_string(), "{}", plain.text());
-    reason
+    let challenge = plain.header("www-authenticate").is_some();
+    assert_eq!(challenge, status == 401, "{}", plain.text());
+    // An empty text stands in everything.
+    if let Some(token) = token.filter(|token| !token.is_empty()) {
+        assert!(!plain.text().contains(token) && !error.to_string().contains(token));
+    }
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    Some(Refusal {
+        status,
+        word: text(&error["reason"]),
+        sentence: text(&plain.json()["channels"][channel]),
+    })
+}
+
+/// The word of the refusal, if there is one.
+#[track_caller]
+fn judged(relay: &Relay, channel: &str, token: Option<&str>) -> Option<String> {
+    refusal(relay, channel, token).map(|refusal| refusal.word)
 }

@@ -1,24 +1,17 @@
 //! Names that Rails has signed.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
 use serde_json::{Value, json};
 
 use super::mapping;
 use crate::harness::http::{escape, request};
-use crate::harness::tokens::{ACCESS, now, token};
+use crate::harness::tokens::{ACCESS, now, signed_name, token};
 use crate::harness::{Client, End, Relay, Server, Sse, Ws};
 use crate::redis;
 
 const KEY: &str = "a key of the verifier, long enough to count";
 
 fn signed(payload: &Value) -> String {
-    let text = STANDARD.encode(payload.to_string());
-    let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
-    let signature = hmac::sign(&key, text.as_bytes());
-    let hex: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{text}--{hex}")
+    signed_name(KEY, payload)
 }
 
 fn relay(server: &Server, access: &str) -> Relay {
@@ -58,29 +51,6 @@ fn a_signed_name_opens_its_channel() {
     );
     let closed = escape(&signed(&json!("closed:1")));
     assert_eq!(status(&format!("signed={closed}")), 403, "no mapping opens it");
-}
-
-#[test]
-fn a_name_that_was_changed_is_refused() {
-    let server = Server::start();
-    let relay = relay(&server, &format!("key = \"{KEY}\""));
-    let good = signed(&json!("room:1"));
-    let (text, signature) = good.split_once("--").unwrap();
-    let other = STANDARD.encode("\"room:2\"");
-    for bad in [
-        format!("{other}--{signature}"),
-        format!("{text}--{}", "0".repeat(64)),
-        format!("{text}--"),
-        text.to_owned(),
-        signature.to_owned(),
-        format!("{text}--{}", &signature[1..]),
-        "\"room:1\"".to_owned(),
-    ] {
-        let target = format!("/events?signed={}", escape(&bad));
-        let refused = request(relay.address(), "GET", &target, &[]);
-        assert_eq!(refused.status(), 401, "{bad}");
-        assert!(!refused.text().contains(text) && !relay.log().contains(text));
-    }
 }
 
 /// Turbo's own key, by the vector that was computed from its source.

@@ -5,12 +5,12 @@ use std::io::Write;
 use serde_json::json;
 
 use super::{Scene, sent};
-use crate::harness::http::{connect, escape, get};
+use crate::harness::http::{connect, escape};
 use crate::harness::{Client, Sse, Ws, eventually, mapping};
 
 /// Connections that say nothing hold a descriptor for a while, and keep nobody out.
 #[test]
-fn connections_that_say_nothing() {
+pub fn connections_that_say_nothing() {
     let mut scene = Scene::new("", "");
     let mut silent = Vec::new();
     for round in 0..10 {
@@ -19,7 +19,7 @@ fn connections_that_say_nothing() {
             scene.undisturbed();
         }
     }
-    assert_eq!(get(scene.relay.address(), "/channels/by:stander").status(), 200);
+    assert_eq!(scene.relay.get("/channels/by:stander").status(), 200);
     let mut newcomer = Sse::open(&scene.relay, &["by:stander"]);
     newcomer.ready();
     eventually("the relay closes all of them", || {
@@ -34,7 +34,7 @@ fn connections_that_say_nothing() {
 
 /// Connections that come and go at once.
 #[test]
-fn connections_that_come_and_go() {
+pub fn connections_that_come_and_go() {
     let mut scene = Scene::new("", "");
     for round in 0..20 {
         for _ in 0..100 {
@@ -55,7 +55,7 @@ fn connections_that_come_and_go() {
 
 /// A client that asks and asks and reads no answer is not heard any more; nobody else notices.
 #[test]
-fn messages_without_an_end() {
+pub fn messages_without_an_end() {
     const CLIENTS: usize = 10;
     const ALLOWED: u64 = 64 << 20;
     let mut scene = Scene::new("write_timeout = \"2s\"", &mapping("key = \"v:{id}\"\nlinger = \"1s\""));
@@ -93,22 +93,16 @@ fn messages_without_an_end() {
 
 /// A name that no mapping gives becomes no state, and one that a mapping does give is forgotten.
 #[test]
-fn names_without_an_end() {
+pub fn names_without_an_end() {
     let mut scene = Scene::new("max_channels = 3000", &mapping("key = \"v:{id}\"\nlinger = \"1s\""));
     let query = |kind: &str, from: usize| -> String {
         let names = (from..from + 500).map(|n| format!("channel={}&", escape(&format!("{kind}:{n}"))));
         names.collect()
     };
     for from in 0..20 {
-        let refused = get(
-            scene.relay.address(),
-            &format!("/events?{}", query("unknown", from * 500)),
-        );
+        let refused = scene.relay.get(&format!("/events?{}", query("unknown", from * 500)));
         assert_eq!(refused.status(), 404);
-        let refused = get(
-            scene.relay.address(),
-            &format!("/channels?{}", query("unknown", from * 500)),
-        );
+        let refused = scene.relay.get(&format!("/channels?{}", query("unknown", from * 500)));
         assert_eq!(refused.status(), 404);
     }
     assert_eq!(
@@ -117,14 +111,8 @@ fn names_without_an_end() {
         "only that of who was there before"
     );
     for from in 0..20 {
-        let stream = sent(
-            &scene.relay,
-            format!(
-                "GET /events?{} HTTP/1.1\r\nHost: relay.test\r\n\r\n",
-                query("v", from * 500)
-            )
-            .as_bytes(),
-        );
+        let target = format!("/events?{}", query("v", from * 500));
+        let stream = scene.relay.exchange("GET", &target, &[], None);
         scene.undisturbed();
         drop(stream);
         assert!(scene.relay.metric("keyrelay_channels") <= 3000.0);
@@ -137,11 +125,11 @@ fn names_without_an_end() {
 
 /// Requests one behind the other, faster than they are answered.
 #[test]
-fn requests_without_an_end() {
+pub fn requests_without_an_end() {
     const ALLOWED: u64 = 32 << 20;
     let mut scene = Scene::new("write_timeout = \"2s\"", "");
     let request = b"GET /channels/by:stander HTTP/1.1\r\nHost: relay.test\r\n\r\n".repeat(100);
-    let mut clients: Vec<_> = (0..10).map(|_| connect(scene.relay.address(), Some(4096))).collect();
+    let mut clients: Vec<_> = (0..10).map(|_| scene.relay.connect(Some(4096))).collect();
     for client in &clients {
         client.set_nonblocking(true).expect("a socket can be made nonblocking");
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Scene;
-use crate::harness::http::{Exchange, More, connect};
+use crate::harness::http::{Exchange, More};
 use crate::harness::{Client, PATIENCE, Sse, Ws, mapping};
 use crate::redis;
 
@@ -33,8 +33,8 @@ fn is_ours(line: &str) -> bool {
 /// all lines, whatever ended them. (A state has no order, so what was written last may stand first in it.)
 #[track_caller]
 fn lines_until(scene: &Scene, channel: &str, end: &str) -> Vec<String> {
-    let stream = connect(scene.relay.address(), None);
-    let mut exchange = Exchange::send(stream, "GET", &format!("/events?channel={channel}"), &[]);
+    let target = format!("/events?channel={channel}");
+    let mut exchange = scene.relay.exchange("GET", &target, &[], None);
     read_past(&mut exchange, "keyrelay.ready");
     redis!(scene.server, "SET", format!("{channel}:end"), end);
     let text = read_past(&mut exchange, end);
@@ -55,7 +55,7 @@ fn read_past(exchange: &mut Exchange, text: &str) -> String {
 }
 
 #[test]
-fn through_keys_and_values_into_events() {
+pub fn through_keys_and_values_into_events() {
     let mut scene = Scene::new(
         "",
         &[
@@ -133,14 +133,13 @@ fn heard<C: Client>(scene: &Scene) -> Vec<Value> {
 
 /// Whoever may publish on the server can pretend that anything happened.
 #[test]
-fn through_names_of_events() {
+pub fn through_names_of_events() {
     let mapping = mapping("key = \"e:{id...}\"\nchannel = \"e\"\nmode = \"events\"");
     let mut scene = Scene::new("", &mapping);
     redis!(scene.server, "SET", "e:1", "one");
     let mut ws = Ws::open(&scene.relay, &["e"]);
     ws.ready();
-    let stream = connect(scene.relay.address(), None);
-    let mut exchange = Exchange::send(stream, "GET", "/events?channel=e", &[]);
+    let mut exchange = scene.relay.exchange("GET", "/events?channel=e", &[], None);
     read_past(&mut exchange, "keyrelay.ready");
     for hostile in HOSTILE {
         redis!(scene.server, "PUBLISH", "__keyspace@0__:e:1", hostile);
@@ -173,13 +172,12 @@ fn through_names_of_events() {
 
 /// Nothing that a request holds comes back as a header, or as anything but text in JSON.
 #[test]
-fn through_requests() {
+pub fn through_requests() {
     let mut scene = Scene::new("origins = [\"https://app.example.com\"]", "");
-    let address = scene.relay.address();
     let channel = "x%0D%0AX-Evil:%201%0D%0A%0D%0A%3Cscript%3E";
     for target in [format!("/events?channel={channel}"), format!("/channels/{channel}")] {
         let headers = [("Origin", "https://app.example.com")];
-        let response = crate::harness::http::request(address, "GET", &target, &headers);
+        let response = scene.relay.exchange("GET", &target, &headers, None).response();
         assert_eq!(response.status(), 404, "{target}");
         assert_eq!(response.header("x-evil"), None);
         assert_eq!(response.header("content-type"), Some("application/json"));

@@ -4,22 +4,26 @@
 //! attack goes on; and that the memory which it took came back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 
-use crate::harness::http::connect;
-use crate::harness::{Client, Relay, Server, Sse, Ws, eventually, mapping};
+use crate::harness::{Client, Relay, Server, Sse, Stream, Ws, eventually, mapping};
 use crate::redis;
 
 /// Connects, and sends more than it may.
-mod floods;
+pub mod floods;
+/// What only HTTP/2 makes possible.
+mod http2;
 /// What stands in keys, values and names of events becomes nothing else on the way.
-mod injection;
+pub mod injection;
+/// Sets of keys that never end.
+mod key_sets;
 /// Whatever is too large.
-mod oversize;
+pub mod oversize;
 /// Clients that take their time.
-mod slow;
+pub mod slow;
 /// Requests that two programs could understand differently.
-mod smuggling;
+pub mod smuggling;
+/// Credentials that must not count.
+pub mod tokens;
 /// A server that means harm, or is broken.
 mod upstream;
 
@@ -99,8 +103,8 @@ impl Scene {
 
 /// Sends bytes over a connection of their own.
 #[track_caller]
-fn sent(relay: &Relay, bytes: &[u8]) -> TcpStream {
-    let mut stream = connect(relay.address(), None);
+fn sent(relay: &Relay, bytes: &[u8]) -> Stream {
+    let mut stream = relay.connect(None);
     // What is refused at once may be closed while it is still sent.
     let _ = stream.write_all(bytes);
     stream
@@ -108,14 +112,19 @@ fn sent(relay: &Relay, bytes: &[u8]) -> TcpStream {
 
 /// All that comes until the relay closes the connection, which it must.
 #[track_caller]
-fn answer(mut stream: TcpStream) -> String {
+fn answer(mut stream: Stream) -> String {
     stream
         .set_read_timeout(Some(crate::harness::PATIENCE))
         .expect("a timeout can be set");
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
         Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        // TLS has something to write as well, and an end without a word of goodbye.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof
+            ) => {}
         Err(error) => panic!("{error} after {}", String::from_utf8_lossy(&bytes)),
     }
     String::from_utf8_lossy(&bytes).into_owned()

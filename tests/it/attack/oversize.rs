@@ -4,7 +4,6 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::{Scene, answer, sent, statuses};
-use crate::harness::http::{get, request};
 use crate::harness::{Client, End, Event, Ws};
 
 /// A request with this target and these headers.
@@ -13,7 +12,7 @@ fn head(target: &str, headers: &str) -> Vec<u8> {
 }
 
 #[test]
-fn heads_of_requests() {
+pub fn heads_of_requests() {
     let mut scene = Scene::new("", "");
     let long = "x".repeat(128 << 10);
     let rows: [(&str, Vec<u8>, &[u16]); 5] = [
@@ -49,24 +48,20 @@ fn heads_of_requests() {
 }
 
 #[test]
-fn names_cursors_and_lists() {
+pub fn names_cursors_and_lists() {
     let mut scene = Scene::new("", "");
-    let address = scene.relay.address();
     let name = "x".repeat(1025);
     for target in [format!("/events?channel={name}"), format!("/channels/{name}")] {
-        assert_eq!(get(address, &target).status(), 400);
+        assert_eq!(scene.relay.get(&target).status(), 400);
     }
     let many: String = (0..1001).map(|n| format!("channel={n}&")).collect();
-    assert_eq!(get(address, &format!("/events?{many}")).status(), 400);
-    assert_eq!(get(address, &format!("/ws?{many}")).status(), 400);
+    assert_eq!(scene.relay.get(&format!("/events?{many}")).status(), 400);
+    assert_eq!(scene.relay.get(&format!("/ws?{many}")).status(), 400);
     // A cursor that is none is one that nobody knows, however long it is.
     let cursor = "7".repeat(20_000);
-    let response = request(
-        address,
-        "GET",
-        &format!("/channels/by:stander?cursor={cursor}"),
-        &[("Last-Event-ID", &cursor)],
-    );
+    let target = format!("/channels/by:stander?cursor={cursor}");
+    let headers = [("Last-Event-ID", cursor.as_str())];
+    let response = scene.relay.exchange("GET", &target, &headers, None).response();
     assert_eq!(response.status(), 200);
 
     let mut ws = Ws::request(&scene.relay, "/ws", None);
@@ -84,7 +79,7 @@ fn names_cursors_and_lists() {
 }
 
 #[test]
-fn messages_of_web_sockets() {
+pub fn messages_of_web_sockets() {
     let mut scene = Scene::new("", "");
     let large = "x".repeat(100 << 10);
     // Whole, in parts, and by what the head of a frame says of it.

@@ -4,13 +4,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use super::{Scene, sent};
-use crate::harness::http::{Exchange, connect, get};
+use crate::harness::http::Exchange;
 use crate::harness::{Client, Sse, Ws, eventually, mapping};
 use crate::redis;
 
 /// A head of which a byte comes now and then is never whole: the connection is closed all the same.
 #[test]
-fn heads_byte_by_byte() {
+pub fn heads_byte_by_byte() {
     const CLIENTS: usize = 100;
     let mut scene = Scene::new("", "");
     let mut slow: Vec<_> = (0..CLIENTS)
@@ -47,7 +47,7 @@ fn heads_byte_by_byte() {
 
 /// Clients that never read what they asked for cost what is in the socket's buffers and a frame that was begun.
 #[test]
-fn streams_that_are_never_read() {
+pub fn streams_that_are_never_read() {
     const CLIENTS: usize = 30;
     const ALLOWED: u64 = 96 << 20;
     let mut scene = Scene::new("write_timeout = \"2s\"", &mapping("key = \"v:{id}\"\nchannel = \"v\""));
@@ -84,12 +84,12 @@ fn streams_that_are_never_read() {
 
 /// A peer that has said its last word on a stream of events is gone, whatever it might still read.
 #[test]
-fn half_closed_streams() {
+pub fn half_closed_streams() {
     let mut scene = Scene::new("", "");
     let half: Vec<_> = (0..50)
         .map(|_| {
-            let stream = connect(scene.relay.address(), None);
-            let other = stream.try_clone().expect("a socket can be shared");
+            let stream = scene.relay.connect(None);
+            let other = stream.socket().try_clone().expect("a socket can be shared");
             let exchange = Exchange::send(stream, "GET", "/events?channel=by:stander", &[]);
             other.shutdown(Shutdown::Write).expect("a socket can be half closed");
             exchange
@@ -104,7 +104,7 @@ fn half_closed_streams() {
 
 /// Whoever answers no ping is gone, though the connection looks as if it were there.
 #[test]
-fn web_sockets_that_answer_no_ping() {
+pub fn web_sockets_that_answer_no_ping() {
     let mut scene = Scene::new("heartbeat = \"1s\"\nwrite_timeout = \"2s\"", "");
     // The harness answers when it reads, and nobody reads here.
     let silent: Vec<Ws> = (0..50).map(|_| Ws::open(&scene.relay, &["by:silent"])).collect();
@@ -118,12 +118,13 @@ fn web_sockets_that_answer_no_ping() {
 
 /// The state of large channels, asked for by many and read by none.
 #[test]
-fn states_that_are_never_read() {
+pub fn states_that_are_never_read() {
     /// Each asks for 10 MB.
     const CLIENTS: usize = 100;
     /// What all bodies may hold together, the state itself, and the same encoded for who follows it.
     const ALLOWED: u64 = 192 << 20;
-    let mut scene = Scene::new("write_timeout = \"2s\"", &mapping("key = \"v:{id}\"\nchannel = \"v\""));
+    let mapping = mapping("key = \"v:{id}\"\nchannel = \"v\"\nlinger = \"1s\"");
+    let mut scene = Scene::new("write_timeout = \"2s\"", &mapping);
     let pad = "x".repeat(1 << 19);
     for id in 0..20 {
         redis!(scene.server, "SET", format!("v:{id}"), &pad);
@@ -132,13 +133,8 @@ fn states_that_are_never_read() {
     let mut holder = Sse::open(&scene.relay, &["v"]);
     holder.ready();
     let files = open_files(&scene);
-    let head = b"GET /channels/v HTTP/1.1\r\nHost: relay.test\r\n\r\n";
     let slow: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            let mut stream = connect(scene.relay.address(), Some(4096));
-            stream.write_all(head).expect("the relay takes the request");
-            stream
-        })
+        .map(|_| scene.relay.exchange("GET", "/channels/v", &[], Some(4096)))
         .collect();
     let mut most = 0;
     eventually("all of them are given up", || {
@@ -148,9 +144,12 @@ fn states_that_are_never_read() {
     });
     drop(slow);
     assert!(most < ALLOWED, "grew by {most} bytes");
-    assert_eq!(get(scene.relay.address(), "/channels/by:stander").status(), 200);
+    assert!(scene.relay.metric("keyrelay_refused_bodies_total") > 0.0);
+    assert_eq!(scene.relay.get("/channels/by:stander").status(), 200);
     drop(holder);
-    redis!(scene.server, "FLUSHDB");
+    eventually("the state is let go", || {
+        (scene.relay.metric("keyrelay_channels") == 1.0).then_some(())
+    });
     scene.over();
 }
 

@@ -46,7 +46,7 @@ fn get(headers: &str, rest: &str) -> String {
 }
 
 #[test]
-fn lengths_that_contradict_each_other() {
+pub fn lengths_that_contradict_each_other() {
     let length = HIDDEN.len();
     rows(&[
         (
@@ -87,7 +87,7 @@ fn lengths_that_contradict_each_other() {
 }
 
 #[test]
-fn bodies_where_none_belongs() {
+pub fn bodies_where_none_belongs() {
     let length = HIDDEN.len();
     rows(&[
         (
@@ -150,7 +150,7 @@ fn bodies_where_none_belongs() {
 }
 
 #[test]
-fn heads_that_are_none() {
+pub fn heads_that_are_none() {
     rows(&[
         (
             "a folded line",
@@ -195,7 +195,7 @@ fn heads_that_are_none() {
 
 /// These leave no doubt: each is one request, and is answered as one.
 #[test]
-fn heads_that_are_odd_but_clear() {
+pub fn heads_that_are_odd_but_clear() {
     let close = "Connection: close\r\n\r\n";
     rows(&[
         (

@@ -76,14 +76,13 @@ pub fn get(address: SocketAddr, target: &str) -> Response {
 /// A request without a body, the whole answer.
 #[track_caller]
 pub fn request(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
-    let mut exchange = Exchange::send(connect(address, None), method, target, headers);
-    let body = match method {
-        "HEAD" => Vec::new(),
-        _ => exchange.read_to_end(),
-    };
-    Response {
-        head: exchange.head.clone(),
-        body,
+    let exchange = Exchange::send(connect(address, None), method, target, headers);
+    match method {
+        "HEAD" => Response {
+            head: exchange.head,
+            body: Vec::new(),
+        },
+        _ => exchange.response(),
     }
 }
 
@@ -145,11 +144,7 @@ impl Exchange {
         headers: &[(&str, &str)],
     ) -> Exchange {
         let mut stream = stream.into();
-        let mut head = format!("{method} {target} {version}\r\nHost: relay.test\r\n");
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("\r\n");
+        let head = head(method, target, version, headers);
         stream.write_all(head.as_bytes()).expect("the relay takes the request");
         Exchange::receive(stream).unwrap_or_else(|| panic!("no answer to {method} {target}"))
     }
@@ -158,8 +153,12 @@ impl Exchange {
     #[track_caller]
     pub fn send_http2(mut connection: Http2, method: &str, target: &str, headers: &[(&str, &str)]) -> Exchange {
         let (head, body) = connection.send(method, target, headers);
+        Exchange::of_http2(Box::new(connection), head, body)
+    }
+
+    fn of_http2(connection: Box<Http2>, head: Head, body: Body) -> Exchange {
         Exchange {
-            carrier: Carrier::Http2(Box::new(connection), body),
+            carrier: Carrier::Http2(connection, body),
             head,
             framing: Framing::UntilClosed,
             raw: Vec::new(),
@@ -174,12 +173,35 @@ impl Exchange {
         Exchange::receive_after(stream.into(), Vec::new())
     }
 
-    /// The answer to the next request, once this one has ended.
+    /// Reads it to its end.
+    #[track_caller]
+    pub fn response(mut self) -> Response {
+        let body = self.read_to_end();
+        Response { head: self.head, body }
+    }
+
+    /// The answer to a request that was sent behind this one, once this one has ended.
     pub fn following(mut self) -> Option<Exchange> {
         self.read_to_end();
         match self.carrier {
             Carrier::Http1(stream) => Exchange::receive_after(stream, self.raw),
             Carrier::Http2(..) => panic!("over HTTP/2 no answer follows another"),
+        }
+    }
+
+    /// The answer to `GET target` on the same connection, once this one has ended; nothing if the connection has.
+    #[track_caller]
+    pub fn next(mut self, target: &str, headers: &[(&str, &str)]) -> Option<Exchange> {
+        self.read_to_end();
+        match self.carrier {
+            Carrier::Http1(mut stream) => {
+                let _ = stream.write_all(head("GET", target, "HTTP/1.1", headers).as_bytes());
+                Exchange::receive_after(stream, self.raw)
+            }
+            Carrier::Http2(mut connection, _) => {
+                let (head, body) = connection.try_send("GET", target, headers)?;
+                Some(Exchange::of_http2(connection, head, body))
+            }
         }
     }
 
@@ -328,6 +350,15 @@ impl Exchange {
             }
         }
     }
+}
+
+/// A request's line and headers.
+fn head(method: &str, target: &str, version: &str, headers: &[(&str, &str)]) -> String {
+    let mut head = format!("{method} {target} {version}\r\nHost: relay.test\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head + "\r\n"
 }
 
 /// Percent-encodes everything but unreserved characters, for a query value or a path segment.

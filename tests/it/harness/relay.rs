@@ -1,8 +1,7 @@
 //! The relay under test: the real executable with a config file of its own, on a free port.
 
-use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,50 +15,18 @@ use super::http2::Http2;
 use super::server::{Server, freeze};
 use super::stream::Stream;
 use super::tls::{Authority, client_config};
+use super::way::{self, Way, is_tracking};
 
 /// The executable that cargo built for these tests.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_keyrelay");
 
+/// What docs/limits.md advises for glibc: otherwise each thread keeps the largest that it has freed, and no test could tell
+/// that from what is still held.
+const TUNABLES: &str = "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=131072";
+
 /// A mapping that anyone may read, of the lines given.
 pub fn mapping(lines: &str) -> String {
     format!("[[mapping]]\naccess = \"public\"\n{lines}\n")
-}
-
-/// How clients speak to a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    Plain,
-    /// HTTP/1.1 over TLS.
-    Tls,
-    /// HTTP/2 over TLS. WebSockets are opened over HTTP/1.1 then.
-    Http2,
-}
-
-thread_local! {
-    static TRACKING: Cell<bool> = const { Cell::new(false) };
-    static WAY: Cell<Way> = const { Cell::new(Way::Plain) };
-    static MORE: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Lets the relays of this thread's test, and their clients, speak in this way.
-pub fn over(way: Way) {
-    WAY.set(way);
-}
-
-/// Like [`over`], with further options in the relays' `tls`.
-pub fn over_with(way: Way, options: &str) {
-    over(way);
-    MORE.replace(format!(", {options}"));
-}
-
-/// Lets the relays of this thread's test hear by `source = "tracking"`.
-pub fn track() {
-    TRACKING.set(true);
-}
-
-/// Whether they do: then no message has an event's name.
-pub fn is_tracking() -> bool {
-    TRACKING.get()
 }
 
 /// A relay that is killed when dropped.
@@ -122,14 +89,9 @@ impl Relay {
             .prefix("keyrelay-relay-")
             .tempdir()
             .expect("a temporary directory");
-        let way = WAY.get();
+        let way = Way::current();
         let authority = (way != Way::Plain).then(|| Authority::new("keyrelay test authority"));
-        let tls = authority.as_ref().map(|authority| {
-            let shown = authority.issue("relay", &["relay.test"]);
-            let more = MORE.with_borrow(String::clone);
-            let (certificate, key) = (shown.certificate.display(), shown.key.display());
-            format!("tls = {{ certificate_file = \"{certificate}\", key_file = \"{key}\"{more} }}\n")
-        });
+        let tls = authority.as_ref().map(way::listener);
         let config = Config {
             server: tls.unwrap_or_default() + options,
             upstream: format!(
@@ -180,6 +142,7 @@ impl Relay {
             // What a developer has set for an app must not reach the relay under test.
             .env_remove("REDIS_URL")
             .env_remove("PORT")
+            .env("GLIBC_TUNABLES", TUNABLES)
             .env(keyrelay::switches::VARIABLE, off)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -219,7 +182,12 @@ impl Relay {
     /// Opens a connection, which speaks TLS where the relay does.
     #[track_caller]
     pub fn connect(&self, receive_buffer: Option<usize>) -> Stream {
-        let stream = http::connect(self.address(), receive_buffer);
+        self.speak(http::connect(self.address(), receive_buffer))
+    }
+
+    /// Speaks as the relay does on a connection that is there.
+    #[track_caller]
+    pub fn speak(&self, stream: TcpStream) -> Stream {
         match &self.authority {
             None => stream.into(),
             Some(authority) => Stream::encrypted(stream, client_config(authority, "http/1.1", None)),
@@ -229,9 +197,12 @@ impl Relay {
     /// Opens a connection that speaks HTTP/2.
     #[track_caller]
     pub fn connect_http2(&self, receive_buffer: Option<usize>) -> Http2 {
-        let stream = http::connect(self.address(), receive_buffer);
-        let authority = self.authority.as_ref().expect("a relay that speaks TLS");
-        Http2::begin(stream, client_config(authority, "h2", None), receive_buffer)
+        self.speak_http2(http::connect(self.address(), receive_buffer), receive_buffer)
+    }
+
+    #[track_caller]
+    fn speak_http2(&self, stream: TcpStream, window: Option<usize>) -> Http2 {
+        Http2::begin(stream, client_config(self.authority(), "h2", None), window)
     }
 
     /// Sends a request on a connection of its own, and reads the head of its answer.
@@ -243,10 +214,30 @@ impl Relay {
         headers: &[(&str, &str)],
         receive_buffer: Option<usize>,
     ) -> Exchange {
+        let stream = http::connect(self.address(), receive_buffer);
+        self.exchange_over(stream, method, target, headers, receive_buffer)
+    }
+
+    /// The same on a connection that is there; over HTTP/2 with windows of so many bytes.
+    #[track_caller]
+    pub fn exchange_over(
+        &self,
+        stream: TcpStream,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        window: Option<usize>,
+    ) -> Exchange {
         match self.way {
-            Way::Http2 => Exchange::send_http2(self.connect_http2(receive_buffer), method, target, headers),
-            Way::Plain | Way::Tls => Exchange::send(self.connect(receive_buffer), method, target, headers),
+            Way::Http2 => Exchange::send_http2(self.speak_http2(stream, window), method, target, headers),
+            Way::Plain | Way::Tls => Exchange::send(self.speak(stream), method, target, headers),
         }
+    }
+
+    /// `GET target` on a connection of its own, the whole answer.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        self.exchange("GET", target, &[], None).response()
     }
 
     /// Who vouches for it.

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -27,8 +27,21 @@ pub fn token(seconds: i64, mut claims: Value) -> String {
 
 /// A token with a secret and a header of one's own.
 pub fn signed(secret: &str, header: &Value, claims: &Value) -> String {
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let text = format!("{}.{}", part(header), part(claims));
+    sealed(secret, &header.to_string(), &claims.to_string())
+}
+
+/// The same of any two texts, whether they are JSON or not.
+pub fn sealed(secret: &str, header: &str, payload: &str) -> String {
+    let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     format!("{text}.{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, text.as_bytes())))
+}
+
+/// A name that Rails' verifier has signed with this key.
+pub fn signed_name(key: &str, payload: &Value) -> String {
+    let text = STANDARD.encode(payload.to_string());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes());
+    let signature = hmac::sign(&key, text.as_bytes());
+    let hex: String = signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{text}--{hex}")
 }

@@ -11,7 +11,7 @@ use crate::redis;
 
 /// Without a free descriptor no connection can be accepted: that is said once, harms no stream, and passes.
 #[test]
-fn no_descriptors_are_left() {
+pub fn no_descriptors_are_left() {
     let server = Server::start();
     redis!(server, "SET", "v:1", "one");
     let relay = Relay::start(&server, &mapping("key = \"v:{id}\""));
@@ -44,7 +44,7 @@ fn no_descriptors_are_left() {
 /// The usual limit of open files is raised as far as it can be; where that is too little for `connections`, it is said how
 /// much it takes, and clients find out that it is full before the descriptors are gone.
 #[test]
-fn descriptors_for_all_connections() {
+pub fn descriptors_for_all_connections() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("keyrelay.toml");
     let start = |connections: usize, limits: &str| {

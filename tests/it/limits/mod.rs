@@ -1,17 +1,17 @@
 //! What clients may take: those beyond a limit are told so in a way that they survive, and nobody else notices.
 
 /// Connections in all and of one address.
-mod connections;
+pub mod connections;
 /// How long a stream lives.
-mod lifetime;
+pub mod lifetime;
 /// What the machine does not have enough of.
-mod machine;
+pub mod machine;
 /// Whom proxies speak for.
-mod proxies;
+pub mod proxies;
 /// How often clients may come, and speak.
-mod rates;
+pub mod rates;
 /// Heads, messages, lists of channels.
-mod sizes;
+pub mod sizes;
 
 use std::net::TcpStream;
 
@@ -47,22 +47,22 @@ fn told(relay: &Relay, option: &str) -> String {
     line.to_owned()
 }
 
-/// A way to connect: the client that a proxy names, if there is one, and what it begins the connection with.
+/// Somebody who comes: the client that a proxy names, if there is one, and what it begins the connection with.
 #[derive(Clone, Copy, Default)]
-struct Way<'a> {
+struct Visitor<'a> {
     forwarded: Option<&'a str>,
     first: &'a [u8],
 }
 
 /// By way of a proxy that says this in `X-Forwarded-For`.
-fn from(address: &str) -> Way<'_> {
-    Way {
+fn from(address: &str) -> Visitor<'_> {
+    Visitor {
         forwarded: Some(address),
-        ..Way::default()
+        ..Visitor::default()
     }
 }
 
-impl Way<'_> {
+impl Visitor<'_> {
     fn headers(&self) -> Vec<(&'static str, &str)> {
         self.forwarded
             .map(|address| ("X-Forwarded-For", address))
@@ -78,21 +78,25 @@ impl Way<'_> {
     }
 
     #[track_caller]
+    fn exchange(&self, relay: &Relay, target: &str, headers: &[(&str, &str)]) -> Exchange {
+        relay.exchange_over(self.connect(relay), "GET", target, headers, None)
+    }
+
+    #[track_caller]
     fn sse(&self, relay: &Relay) -> Sse {
         let mut headers = vec![("Accept", "text/event-stream")];
         headers.extend(self.headers());
-        let target = "/events?channel=v:1";
-        Sse::read(Exchange::send(self.connect(relay), "GET", target, &headers))
+        Sse::read(self.exchange(relay, "/events?channel=v:1", &headers))
     }
 
     #[track_caller]
     fn ws(&self, relay: &Relay) -> Ws {
-        Ws::over(self.connect(relay), "/ws?channel=v:1", &self.headers())
+        Ws::over(relay.speak(self.connect(relay)), "/ws?channel=v:1", &self.headers())
     }
 
     #[track_caller]
     fn get(&self, relay: &Relay) -> Exchange {
-        Exchange::send(self.connect(relay), "GET", "/channels/v:1", &self.headers())
+        self.exchange(relay, "/channels/v:1", &self.headers())
     }
 
     /// A stream that is live.

@@ -6,17 +6,17 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::{BEHIND, Way, from, limited, reached};
+use super::{BEHIND, Visitor, from, limited, reached};
 use crate::harness::http::{Exchange, connect, request};
 use crate::harness::{Client, PATIENCE, Relay, Server, eventually, mapping};
 use crate::redis;
 
 const ANNOUNCED: &str = "proxies = [\"127.0.0.1\"]\nclient_address = \"proxy-protocol\"";
 
-fn announced(first: &[u8]) -> Way<'_> {
-    Way {
+fn announced(first: &[u8]) -> Visitor<'_> {
+    Visitor {
         first,
-        ..Way::default()
+        ..Visitor::default()
     }
 }
 
@@ -30,7 +30,7 @@ fn v2(command: u8, last: u8) -> Vec<u8> {
 /// What a stranger writes into its request is not taken for an address: neither to pass for many, nor to use up what
 /// others may have.
 #[test]
-fn a_stranger_is_not_believed() {
+pub fn a_stranger_is_not_believed() {
     let server = Server::start();
     for options in [
         "",
@@ -47,22 +47,22 @@ fn a_stranger_is_not_believed() {
 
 /// Where nobody listed speaks, loopback is not limited: a proxy stands there, for all its clients.
 #[test]
-fn an_unlisted_proxy_is_not_one_client() {
+pub fn an_unlisted_proxy_is_not_one_client() {
     let server = Server::start();
     let relay = limited(
         &server,
         "",
         "connections_per_address = 1\nconnects_per_second = 1\nconnects_burst = 1",
     );
-    let way = Way::default();
-    let _streams = [0; 5].map(|_| way.live(way.ws(&relay)));
-    assert_eq!(way.get(&relay).head.status, 200);
+    let visitor = Visitor::default();
+    let _streams = [0; 5].map(|_| visitor.live(visitor.ws(&relay)));
+    assert_eq!(visitor.get(&relay).head.status, 200);
 }
 
 /// The client is the last that the proxies named; what it says of itself before that does not count. Where nothing can be
 /// read, it is the proxy itself.
 #[test]
-fn the_last_word_counts() {
+pub fn the_last_word_counts() {
     let server = Server::start();
     let options = "proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\nclient_address = \"x-forwarded-for\"";
     let relay = limited(&server, options, "connections_per_address = 1");
@@ -116,13 +116,13 @@ fn an_answer_has_a_place_until_it_is_read() {
 
 /// Fly's own header.
 #[test]
-fn fly() {
+pub fn fly() {
     let server = Server::start();
     let options = "proxies = [\"127.0.0.1\"]\nclient_address = \"fly-client-ip\"";
     let relay = limited(&server, options, "connections_per_address = 1");
     let get = |address: &str| {
         let headers = [("Fly-Client-IP", address), ("X-Forwarded-For", "198.51.100.1")];
-        let stream = Way::default().connect(&relay);
+        let stream = Visitor::default().connect(&relay);
         Exchange::send(stream, "GET", "/events?channel=v:1", &headers)
     };
     let mut held = crate::harness::Sse::read(get("203.0.113.1"));
@@ -135,16 +135,16 @@ fn fly() {
 
 /// Both versions of the PROXY protocol, whichever way its clients are spoken to.
 #[test]
-fn a_proxy_that_passes_tcp_on() {
+pub fn a_proxy_that_passes_tcp_on() {
     let server = Server::start();
     let relay = limited(&server, ANNOUNCED, "connections_per_address = 1");
     let (one, two) = (v2(0x21, 1), v2(0x21, 2));
     let v1: &[u8] = b"PROXY TCP4 203.0.113.1 127.0.0.1 4711 7400\r\n";
     let mut sse = announced(v1).live(announced(v1).sse(&relay));
-    for way in [announced(v1), announced(&one)] {
-        way.refused_sse(&relay, "too-many");
-        way.refused_ws(&relay, "too-many");
-        way.refused_get(&relay, 429);
+    for visitor in [announced(v1), announced(&one)] {
+        visitor.refused_sse(&relay, "too-many");
+        visitor.refused_ws(&relay, "too-many");
+        visitor.refused_get(&relay, 429);
     }
     let mut ws = announced(&two).live(announced(&two).ws(&relay));
     redis!(server, "SET", "v:1", "one");
@@ -158,20 +158,20 @@ fn a_proxy_that_passes_tcp_on() {
 
 /// The proxy's own connections and those of whom it knows nothing are nobody's.
 #[test]
-fn a_proxy_that_speaks_for_itself() {
+pub fn a_proxy_that_speaks_for_itself() {
     let server = Server::start();
     let relay = limited(&server, ANNOUNCED, "connections_per_address = 1");
     let local = v2(0x20, 1);
     for first in [local.as_slice(), b"PROXY UNKNOWN\r\n"] {
-        let way = announced(first);
-        let _streams = [way.live(way.sse(&relay)), way.live(way.sse(&relay))];
-        assert_eq!(way.get(&relay).head.status, 200);
+        let visitor = announced(first);
+        let _streams = [visitor.live(visitor.sse(&relay)), visitor.live(visitor.sse(&relay))];
+        assert_eq!(visitor.get(&relay).head.status, 200);
     }
 }
 
 /// A listed proxy that does not say whom it speaks for is not served: its clients would all be taken for it.
 #[test]
-fn a_header_that_is_none() {
+pub fn a_header_that_is_none() {
     let server = Server::start();
     let relay = limited(&server, ANNOUNCED, "");
     let early = b"GET /channels/v:1 HTTP/1.1\r\nHost: relay.test\r\n\r\n";
@@ -201,7 +201,7 @@ fn a_header_that_is_none() {
 
 /// A header that never comes does not hold its place for long.
 #[test]
-fn a_header_that_never_comes() {
+pub fn a_header_that_never_comes() {
     let server = Server::start();
     let relay = limited(&server, ANNOUNCED, "head_timeout = \"1s\"");
     let mut stream = announced(b"PROXY TCP4 203.0.113.1").connect(&relay);
@@ -216,14 +216,14 @@ fn a_header_that_never_comes() {
 
 /// Nobody waits for one when the process is to end.
 #[test]
-fn a_header_that_never_comes_holds_up_no_end() {
+pub fn a_header_that_never_comes_holds_up_no_end() {
     let server = Server::start();
     let options = format!("{ANNOUNCED}\ndrain = \"20s\"");
     let mut relay = limited(&server, &options, "head_timeout = \"60s\"");
     let _half = announced(b"PROXY TCP4 203.0.113.1").connect(&relay);
     // Accepted in order, so that the other one is served by now.
-    let way = announced(b"PROXY UNKNOWN\r\n");
-    assert_eq!(way.get(&relay).head.status, 200);
+    let visitor = announced(b"PROXY UNKNOWN\r\n");
+    assert_eq!(visitor.get(&relay).head.status, 200);
     relay.signal(Signal::TERM);
     let (status, took) = relay.wait();
     assert!(
@@ -234,7 +234,7 @@ fn a_header_that_never_comes_holds_up_no_end() {
 
 /// What is refused is logged with the client's address, whichever way it asked.
 #[test]
-fn refusals_name_the_client() {
+pub fn refusals_name_the_client() {
     let server = Server::start();
     let relay: Relay = limited(&server, BEHIND, "");
     let named = |channel: &str, what: &str, address: &str| {

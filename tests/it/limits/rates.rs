@@ -5,14 +5,14 @@ use std::io::{ErrorKind, Read};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
-use super::{BEHIND, Way, from, limited, reached};
+use super::{BEHIND, Visitor, from, limited, reached};
 use crate::harness::http::Exchange;
 use crate::harness::{Client, End, PATIENCE, Server, Ws, eventually};
 use crate::redis;
 
 /// Whoever connects too often has to wait, and nobody else.
 #[test]
-fn connects() {
+pub fn connects() {
     let server = Server::start();
     let relay = limited(&server, BEHIND, "connects_per_second = 1\nconnects_burst = 2");
     let (ada, bob) = (from("203.0.113.1"), from("203.0.113.2"));
@@ -54,49 +54,45 @@ fn connects() {
 
 /// Requests on one connection count as much as connections do: otherwise keep-alive would be the way around.
 #[test]
-fn requests_of_one_connection() {
+pub fn requests_of_one_connection() {
     let server = Server::start();
     let options = "proxies = [\"127.0.0.1\"]\nclient_address = \"proxy-protocol\"";
     let relay = limited(&server, options, "connects_per_second = 1\nconnects_burst = 3");
-    let way = Way {
+    let visitor = Visitor {
         first: b"PROXY TCP4 203.0.113.1 127.0.0.1 1 2\r\n",
-        ..Way::default()
+        ..Visitor::default()
     };
-    let requests = "GET /channels/v:1 HTTP/1.1\r\nHost: relay.test\r\n\r\n".repeat(20);
-    let mut stream = way.connect(&relay);
-    std::io::Write::write_all(&mut stream, requests.as_bytes()).expect("the relay takes requests");
-    let mut exchange = Exchange::receive(stream);
-    let mut answers = Vec::new();
-    while let Some(answer) = exchange {
-        answers.push(answer.head.status);
-        exchange = (answers.len() < 20).then(|| answer.following()).flatten();
+    let mut answer = visitor.get(&relay);
+    for number in 1..=3 {
+        assert_eq!(answer.head.status, 200, "of request {number}");
+        answer = answer.next("/channels/v:1", &[]).expect("an answer");
     }
-    assert_eq!(answers.len(), 20);
-    assert_eq!(answers[..3], [200, 200, 200]);
-    assert!(
-        answers.iter().filter(|status| **status == 429).count() >= 10,
-        "{answers:?}"
-    );
+    // As many as there may be in the time that this takes.
+    while answer.head.status == 200 {
+        answer = answer.next("/channels/v:1", &[]).expect("an answer");
+    }
+    assert_eq!(answer.head.status, 429);
+    assert!(reached(&relay, "connects_per_second") >= 1.0);
 }
 
 /// Far beyond the rate a connection is closed at once: not a byte is spent on it.
 #[test]
-fn a_flood() {
+pub fn a_flood() {
     let server = Server::start();
     let options = "proxies = [\"127.0.0.1\"]\nclient_address = \"proxy-protocol\"";
     let relay = limited(&server, options, "connects_per_second = 1\nconnects_burst = 5");
-    let way = Way {
+    let visitor = Visitor {
         first: b"PROXY TCP4 203.0.113.1 127.0.0.1 1 2\r\n",
-        ..Way::default()
+        ..Visitor::default()
     };
-    let other = Way {
+    let other = Visitor {
         first: b"PROXY TCP4 203.0.113.2 127.0.0.1 1 2\r\n",
-        ..Way::default()
+        ..Visitor::default()
     };
     let mut stream = other.live(other.sse(&relay));
     let (mut served, mut told, mut closed) = (0, 0, 0);
     for _ in 0..100 {
-        let mut stream = way.connect(&relay);
+        let mut stream = relay.speak(visitor.connect(&relay));
         // It may be closed before that.
         let _ = std::io::Write::write_all(&mut stream, b"GET /channels/v:1 HTTP/1.1\r\nHost: relay.test\r\n\r\n");
         match Exchange::receive(stream).map(|answer| answer.head.status) {
@@ -113,7 +109,7 @@ fn a_flood() {
 
 /// A WebSocket client that does not stop talking is ended; it may come back.
 #[test]
-fn messages() {
+pub fn messages() {
     let server = Server::start();
     let relay = limited(&server, "", "messages_per_second = 1\nmessages_burst = 5");
     let mut quiet = Ws::open(&relay, &["v:1"]);
@@ -143,7 +139,7 @@ fn messages() {
 
 /// Pings of the protocol itself are messages too.
 #[test]
-fn pings() {
+pub fn pings() {
     let server = Server::start();
     let relay = limited(&server, "", "messages_per_second = 1\nmessages_burst = 5");
     let mut ws = Ws::open(&relay, &["v:1"]);
