@@ -98,6 +98,16 @@ fn captures_are_compared_byte_for_byte() {
         assert_eq!(judged(&relay, &channel, Some(&token)), None, "{user}");
         assert_eq!(judged(&relay, "cart:a", Some(&token)).as_deref(), Some("not-covered"));
     }
+    // What is no text no token can name, though the channel is not closed.
+    for user in ["%FF", "\u{fffd}", "\u{ff}", ""] {
+        let token = token(600, json!({ "sub": user }));
+        assert_eq!(
+            judged(&relay, "cart:%FF", Some(&token)).as_deref(),
+            Some("not-covered"),
+            "{user}"
+        );
+    }
+    assert_eq!(judged(&relay, "cart:%FF", None).as_deref(), Some("missing"));
 }
 
 /// All or nothing: one channel that is closed keeps all closed, and each that is closed is named.
