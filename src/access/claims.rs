@@ -104,9 +104,9 @@ impl Claims {
         self.members.get("sub").and_then(text)
     }
 
-    /// Whether the claim is this text, or a list that contains it. Numbers and booleans are compared as JSON writes them.
-    pub fn holds(&self, claim: &str, wanted: &str) -> bool {
-        let is = |value: &Value| text(value).is_some_and(|text| text == wanted);
+    /// Whether the claim is this, or a list that contains it. Numbers and booleans are compared as JSON writes them.
+    pub fn holds(&self, claim: &str, wanted: impl AsRef<[u8]>) -> bool {
+        let is = |value: &Value| text(value).is_some_and(|text| text.as_bytes() == wanted.as_ref());
         match self.members.get(claim) {
             Some(Value::Array(values)) => values.iter().any(is),
             Some(value) => is(value),
@@ -212,6 +212,7 @@ mod tests {
         ] {
             assert!(!claims.holds(claim, wanted), "{claim} {wanted}");
         }
+        assert!(!claims.holds("sub", b"42\xff"));
     }
 
     #[test]

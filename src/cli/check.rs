@@ -26,7 +26,7 @@ pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsStrin
         many => writeln!(out, "  {many} mappings")?,
     }
     let addresses: Vec<String> = config.server.listen.iter().map(address).collect();
-    for warning in super::closed(&config) {
+    for warning in super::warnings(&config) {
         writeln!(out, "  warning: {warning}")?;
     }
     writeln!(out, "  listens on {}", addresses.join(", "))?;

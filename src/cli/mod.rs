@@ -187,6 +187,13 @@ fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
     }
 }
 
+/// What is not as whoever wrote the config may think, each with what to do about it.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut told = closed(config);
+    told.extend(without_effect(config));
+    told
+}
+
 /// What is closed to everybody, perhaps by a line that was forgotten, each with what to do about it.
 fn closed(config: &Config) -> Vec<String> {
     let closed = config.mappings.iter().filter(|rule| rule.access.is_empty());
@@ -209,6 +216,24 @@ fn closed(config: &Config) -> Vec<String> {
         );
     }
     told
+}
+
+/// Options that say where tokens are looked for, while no token counts.
+fn without_effect(config: &Config) -> impl Iterator<Item = String> {
+    let access = &config.server.access;
+    let written = config.origin.iter().filter(|origin| match &*origin.option {
+        "access.cookie" => access.jwt.is_empty(),
+        // The app that is asked is given the token that stands there.
+        "access.token_parameter" => access.jwt.is_empty() && access.ask.is_none(),
+        _ => false,
+    });
+    written.map(|origin| {
+        format!(
+            "`{}` at {} has no effect: a token is looked for there, and without [[access.jwt]] none counts; add one, or leave \
+             the option out (docs/access.md)",
+            origin.option, origin.from
+        )
+    })
 }
 
 /// Colours are for people: not for files and pipes, nor for those who asked for none (no-color.org).

@@ -17,7 +17,7 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     logging::start(&config.log)?;
     tracing::info!(file = %path.display(), mappings = config.mappings.len(), "config");
     tell_origins(&config);
-    for warning in super::closed(&config) {
+    for warning in super::warnings(&config) {
         tracing::warn!("{warning}");
     }
     Ok(ended(app::run(config, || {})?))

@@ -95,6 +95,8 @@ pub(super) struct Conn {
     pub blocked: bool,
     /// There may be something to read.
     pub readable: bool,
+    /// The client sends nothing more. Its end has no event of its own if it came with its last bytes, so it is read to the end.
+    pub hung_up: bool,
     /// Stands in the queue of those to be served.
     pub queued: bool,
     /// Nothing was heard since it was pinged.

@@ -183,6 +183,7 @@ impl Core {
         if broken || (flags.intersects(hung_up) && matches!(conn.transport, Transport::Sse { .. })) {
             return self.close(token, Ending::Gone);
         }
+        conn.hung_up |= flags.contains(EventFlags::RDHUP);
         conn.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP);
         let writable = flags.contains(EventFlags::OUT) && std::mem::take(&mut conn.blocked);
         if writable || conn.readable {
@@ -222,6 +223,7 @@ impl Core {
             phase: Phase::Open,
             blocked: false,
             readable: false,
+            hung_up: false,
             queued: false,
             unanswered: false,
             asking: false,

@@ -113,6 +113,7 @@ impl Core {
             let mut link = Link {
                 socket: &conn.socket,
                 boundary: &mut inbound.boundary,
+                hung_up: conn.hung_up,
                 drained,
                 heard: false,
                 replies: Vec::new(),
@@ -253,6 +254,7 @@ fn listen(context: &mut WebSocketContext, link: &mut (impl Read + Write)) -> Hea
 struct Link<'a> {
     socket: &'a Socket,
     boundary: &'a mut Boundary,
+    hung_up: bool,
     /// The socket gave less than was asked for: what comes now comes with an event of its own.
     drained: bool,
     /// Anything was read.
@@ -266,7 +268,7 @@ impl Read for Link<'_> {
             return Err(ErrorKind::WouldBlock.into());
         }
         let size = self.socket.receive(buffer)?.ok_or(ErrorKind::WouldBlock)?;
-        self.drained = size > 0 && size < buffer.len();
+        self.drained = size > 0 && size < buffer.len() && !self.hung_up;
         self.heard = true;
         self.boundary.feed(&buffer[..size]);
         Ok(size)

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::message::{Name, Payload};
 
 /// Whether a channel is the current value of its keys or a sequence of happenings.
@@ -44,9 +46,9 @@ pub struct Channel {
     pub on_reset: Vec<Payload>,
 }
 
-/// One way to be allowed to read a channel. `T` is a text that a claim must hold.
+/// One way to be allowed to read a channel. `T` is what a claim must hold; where that is no text, none can.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way<T = String> {
+pub enum Way<T = Bytes> {
     /// Everyone may.
     Public,
     /// Whoever has a token that counts.

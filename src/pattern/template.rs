@@ -19,6 +19,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::parse::{self, Piece};
 use super::program::{Gap, Op, Program, Takes};
 use super::{Captures, KeyPattern, PatternError, Subject, name};
@@ -66,9 +68,9 @@ impl ChannelTemplate {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Field { .. }))
     }
 
-    /// The text that it makes of values for its captures: the values as they are, not as a channel name has them. `None`
-    /// where one is missing, or the text would not be UTF-8.
-    pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v [u8]>) -> Option<String> {
+    /// What it makes of values for its captures: the values as they are, not as a channel name has them, so that it need not
+    /// be text. `None` where one is missing.
+    pub fn fill<'v>(&self, value: impl Fn(&str) -> Option<&'v [u8]>) -> Option<Bytes> {
         let mut filled = Vec::new();
         for piece in &*self.pieces {
             match piece {
@@ -76,7 +78,7 @@ impl ChannelTemplate {
                 Piece::Capture { name, .. } | Piece::Field { name, .. } => filled.extend_from_slice(value(name)?),
             }
         }
-        String::from_utf8(filled).ok()
+        Some(filled.into())
     }
 
     /// Ties the template to the pattern that its captures come from.

@@ -97,7 +97,7 @@ impl hub::Catalog for Catalog {
     }
 }
 
-/// A way with the texts that its claims must hold; `None` where a capture is no text, which no claim can hold.
+/// A way with what its claims must hold; `None` where it asks for a capture that there is not.
 fn filled(way: &Way<ChannelTemplate>, captures: &[(Arc<str>, Bytes)]) -> Option<Way> {
     let value = |name: &str| {
         let capture = captures.iter().find(|(capture, _)| **capture == *name);

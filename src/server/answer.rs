@@ -121,6 +121,11 @@ fn whole(status: StatusCode, body: Bytes, headers: HeaderMap) -> Answer {
     answer
 }
 
+/// Headers as texts that write heads take them.
+pub fn lines(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
 /// How long all of an answer may take to be read, by a client that may take nothing for `write_timeout`: it is held in memory
 /// until then, and is not there for as long as somebody takes a byte now and then.
 pub fn time_to_read(answer: &Answer, write_timeout: Duration) -> Duration {

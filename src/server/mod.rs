@@ -22,6 +22,7 @@ mod origin;
 mod proxy_protocol;
 mod query;
 mod refusals;
+mod refuse;
 mod request;
 mod route;
 mod secured;

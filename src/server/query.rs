@@ -1,12 +1,13 @@
 //! What a request's path and query ask for.
 
 use std::collections::HashSet;
+use std::fmt;
 
 /// Longest channel name in bytes: far beyond any key that people write, and short enough for a log line.
 pub const MAX_NAME: usize = 1_024;
 
 /// The parameters of a request; those that nobody here knows are ignored, since clients add their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Query {
     /// The channels asked for, each once, in the order they were first named.
     pub channels: Vec<String>,
@@ -37,6 +38,20 @@ pub enum QueryError {
     /// More than this many.
     #[error("more than {0} channels: gather keys in one channel by the mapping's template, or open another connection")]
     TooMany(usize),
+}
+
+impl fmt::Debug for Query {
+    /// Of credentials, tells what there is, and nothing of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Query")
+            .field("channels", &self.channels)
+            .field("cursor", &self.cursor)
+            .field("raw", &self.raw)
+            .field("token", &self.token.is_some())
+            .field("signed", &self.signed.len())
+            .field("expiring", &self.expiring)
+            .finish()
+    }
 }
 
 impl Query {
@@ -176,6 +191,18 @@ mod tests {
         let query = parse(None, "cursor=&cursor=a-1&cursor=b&raw=1").unwrap();
         assert_eq!((query.cursor.as_deref(), query.raw), (Some("a-1"), true));
         assert!(!parse(None, "raw=0&cursor=").unwrap().raw);
+    }
+
+    #[test]
+    fn nothing_of_a_credential_is_told() {
+        let query = parse(
+            None,
+            "channel=a&token=sesame&signed=sesame&turbo_signed_stream_name=sesame",
+        )
+        .unwrap();
+        assert_eq!((query.token.as_deref(), query.signed.len()), (Some("sesame"), 2));
+        let text = format!("{query:?}");
+        assert!(!text.contains("sesame"), "{text}");
     }
 
     proptest! {

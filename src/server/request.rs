@@ -1,18 +1,16 @@
 //! What a request gets: an answer, or a stream that leaves hyper.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::header::{ACCEPT, ALLOW, CONNECTION, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::answer::{self, Answer, Refusal};
+use super::answer::{self, Answer, Refusal, lines};
 use super::credentials::{Credentials, Places};
 use super::door::Guest;
 use super::gate::{Denial, Gate, Refused, Visit, no_room};
@@ -20,6 +18,7 @@ use super::handshake::Handshake;
 use super::holder::{Expiry, Holder};
 use super::origin::{self, Origins, Verdict, preflight};
 use super::query::{Query, QueryError};
+use super::refuse::{RETRY_REFUSED, bad, farewell, full, jitter, later, no_place, refused, unauthorized};
 use super::route::Route;
 use super::snapshot;
 use crate::access::Failure;
@@ -27,13 +26,10 @@ use crate::fanout::{self, Transport, Until};
 use crate::hub::{self, Subscription};
 use crate::limits::{Limit, Limits, Permits};
 use crate::session::{Ending, Session, Start};
-use crate::transport::{Wire, ending, sse, ws};
+use crate::transport::{Wire, sse, ws};
 
 /// Milliseconds after which a lost client comes back: soon, and not all in the same second.
 const RETRY: (u32, u32) = (1_000, 3_000);
-
-/// Milliseconds after which a client comes back for which there was no room.
-const RETRY_REFUSED: (u32, u32) = (2_000, 10_000);
 
 /// What all requests of the process are answered with.
 #[derive(Clone, Debug)]
@@ -404,137 +400,10 @@ impl Desk {
     }
 }
 
-fn bad(error: impl Into<String>) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, error)
-}
-
-/// Nothing that was shown counts.
-fn unauthorized(failure: &Failure) -> Refusal {
-    let status = match failure {
-        Failure::Denied => StatusCode::FORBIDDEN,
-        _ => StatusCode::UNAUTHORIZED,
-    };
-    challenge(Refusal::new(status, failure.to_string()))
-}
-
-/// RFC 9110 §15.5.2 asks for a challenge with every 401.
-fn challenge(refusal: Refusal) -> Refusal {
-    match refusal.status {
-        StatusCode::UNAUTHORIZED => refusal.with(WWW_AUTHENTICATE, "Bearer"),
-        _ => refusal,
-    }
-}
-
-fn refused(denied: &BTreeMap<String, Denial>) -> Refusal {
-    let any = |what: fn(&Denial) -> bool| denied.values().any(what);
-    let (status, error) = if any(|denial| matches!(denial, Denial::Unknown | Denial::Name(_))) {
-        (StatusCode::NOT_FOUND, "these channels cannot be opened")
-    } else if any(|denial| matches!(denial, Denial::Credential(failure) if *failure != Failure::Denied)) {
-        (
-            StatusCode::UNAUTHORIZED,
-            "what this client has shown does not open these channels",
-        )
-    } else {
-        (StatusCode::FORBIDDEN, "these channels are not open to this client")
-    };
-    let mut refusal = Refusal::new(status, error);
-    refusal.channels = denied
-        .iter()
-        .map(|(name, denial)| (name.clone(), denial.to_string()))
-        .collect();
-    challenge(refusal)
-}
-
 /// What a stranger wrote into a header, for a line of the log.
 fn shown(header: Option<&HeaderValue>) -> String {
     let text = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
     text.unwrap_or_default().chars().take(100).collect()
-}
-
-/// Refuses a client for a limit of connections.
-fn no_place(limit: Limit, route: Route<'_>, request: &Parts, headers: &HeaderMap) -> Result<Outcome, Refusal> {
-    let (why, what) = match limit {
-        Limit::Connections => (Ending::Overload, "there is no room for one more client now"),
-        Limit::ConnectsPerSecond => (Ending::TooFast, "your address connects too often"),
-        Limit::ConnectionsPerSubject => (Ending::TooMany, "the subject of your token has too many connections"),
-        _ => (Ending::TooMany, "your address has too many connections"),
-    };
-    match route {
-        Route::Events if accepts_stream(&request.headers) => later(request, headers, why),
-        Route::WebSocket => {
-            let handshake = Handshake::parse(request.version, &request.headers)?;
-            let head = ws::response_head(handshake.key, handshake.subprotocol, lines(headers));
-            let query = request.uri.query().unwrap_or_default();
-            let wire = match query.split('&').any(|part| part == "raw=1") {
-                true => Wire::RawWebSocket,
-                false => Wire::WebSocket,
-            };
-            Ok(farewell(head, wire, why))
-        }
-        _ => {
-            let refusal = Refusal::for_now(format!("{what}: come back later"), jitter(RETRY_REFUSED));
-            let status = match why {
-                Ending::Overload => refusal.status,
-                _ => StatusCode::TOO_MANY_REQUESTS,
-            };
-            Err(Refusal { status, ..refusal })
-        }
-    }
-}
-
-/// How a client is told that finds no room.
-fn full(limit: hub::Limit) -> Ending {
-    match limit {
-        hub::Limit::ChannelsPerAddress => Ending::TooMany,
-        hub::Limit::KeysPerChannel => Ending::TooManyKeys,
-        hub::Limit::Channels | hub::Limit::Subscriptions | hub::Limit::Keys | hub::Limit::LogBytes => Ending::Overload,
-    }
-}
-
-/// Tells a client to come back: a browser's EventSource by a stream that ends at once, others by the status.
-fn later(request: &Parts, headers: &HeaderMap, why: Ending) -> Result<Outcome, Refusal> {
-    let retry = jitter(RETRY_REFUSED);
-    if !accepts_stream(&request.headers) {
-        return Err(Refusal::for_now(
-            format!("no stream can begin now ({})", why.reason()),
-            retry,
-        ));
-    }
-    let mut body = BytesMut::from(sse::without_chunk(&sse::opening(retry)));
-    body.extend_from_slice(&sse::without_chunk(&sse::end_event(why, retry)));
-    Ok(Outcome::Answer(answer::stream_that_ends(
-        body.freeze(),
-        headers.clone(),
-    )))
-}
-
-/// Accepts a WebSocket and ends it at once: a close code tells a browser what a status would not.
-fn farewell(head: Bytes, wire: Wire, why: Ending) -> Outcome {
-    let mut bytes = BytesMut::from(head);
-    bytes.extend_from_slice(&ending(why, jitter(RETRY_REFUSED), wire));
-    Outcome::Farewell(bytes.freeze())
-}
-
-/// Whether the client may be a browser's EventSource; that one may also leave the header out.
-fn accepts_stream(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(ACCEPT).iter().peekable();
-    values.peek().is_none()
-        || values.filter_map(|value| value.to_str().ok()).any(|value| {
-            ["text/event-stream", "text/*", "*/*"]
-                .iter()
-                .any(|range| value.contains(range))
-        })
-}
-
-fn lines(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
-}
-
-/// A random time between two limits in milliseconds.
-fn jitter((least, most): (u32, u32)) -> Duration {
-    // Without randomness, which an early boot may lack, all come back at the same time: no reason to refuse them.
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    Duration::from_millis(u64::from(least + random % (most - least + 1)))
 }
 
 #[cfg(test)]

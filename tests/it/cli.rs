@@ -56,6 +56,20 @@ fn help_teaches() {
     ends_with(&keyrelay(&["--version"]), 0);
 }
 
+/// By file and line, as `run` does when it starts.
+#[test]
+fn an_option_without_effect_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = config(dir.path(), "[access]\ntoken_parameter = \"jwt\"\ncookie = \"pass\"\n");
+    let output = keyrelay(&["check", &file]);
+    ends_with(&output, 0);
+    let said = text(&output.stdout);
+    for (option, line) in [("cookie", 3), ("token_parameter", 2)] {
+        let place = format!("warning: `access.{option}` at {file}:{line} has no effect");
+        assert!(said.contains(&place), "{said}");
+    }
+}
+
 #[test]
 fn a_wrong_command_line_ends_with_2() {
     let wrong: [&[&str]; 5] = [

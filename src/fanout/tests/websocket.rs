@@ -61,6 +61,32 @@ fn a_websocket_that_answers_no_ping_is_ended() {
     );
 }
 
+/// Its last bytes and its end come in one event.
+#[test]
+fn a_websocket_that_leaves_with_its_last_word_is_let_go_at_once() {
+    let mut rig = Rig::new();
+    let _a = rig.channel("a");
+    let (mut peer, token) = rig.join(WS, &["a"]);
+    rig.until_sees(&mut peer, "ready");
+    // Nobody looks before both are there.
+    peer.send_frame(1, br#"{"type":"ping"}"#);
+    peer.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    while !has_hung_up(&mut rig, token) {
+        std::thread::yield_now();
+    }
+    rig.settle();
+    assert!(rig.conn(token).is_none());
+}
+
+/// Whether the end of the client's bytes has arrived.
+fn has_hung_up(rig: &mut Rig, token: Token) -> bool {
+    let Socket::Tcp(socket) = &rig.conn(token).unwrap().socket else {
+        panic!("it has a socket of its own");
+    };
+    let mut polled = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::RDHUP)];
+    rustix::event::poll(&mut polled, Some(&rustix::event::Timespec::default())).unwrap() > 0
+}
+
 #[test]
 fn a_websocket_asks_for_channels_and_gives_them_up() {
     let mut rig = Rig::new();

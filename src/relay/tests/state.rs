@@ -304,13 +304,16 @@ fn access_is_asked_of_every_mapping_with_the_captures_of_the_name() {
     let table = Table::new(vec![owned, shared, closed]).unwrap();
     let catalog = Catalog { table: Arc::new(table) };
     let access = |name: &str| hub::Catalog::access(&catalog, name);
-    let held = |text: &str| Way::Claims(vec![("sub".into(), text.to_owned())]);
+    let held = |text: &'static [u8]| Way::Claims(vec![("sub".into(), Bytes::from_static(text))]);
     assert_eq!(
         access("cart:a%25b"),
-        Some(vec![vec![held("u-a%b"), Way::Listed], vec![Way::SignedIn]])
+        Some(vec![vec![held(b"u-a%b"), Way::Listed], vec![Way::SignedIn]])
     );
     assert_eq!(access("cart:a:b"), Some(vec![vec![Way::SignedIn]]));
-    assert_eq!(access("cart:%FF"), Some(vec![vec![Way::Listed], vec![Way::SignedIn]]));
+    assert_eq!(
+        access("cart:%FF"),
+        Some(vec![vec![held(b"u-\xff"), Way::Listed], vec![Way::SignedIn]])
+    );
     assert_eq!(access("closed:1"), Some(vec![vec![]]));
     assert_eq!(access("other:1"), None);
 }

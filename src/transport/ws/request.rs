@@ -1,12 +1,14 @@
 //! What a WebSocket client may ask for.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 /// Bytes that a `ref` may take, as it is sent back with every answer.
 const MAX_REFERENCE: usize = 128;
 
 /// A message of a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Request {
     /// `{"type":"subscribe","channels":["a","b"],"cursor":"…"?,"ref":1?}`
     Subscribe {
@@ -46,6 +48,34 @@ pub struct RequestError {
     pub what: String,
     /// What the client calls the request, as JSON, if that much could be read.
     pub reference: Option<String>,
+}
+
+impl fmt::Debug for Request {
+    /// Tells nothing of a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Request::Subscribe {
+                channels,
+                cursor,
+                reference,
+            } => f
+                .debug_struct("Subscribe")
+                .field("channels", channels)
+                .field("cursor", cursor)
+                .field("reference", reference)
+                .finish(),
+            Request::Unsubscribe { channels, reference } => f
+                .debug_struct("Unsubscribe")
+                .field("channels", channels)
+                .field("reference", reference)
+                .finish(),
+            Request::Renew { token: _, reference } => f
+                .debug_struct("Renew")
+                .field("reference", reference)
+                .finish_non_exhaustive(),
+            Request::Ping { reference } => f.debug_struct("Ping").field("reference", reference).finish(),
+        }
+    }
 }
 
 impl Request {
@@ -170,6 +200,16 @@ mod tests {
                 reference: Some(r#""x\"y""#.into()),
             })
         );
+    }
+
+    #[test]
+    fn nothing_of_a_token_is_told() {
+        let request = Request::parse(r#"{"type":"renew","token":"sesame","ref":7}"#).unwrap();
+        let token = "sesame".to_owned();
+        let reference = Some("7".to_owned());
+        assert_eq!(request, Request::Renew { token, reference });
+        let text = format!("{request:?}");
+        assert!(!text.contains("sesame") && text.contains('7'), "{text}");
     }
 
     #[test]

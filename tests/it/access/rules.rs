@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 
 use super::{judged, mapping, relay, target};
 use crate::harness::http::get;
-use crate::harness::tokens::token;
+use crate::harness::tokens::{ACCESS, token};
 use crate::harness::{Client, End, Relay, Server, Sse, Ws, eventually};
 use crate::redis;
 
@@ -98,6 +98,16 @@ fn captures_are_compared_byte_for_byte() {
         assert_eq!(judged(&relay, &channel, Some(&token)), None, "{user}");
         assert_eq!(judged(&relay, "cart:a", Some(&token)).as_deref(), Some("not-covered"));
     }
+    // What is no text no token can name, though the channel is not closed.
+    for user in ["%FF", "\u{fffd}", "\u{ff}", ""] {
+        let token = token(600, json!({ "sub": user }));
+        assert_eq!(
+            judged(&relay, "cart:%FF", Some(&token)).as_deref(),
+            Some("not-covered"),
+            "{user}"
+        );
+    }
+    assert_eq!(judged(&relay, "cart:%FF", None).as_deref(), Some("missing"));
 }
 
 /// All or nothing: one channel that is closed keeps all closed, and each that is closed is named.
@@ -176,8 +186,36 @@ fn whoever_forgot_access_is_told() {
     let refused = get(relay.address(), "/events?channel=v:1");
     assert_eq!(refused.status(), 403);
     assert!(refused.text().contains("`access`"), "{}", refused.text());
+    relay.checked();
     let log = relay.log();
     assert!(log.contains("it has no `access`; write access = "), "{log}");
+}
+
+/// So is a place for tokens where none counts.
+#[test]
+fn a_place_for_tokens_without_keys_is_told() {
+    let server = Server::start();
+    let told = |access: &str| {
+        let config = format!("[access]\n{access}\n{}", mapping("v:{id}", "\"public\""));
+        let relay = Relay::start(&server, &config);
+        // Said later than all that is said of the config.
+        relay.checked();
+        let log = relay.log();
+        let line = |option: &str| {
+            let mut lines = log.lines().filter(|line| line.contains("has no effect"));
+            lines.find(|line| line.contains(option)).map(str::to_owned)
+        };
+        [line("`access.cookie` at "), line("`access.token_parameter` at ")]
+    };
+    let places = "cookie = \"pass\"\ntoken_parameter = \"jwt\"\n";
+    for line in told(places) {
+        let line = line.expect("it is told");
+        assert!(line.contains("add one, or leave the option out"), "{line}");
+    }
+    // The app is told of the cookie anyway, and of the token by this parameter.
+    let [cookie, parameter] = told(&format!("{places}ask = \"http://127.0.0.1:9/\"\n"));
+    assert!(cookie.is_some() && parameter.is_none(), "{parameter:?}");
+    assert_eq!(told(&format!("{places}{ACCESS}")), [None, None]);
 }
 
 /// A token that was passed around does not take all connections; who is connected already is not disturbed.
