@@ -17,18 +17,15 @@ use ring::hmac;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::claims::Claims;
+use super::deadline::Deadline;
 use super::failure::Failure;
 use super::http::{Client, Url};
 use super::members;
 use cache::Cache;
 
-/// A client is waiting for its first byte.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How much later than its question a client gives up, so that it hears what became of it.
-const GRACE: Duration = Duration::from_millis(200);
 /// Questions under way at once: as many as an app server has threads and then some.
 const IN_FLIGHT: usize = 64;
 /// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
@@ -37,6 +34,7 @@ const MAX_WAITING: usize = 1_024;
 const MAX_ANSWER: usize = 64 * 1024;
 /// The operator is told of failures this often.
 const TELL: Duration = Duration::from_secs(10);
+
 /// Where the app is asked.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -107,8 +105,14 @@ impl Asker {
         })
     }
 
-    /// What the app says of a credential that asks for these channels.
-    pub(super) async fn ask(self: &Arc<Self>, credential: &Credential, channels: &[String]) -> Result<Claims, Failure> {
+    /// What the app says of a credential that asks for these channels, by the deadline. Its answer may come later than that:
+    /// then it is there when the client comes back.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        credential: &Credential,
+        channels: &[String],
+        deadline: Deadline,
+    ) -> Result<Claims, Failure> {
         if *credential == Credential::default() {
             return Err(Failure::Missing);
         }
@@ -126,11 +130,10 @@ impl Asker {
             }
             Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
         };
-        // The question has its own end; this one is for when nobody asks it any more, as while the process ends.
-        let came = timeout(PATIENCE + GRACE, answer.wait_for(Option::is_some)).await;
-        match came {
-            Ok(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
-            Ok(Err(_)) | Err(_) => Err(LATE),
+        match deadline.wait(answer.wait_for(Option::is_some)).await {
+            Some(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
+            // Nobody asks any more, as while the process ends.
+            Some(Err(_)) | None => Err(LATE),
         }
     }
 
@@ -174,15 +177,16 @@ impl Asker {
         channels: Vec<String>,
         sender: watch::Sender<Answer>,
     ) {
-        let asked = timeout(PATIENCE, async {
+        // Its own end: who began it may have had less time left, and others have joined since.
+        let asked = Deadline::from_now().wait(async {
             let _permit = self.permits.acquire().await;
             self.exchange(&credential, &channels).await
         });
         let (answer, size) = match asked.await {
-            Ok(Ok(Some((claims, size)))) => (Ok(claims), size),
-            Ok(Ok(None)) => (Err(Failure::Denied), 0),
-            Ok(Err(why)) => (Err(self.failed(&why)), 0),
-            Err(_) => (Err(self.failed("it did not answer within 2 s")), 0),
+            Some(Ok(Some((claims, size)))) => (Ok(claims), size),
+            Some(Ok(None)) => (Err(Failure::Denied), 0),
+            Some(Err(why)) => (Err(self.failed(&why)), 0),
+            None => (Err(self.failed("it did not answer within 2 s")), 0),
         };
         {
             let mut shared = self.shared();

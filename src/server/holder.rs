@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use tokio::sync::OnceCell;
 
 use super::credentials::Credentials;
-use crate::access::{Claims, Credential, Failure, Signed, Verifier};
+use crate::access::{Claims, Credential, Deadline, Failure, Signed, Verifier};
 use crate::hub::{Access, Way};
 use crate::limits::{Limit, Limits, Permit};
 
@@ -71,17 +71,22 @@ impl Holder {
     ///
     /// # Errors
     /// If the credential does not count.
-    pub async fn plain_names(&self) -> Result<Vec<String>, Failure> {
+    pub async fn plain_names(&self, deadline: Deadline) -> Result<Vec<String>, Failure> {
         let names = |claims: &Claims| claims.plain_names().map(str::to_owned).collect();
-        match self.claims(SystemTime::now()).await {
+        match self.claims(SystemTime::now(), deadline).await {
             Ok(claims) => Ok(names(claims)),
             Err(failure) if !self.can_ask() => Err(failure),
-            Err(_) => self.ask(&[]).await.map(|claims| names(&claims)),
+            Err(_) => self.ask(&[], deadline).await.map(|claims| names(&claims)),
         }
     }
 
     /// Judges channels, each given with who may read it: until when this client may, or why it may not. In the same order.
-    pub async fn judge(&self, channels: &[(&str, Vec<Access>)], now: SystemTime) -> Vec<Result<Expiry, Closed>> {
+    pub async fn judge(
+        &self,
+        channels: &[(&str, Vec<Access>)],
+        now: SystemTime,
+        deadline: Deadline,
+    ) -> Vec<Result<Expiry, Closed>> {
         let open = |claims: Option<&Claims>| {
             let judged = channels.iter().map(|(name, access)| meets(access, claims, name));
             judged.collect::<Vec<bool>>()
@@ -100,7 +105,7 @@ impl Holder {
         let mut why = Closed::Failure(Failure::Missing);
         let missing = |found: &[Option<Expiry>]| found.iter().any(Option::is_none);
         if missing(&found) {
-            match self.claims(now).await {
+            match self.claims(now, deadline).await {
                 Ok(claims) => {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(claims)), claims.expires());
@@ -112,7 +117,7 @@ impl Holder {
             let names = channels.iter().zip(&found).filter(|(_, place)| place.is_none());
             let mut names: Vec<String> = names.map(|((name, _), _)| (*name).to_owned()).collect();
             names.sort_unstable();
-            match self.ask(&names).await {
+            match self.ask(&names, deadline).await {
                 Ok(claims) => {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(&claims)), claims.expires());
@@ -174,14 +179,15 @@ impl Holder {
         self.credentials.ambient || self.can_ask()
     }
 
-    async fn claims(&self, now: SystemTime) -> Result<&Claims, Failure> {
+    async fn claims(&self, now: SystemTime, deadline: Deadline) -> Result<&Claims, Failure> {
         let Some(text) = self.credentials.token.as_ref().filter(|_| self.verifier.takes_tokens()) else {
             return Err(match self.credentials.untrusted {
                 true => Failure::Untrusted,
                 false => Failure::Missing,
             });
         };
-        let claims = self.token.get_or_try_init(|| self.verifier.token(text, now)).await?;
+        let verified = self.token.get_or_try_init(|| self.verifier.token(text, now, deadline));
+        let claims = verified.await?;
         // It may have been verified a while ago.
         match now.duration_since(claims.expires()) {
             Ok(since) => Err(Failure::Expired(since)),
@@ -196,7 +202,7 @@ impl Holder {
         self.verifier.asks() && (authorization.is_some() || cookie.is_some())
     }
 
-    async fn ask(&self, channels: &[String]) -> Result<Claims, Failure> {
+    async fn ask(&self, channels: &[String], deadline: Deadline) -> Result<Claims, Failure> {
         let Credentials {
             authorization, cookie, ..
         } = &self.credentials;
@@ -205,7 +211,7 @@ impl Holder {
             authorization: bytes(authorization),
             cookie: bytes(cookie),
         };
-        self.verifier.ask(&credential, channels).await
+        self.verifier.ask(&credential, channels, deadline).await
     }
 }
 

@@ -21,7 +21,7 @@ use super::origin::{self, Origins, Verdict, preflight};
 use super::query::{Query, QueryError};
 use super::route::Route;
 use super::snapshot;
-use crate::access::Failure;
+use crate::access::{Deadline, Failure};
 use crate::fanout::{self, Transport, Until};
 use crate::hub::{self, Subscription};
 use crate::limits::{Limit, Limits, Permits};
@@ -91,6 +91,7 @@ struct Wanted<'a> {
     named: bool,
     query: &'a Query,
     holder: Arc<Holder>,
+    deadline: Deadline,
     guest: Guest,
 }
 
@@ -177,6 +178,7 @@ impl Desk {
             named: true,
             query: &query,
             holder: Arc::new(holder),
+            deadline: Deadline::from_now(),
             guest,
         };
         for name in asked.holder.signed_names() {
@@ -209,7 +211,7 @@ impl Desk {
     /// The channels of a request that names none: those that its token lists by their names.
     async fn plain_names(&self, request: &Parts, asked: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
         let unnamed = "no channel is named: write ?channel=NAME, once for each";
-        match asked.holder.plain_names().await {
+        match asked.holder.plain_names(asked.deadline).await {
             Ok(names) if names.is_empty() => Err(bad(format!("{unnamed}; the token lists none by its name either"))),
             Ok(names) => Ok(names),
             Err(Failure::Missing) => Err(bad(unnamed)),
@@ -380,7 +382,13 @@ impl Desk {
 
     async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
         self.gate
-            .open(&asked.holder, asked.guest.visitor, &asked.names, lingers)
+            .open(
+                &asked.holder,
+                asked.guest.visitor,
+                &asked.names,
+                lingers,
+                asked.deadline,
+            )
             .await
     }
 
