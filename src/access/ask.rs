@@ -1,6 +1,7 @@
 //! Asks the app who may read what, by the credential that a client came with.
 
 mod cache;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,9 @@ use super::deadline::Deadline;
 use super::failure::Failure;
 use super::http::{Client, Url};
 use super::members;
+use crate::limits::Network;
 use cache::Cache;
+use shares::Shares;
 
 /// Questions under way at once: as many as an app server has threads and then some.
 const IN_FLIGHT: usize = 64;
@@ -66,12 +69,14 @@ pub(super) struct Asker {
 struct Shared {
     cache: Cache,
     open: HashMap<Question, watch::Receiver<Answer>>,
+    shares: Shares,
     /// When the operator was last told of a failure, and how many there were since.
     told: Option<Instant>,
     untold: u64,
 }
 
-/// A credential and a set of channels.
+/// A credential and a set of channels. Sets of one credential are not put together into one question: whoever shares it, as all
+/// do whose only cookie says that cookies are fine, would wait for what others ask for, and be refused along with it.
 pub(super) type Question = [u8; 32];
 
 /// `None` until it came.
@@ -99,6 +104,7 @@ impl Asker {
             shared: Mutex::new(Shared {
                 cache: Cache::default(),
                 open: HashMap::new(),
+                shares: Shares::default(),
                 told: None,
                 untold: 0,
             }),
@@ -106,11 +112,13 @@ impl Asker {
     }
 
     /// What the app says of a credential that asks for these channels, by the deadline. Its answer may come later than that:
-    /// then it is there when the client comes back.
+    /// then it is there when the client comes back. `address`: whose share of the questions this is, if clients are told
+    /// apart.
     pub(super) async fn ask(
         self: &Arc<Self>,
         credential: &Credential,
         channels: &[String],
+        address: Option<Network>,
         deadline: Deadline,
     ) -> Result<Claims, Failure> {
         if *credential == Credential::default() {
@@ -120,14 +128,17 @@ impl Asker {
         channels.sort_unstable();
         channels.dedup();
         let question = self.question(credential, &channels);
-        let mut answer = match self.look(question) {
+        let mut answer = match self.look(question, address) {
             Look::Known(claims) => return Ok(claims),
             Look::Asked(answer) => answer,
             Look::New(sender, answer) => {
-                let asking = self.clone().answer(question, credential.clone(), channels, sender);
+                let asking = self
+                    .clone()
+                    .answer(question, address, credential.clone(), channels, sender);
                 self.runtime.spawn(asking);
                 answer
             }
+            Look::TooManyOfAddress => return Err(CROWDED),
             Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
         };
         match deadline.wait(answer.wait_for(Option::is_some)).await {
@@ -153,7 +164,7 @@ impl Asker {
         tag.as_ref().try_into().expect("HMAC-SHA256 makes 32 bytes")
     }
 
-    fn look(&self, question: Question) -> Look {
+    fn look(&self, question: Question, address: Option<Network>) -> Look {
         let mut shared = self.shared();
         if let Some(claims) = shared.cache.get(&question, SystemTime::now()) {
             return Look::Known(claims);
@@ -164,6 +175,9 @@ impl Asker {
         if shared.open.len() >= MAX_WAITING {
             return Look::TooMany;
         }
+        if !shared.shares.take(address) {
+            return Look::TooManyOfAddress;
+        }
         let (sender, answer) = watch::channel(None);
         shared.open.insert(question, answer.clone());
         Look::New(sender, answer)
@@ -173,6 +187,7 @@ impl Asker {
     async fn answer(
         self: Arc<Self>,
         question: Question,
+        address: Option<Network>,
         credential: Credential,
         channels: Vec<String>,
         sender: watch::Sender<Answer>,
@@ -194,6 +209,7 @@ impl Asker {
                 shared.cache.put(question, claims.clone(), size);
             }
             shared.open.remove(&question);
+            shared.shares.give_back(address);
         }
         sender.send_replace(Some(answer));
     }
@@ -275,7 +291,11 @@ enum Look {
     Asked(watch::Receiver<Answer>),
     New(watch::Sender<Answer>, watch::Receiver<Answer>),
     TooMany,
+    TooManyOfAddress,
 }
+
+/// What a client is told whose address asks too much. The operator has nothing to mend.
+const CROWDED: Failure = Failure::Unavailable("too many clients of this address are being asked about");
 
 /// All that a client learns of it.
 const LATE: Failure = Failure::Unavailable("the app did not answer as it should");

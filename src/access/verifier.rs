@@ -16,6 +16,7 @@ use super::jwks::{Fetched, Pace, Set};
 use super::jwt::{self, Keys, Token};
 use super::key::Algorithm;
 use super::signed::{self, Signed};
+use crate::limits::Network;
 
 /// What a client hears while keys are not to be had.
 const NO_KEYS: Failure = Failure::Unavailable("the keys of tokens could not be fetched");
@@ -173,7 +174,8 @@ impl Verifier {
         signed::verify(&self.0.signed, text, now)
     }
 
-    /// What the app says of a credential that asks for these channels, by the deadline.
+    /// What the app says of a credential that asks for these channels, by the deadline. `address`: that of the client, if
+    /// clients are told apart; the questions of one are limited.
     ///
     /// # Errors
     /// If the app refuses it, or does not answer as it should.
@@ -181,10 +183,11 @@ impl Verifier {
         &self,
         credential: &Credential,
         channels: &[String],
+        address: Option<Network>,
         deadline: Deadline,
     ) -> Result<Claims, Failure> {
         match &self.0.asker {
-            Some(asker) => asker.ask(credential, channels, deadline).await,
+            Some(asker) => asker.ask(credential, channels, address, deadline).await,
             None => Err(Failure::Denied),
         }
     }

@@ -8,15 +8,17 @@ use hyper::header::HeaderValue;
 use tokio::sync::OnceCell;
 
 use super::credentials::Credentials;
+use super::visitor::Visitor;
 use crate::access::{Claims, Credential, Deadline, Failure, Signed, Verifier};
 use crate::hub::{Access, Way};
-use crate::limits::{Limit, Limits, Permit};
+use crate::limits::{Limit, Limits, Network, Permit};
 
 /// A client with its credentials.
 #[derive(Debug)]
 pub struct Holder {
     verifier: Verifier,
     credentials: Credentials,
+    visitor: Visitor,
     /// Verified at the first look, and kept once it counts; what does not count now may do so later.
     token: OnceCell<Claims>,
     signed: Vec<Signed>,
@@ -41,16 +43,22 @@ pub enum Closed {
 pub type Expiry = Option<SystemTime>;
 
 impl Holder {
-    /// A client with these credentials.
+    /// A client with these credentials, who comes from there.
     ///
     /// # Errors
     /// If a signed name does not count: it names a channel, and which is not known then.
-    pub fn new(verifier: Verifier, credentials: Credentials, now: SystemTime) -> Result<Holder, Failure> {
+    pub fn new(
+        verifier: Verifier,
+        credentials: Credentials,
+        visitor: Visitor,
+        now: SystemTime,
+    ) -> Result<Holder, Failure> {
         let signed = credentials.signed.iter().map(|text| verifier.signed(text, now));
         Ok(Holder {
             signed: signed.collect::<Result<_, _>>()?,
             verifier,
             credentials,
+            visitor,
             token: OnceCell::new(),
             named: OnceCell::new(),
             place: Mutex::default(),
@@ -60,6 +68,11 @@ impl Holder {
     /// What it has shown.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Whom it comes from.
+    pub fn visitor(&self) -> Visitor {
+        self.visitor
     }
 
     /// The channels whose names were signed.
@@ -211,7 +224,8 @@ impl Holder {
             authorization: bytes(authorization),
             cookie: bytes(cookie),
         };
-        self.verifier.ask(&credential, channels, deadline).await
+        let address = self.visitor.counted().map(Network::of);
+        self.verifier.ask(&credential, channels, address, deadline).await
     }
 }
 

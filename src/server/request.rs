@@ -171,7 +171,7 @@ impl Desk {
         let credentials = Credentials::of(&request.headers, &query, &self.places, trusts_cookies);
         let holder = self
             .gate
-            .holder(credentials)
+            .holder(credentials, guest.visitor)
             .map_err(|failure| unauthorized(&failure))?;
         let mut asked = Wanted {
             names: query.channels.clone(),
@@ -319,7 +319,7 @@ impl Desk {
             // Without a gate nobody else keeps it.
             asked.guest.permits.subject = asked.holder.give_place();
         }
-        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone(), asked.guest.visitor));
+        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone()));
         Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::WebSocket { raw },
             head: head.freeze(),
@@ -382,13 +382,7 @@ impl Desk {
 
     async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
         self.gate
-            .open(
-                &asked.holder,
-                asked.guest.visitor,
-                &asked.names,
-                lingers,
-                asked.deadline,
-            )
+            .open(&asked.holder, &asked.names, lingers, asked.deadline)
             .await
     }
 

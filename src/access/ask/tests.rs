@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::UNIX_EPOCH;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::*;
 use crate::access::deadline::PATIENCE;
 use crate::access::testing::{Gate, Server, say, until_gone};
+use shares::MAX_PER_ADDRESS;
 
 fn asker(server: &Server) -> Arc<Asker> {
     let options = Options { url: server.url() };
@@ -18,7 +20,7 @@ fn asker(server: &Server) -> Arc<Asker> {
 
 /// By a decision of its own.
 async fn ask(asker: &Arc<Asker>, credential: &Credential, channels: &[String]) -> Result<Claims, Failure> {
-    asker.ask(credential, channels, Deadline::from_now()).await
+    asker.ask(credential, channels, None, Deadline::from_now()).await
 }
 
 /// Waits until no question is open; who waited for one may have given up a little before it did.
@@ -344,7 +346,7 @@ async fn a_flood_of_credentials_ends_in_refusals() {
     }
     // At once, and while those before still wait.
     for credential in &credentials[MAX_WAITING..] {
-        let answer = futures_util::FutureExt::now_or_never(ask(&asker, credential, &[]));
+        let answer = ask(&asker, credential, &[]).now_or_never();
         assert_eq!(answer.unwrap().unwrap_err(), LATE);
     }
     assert_eq!(asker.shared().open.len(), MAX_WAITING);
@@ -352,6 +354,49 @@ async fn a_flood_of_credentials_ends_in_refusals() {
         assert_eq!(answer.await.unwrap().unwrap_err(), LATE);
     }
     all_end(&asker).await;
+}
+
+/// Whoever has one address comes with as many credentials as it likes, and takes no place from others by that.
+#[tokio::test]
+async fn an_address_has_a_share_of_the_questions() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let body = claims(60).to_string();
+    let server = Server::start(move |request, stream| {
+        if request.header("cookie").unwrap().starts_with("flood") {
+            opened.pass();
+        }
+        say(stream, "200 OK", "", &body);
+    });
+    let asker = asker(&server);
+    let address = |text: &str| Some(Network::of(text.parse().unwrap()));
+    let flooding = address("203.0.113.1");
+    let ask = |text: &str, address| {
+        let (asker, credential) = (asker.clone(), cookie(text));
+        async move { asker.ask(&credential, &[], address, Deadline::from_now()).await }
+    };
+    for number in 0..MAX_PER_ADDRESS {
+        let said = ask(&format!("flood={number}"), flooding).now_or_never();
+        assert!(said.is_none(), "{number}: {said:?}");
+    }
+    let late = ask("late=1", flooding).now_or_never();
+    assert_eq!(late.unwrap().unwrap_err(), CROWDED);
+    // What is being asked already takes no further place.
+    assert!(ask("flood=0", flooding).now_or_never().is_none());
+    // Others are answered while those wait.
+    for (number, other) in [address("203.0.113.2"), address("2001:db8::1"), None]
+        .into_iter()
+        .enumerate()
+    {
+        let said = ask(&format!("other={number}"), other).await;
+        assert!(said.is_ok(), "{other:?}: {said:?}");
+    }
+    gate.open();
+    all_end(&asker).await;
+    assert_eq!(asker.shared().shares.len(), 0);
+    // Nothing is held against who was turned away.
+    let again = ask("late=1", flooding).await;
+    assert!(again.is_ok(), "{again:?}");
 }
 
 #[test]

@@ -60,14 +60,14 @@ impl App {
     }
 
     fn relay(&self, server: &Server) -> Relay {
-        self.relay_with(server, "")
+        self.relay_with(server, "", "")
     }
 
-    /// `tokens`: whose tokens count as well.
-    fn relay_with(&self, server: &Server, tokens: &str) -> Relay {
+    /// `options`: lines of [server]. `tokens`: whose tokens count as well.
+    fn relay_with(&self, server: &Server, options: &str, tokens: &str) -> Relay {
         let access = format!("[access]\nask = \"http://{}/relay\"\n{tokens}", self.address);
         let mappings = mapping("cart:{user}", "{ sub = \"{user}\" }") + &mapping("v:{id}", "\"listed\"");
-        Relay::start(server, &format!("{access}{mappings}"))
+        Relay::with(server, options, &format!("{access}{mappings}"))
     }
 }
 
@@ -237,6 +237,7 @@ fn a_decision_takes_two_seconds_whatever_it_waits_for() {
     let address = keys.local_addr().expect("it is bound");
     let relay = app.relay_with(
         &server,
+        "",
         &format!("[[access.jwt]]\njwks_url = \"http://{address}/keys\"\n"),
     );
     let token = signed("", &json!({"alg": "EdDSA", "kid": "a"}), &json!({"exp": now() + 600}));
@@ -286,6 +287,39 @@ fn what_comes_too_late_is_there_for_the_next_try() {
     let listed = || request(relay.address(), "GET", "/channels", &[COOKIE]).status();
     assert_eq!(listed(), 503);
     eventually("both are answered", || (listed() == 200).then_some(()));
+}
+
+/// One address with many credentials takes no place from others, and nothing is held against it afterwards.
+#[test]
+fn one_address_cannot_take_all_questions() {
+    let server = Server::start();
+    let app = App::start();
+    let proxied = "proxies = [\"127.0.0.1\"]\nclient_address = \"x-forwarded-for\"";
+    let relay = app.relay_with(&server, proxied, "");
+    app.thinks();
+    let answer = |address: &str, session: usize| {
+        let cookie = format!("s={session}");
+        let headers = [("X-Forwarded-For", address), ("Cookie", &cookie)];
+        let answer = request(relay.address(), "GET", "/channels/cart:42", &headers);
+        (answer.status(), answer.text())
+    };
+    let crowded = |text: &str| text.contains("of this address");
+    let (answers, other) = std::thread::scope(|scope| {
+        let answer = &answer;
+        let flood: Vec<_> = (0..100)
+            .map(|session| scope.spawn(move || answer("203.0.113.1", session)))
+            .collect();
+        let other = scope.spawn(move || answer("203.0.113.2", 100));
+        let answers: Vec<_> = flood.into_iter().map(|thread| thread.join().unwrap()).collect();
+        (answers, other.join().unwrap())
+    });
+    assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
+    let turned_away = answers.iter().position(|(_, text)| crowded(text));
+    let turned_away = turned_away.expect("some are turned away");
+    assert!(other.0 == 503 && !crowded(&other.1), "{other:?}");
+    app.says(200, &grants(600, json!({"sub": "42"})));
+    let (status, text) = answer("203.0.113.1", turned_away);
+    assert_eq!(status, 200, "{text}");
 }
 
 /// Fifty tabs that come back at once are one question; who waits for it delays nobody else.
