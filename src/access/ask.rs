@@ -10,7 +10,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
@@ -32,9 +31,13 @@ use shares::Shares;
 /// Questions under way at once: as many as an app server has threads and then some.
 const IN_FLIGHT: usize = 64;
 /// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
-const MAX_WAITING: usize = 1_024;
+pub const MAX_WAITING: usize = 1_024;
 /// Largest answer: a thousand names of channels fit.
 const MAX_ANSWER: usize = 64 * 1024;
+/// Largest answer as it is kept: a thousand patterns fit. An object or a pattern of a few bytes takes hundreds.
+const MAX_KEPT: usize = 1024 * 1024;
+/// Most bytes of answers: what is remembered, with two tables of 1 MiB, and what is on its way, as it came and as it is kept.
+pub const MAX_HELD: usize = 2 * (cache::MAX_BYTES + 1024 * 1024) + IN_FLIGHT * (2 * MAX_ANSWER + MAX_KEPT);
 /// The operator is told of failures this often.
 const TELL: Duration = Duration::from_secs(10);
 
@@ -45,13 +48,13 @@ pub struct Options {
     pub url: Url,
 }
 
-/// What a client came with, byte for byte.
+/// What a client came with, byte for byte. Clones share the bytes, so that whoever waits holds no more of them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credential {
     /// The header `Authorization`.
-    pub authorization: Option<Bytes>,
+    pub authorization: Option<HeaderValue>,
     /// The header `Cookie`.
-    pub cookie: Option<Bytes>,
+    pub cookie: Option<HeaderValue>,
 }
 
 /// Asks, and remembers the answers for as long as they say.
@@ -80,7 +83,7 @@ struct Shared {
 pub(super) type Question = [u8; 32];
 
 /// `None` until it came.
-type Answer = Option<Result<Claims, Failure>>;
+type Answer = Option<Result<Arc<Claims>, Failure>>;
 
 /// Shows which of them came, and nothing of them.
 impl fmt::Debug for Credential {
@@ -120,18 +123,19 @@ impl Asker {
         channels: &[String],
         address: Option<Network>,
         deadline: Deadline,
-    ) -> Result<Claims, Failure> {
+    ) -> Result<Arc<Claims>, Failure> {
         if *credential == Credential::default() {
             return Err(Failure::Missing);
         }
-        let mut channels = channels.to_vec();
-        channels.sort_unstable();
-        channels.dedup();
-        let question = self.question(credential, &channels);
+        let mut names: Vec<&String> = channels.iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        let question = self.question(credential, &names);
         let mut answer = match self.look(question, address) {
             Look::Known(claims) => return Ok(claims),
             Look::Asked(answer) => answer,
             Look::New(sender, answer) => {
+                let channels = names.into_iter().cloned().collect();
                 let asking = self
                     .clone()
                     .answer(question, address, credential.clone(), channels, sender);
@@ -148,15 +152,15 @@ impl Asker {
         }
     }
 
-    fn question(&self, credential: &Credential, channels: &[String]) -> Question {
+    fn question(&self, credential: &Credential, channels: &[&String]) -> Question {
         let mut context = hmac::Context::with_key(&self.secret);
         let mut add = |part: Option<&[u8]>| {
             // Lengths keep apart what would run together.
             context.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
             context.update(part.unwrap_or_default());
         };
-        add(credential.authorization.as_deref());
-        add(credential.cookie.as_deref());
+        add(credential.authorization.as_ref().map(HeaderValue::as_bytes));
+        add(credential.cookie.as_ref().map(HeaderValue::as_bytes));
         for channel in channels {
             add(Some(channel.as_bytes()));
         }
@@ -197,16 +201,16 @@ impl Asker {
             let _permit = self.permits.acquire().await;
             self.exchange(&credential, &channels).await
         });
-        let (answer, size) = match asked.await {
-            Some(Ok(Some((claims, size)))) => (Ok(claims), size),
-            Some(Ok(None)) => (Err(Failure::Denied), 0),
-            Some(Err(why)) => (Err(self.failed(&why)), 0),
-            None => (Err(self.failed("it did not answer within 2 s")), 0),
+        let answer = match asked.await {
+            Some(Ok(Some(claims))) => Ok(Arc::new(claims)),
+            Some(Ok(None)) => Err(Failure::Denied),
+            Some(Err(why)) => Err(self.failed(&why)),
+            None => Err(self.failed("it did not answer within 2 s")),
         };
         {
             let mut shared = self.shared();
             if let Ok(claims) = &answer {
-                shared.cache.put(question, claims.clone(), size);
+                shared.cache.put(question, claims.clone());
             }
             shared.open.remove(&question);
             shared.shares.give_back(address);
@@ -214,16 +218,14 @@ impl Asker {
         sender.send_replace(Some(answer));
     }
 
-    /// What the app says and how long its answer is; `None`: it does not know the credential; else what it should mend.
-    async fn exchange(&self, credential: &Credential, channels: &[String]) -> Result<Option<(Claims, usize)>, String> {
+    /// What the app says; `None`: it does not know the credential; else what it should mend.
+    async fn exchange(&self, credential: &Credential, channels: &[String]) -> Result<Option<Claims>, String> {
         let mut request = Request::post("/")
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json");
         for (name, value) in [(AUTHORIZATION, &credential.authorization), (COOKIE, &credential.cookie)] {
             if let Some(value) = value {
-                let Ok(mut value) = HeaderValue::from_maybe_shared(value.clone()) else {
-                    return Ok(None);
-                };
+                let mut value = value.clone();
                 value.set_sensitive(true);
                 request = request.header(name, value);
             }
@@ -255,7 +257,10 @@ impl Asker {
         let members = members::parse(&body)
             .ok_or("its answer is not a JSON object: let it answer {\"exp\":…,\"sub\":…,\"channels\":[…]}")?;
         match Claims::answering(members, channels, SystemTime::now()) {
-            Ok(claims) => Ok(Some((claims, body.len()))),
+            Ok(claims) if claims.size() > MAX_KEPT => {
+                Err("its answer lists more than 1 MiB once read: let it list less".into())
+            }
+            Ok(claims) => Ok(Some(claims)),
             Err(Failure::NoExpiry) => Err("its answer has no `exp`: let it say until when it counts".into()),
             Err(Failure::Expired(_)) => {
                 Err("the `exp` of its answer is over: let it lie ahead, and compare clocks".into())
@@ -287,7 +292,7 @@ impl Asker {
 
 /// Where a question stands.
 enum Look {
-    Known(Claims),
+    Known(Arc<Claims>),
     Asked(watch::Receiver<Answer>),
     New(watch::Sender<Answer>, watch::Receiver<Answer>),
     TooMany,

@@ -185,7 +185,7 @@ impl Verifier {
         channels: &[String],
         address: Option<Network>,
         deadline: Deadline,
-    ) -> Result<Claims, Failure> {
+    ) -> Result<Arc<Claims>, Failure> {
         match &self.0.asker {
             Some(asker) => asker.ask(credential, channels, address, deadline).await,
             None => Err(Failure::Denied),

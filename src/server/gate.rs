@@ -249,11 +249,7 @@ impl Visit {
 
     async fn renew(self, token: String, names: Vec<String>) -> Result<Renewed, Vec<fanout::Refusal>> {
         let deadline = Deadline::from_now();
-        let credentials = self.holder.credentials().renewed(token);
-        let holder = self
-            .gate
-            .holder(credentials, self.holder.visitor())
-            .map_err(|failure| vec![of_token(&failure)])?;
+        let holder = self.holder.renewed(token);
         // A token that is good for nothing yet is told so, not taken on trust.
         holder.plain_names(deadline).await.map_err(|failure| {
             if let Some(unsaid) = self.gate.refusals.say() {

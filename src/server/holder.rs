@@ -3,8 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use hyper::header::HeaderValue;
 use tokio::sync::OnceCell;
 
 use super::credentials::Credentials;
@@ -13,10 +11,12 @@ use crate::access::{Claims, Credential, Deadline, Failure, Signed, Verifier};
 use crate::hub::{Access, Way};
 use crate::limits::{Limit, Limits, Network, Permit};
 
-/// A client with its credentials.
+/// A client with its credentials. A WebSocket keeps it as long as it lives: of what its head held everything is in it once at
+/// most, but for the token of its header, and `docs/limits.md` counts it so.
 #[derive(Debug)]
 pub struct Holder {
     verifier: Verifier,
+    /// Without signed names: those are verified at once.
     credentials: Credentials,
     visitor: Visitor,
     /// Verified at the first look, and kept once it counts; what does not count now may do so later.
@@ -49,25 +49,33 @@ impl Holder {
     /// If a signed name does not count: it names a channel, and which is not known then.
     pub fn new(
         verifier: Verifier,
-        credentials: Credentials,
+        mut credentials: Credentials,
         visitor: Visitor,
         now: SystemTime,
     ) -> Result<Holder, Failure> {
-        let signed = credentials.signed.iter().map(|text| verifier.signed(text, now));
-        Ok(Holder {
-            signed: signed.collect::<Result<_, _>>()?,
+        let signed = std::mem::take(&mut credentials.signed).into_iter();
+        let signed = signed
+            .map(|text| verifier.signed(&text, now))
+            .collect::<Result<_, _>>()?;
+        Ok(Holder::knowing(verifier, credentials, visitor, signed))
+    }
+
+    fn knowing(verifier: Verifier, credentials: Credentials, visitor: Visitor, signed: Vec<Signed>) -> Holder {
+        Holder {
             verifier,
             credentials,
             visitor,
             token: OnceCell::new(),
+            signed,
             named: OnceCell::new(),
             place: Mutex::default(),
-        })
+        }
     }
 
-    /// What it has shown.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
+    /// The same client, showing this token in place of all that it has shown but for signed names.
+    pub fn renewed(&self, token: String) -> Holder {
+        let credentials = Credentials::of_token(token);
+        Holder::knowing(self.verifier.clone(), credentials, self.visitor, self.signed.clone())
     }
 
     /// Whom it comes from.
@@ -215,14 +223,13 @@ impl Holder {
         self.verifier.asks() && (authorization.is_some() || cookie.is_some())
     }
 
-    async fn ask(&self, channels: &[String], deadline: Deadline) -> Result<Claims, Failure> {
+    async fn ask(&self, channels: &[String], deadline: Deadline) -> Result<Arc<Claims>, Failure> {
         let Credentials {
             authorization, cookie, ..
         } = &self.credentials;
-        let bytes = |value: &Option<HeaderValue>| value.as_ref().map(|value| Bytes::copy_from_slice(value.as_bytes()));
         let credential = Credential {
-            authorization: bytes(authorization),
-            cookie: bytes(cookie),
+            authorization: authorization.clone(),
+            cookie: cookie.clone(),
         };
         let address = self.visitor.counted().map(Network::of);
         self.verifier.ask(&credential, channels, address, deadline).await
