@@ -28,6 +28,9 @@ use crate::limits::Network;
 use cache::Cache;
 use shares::Shares;
 
+/// How much later than its deadline a client gives up, so that a question which was begun with the decision ends first:
+/// whoever asks again at once must not join one that is about to fail.
+const GRACE: Duration = Duration::from_millis(200);
 /// Questions under way at once: as many as an app server has threads and then some.
 const IN_FLIGHT: usize = 64;
 /// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
@@ -145,7 +148,7 @@ impl Asker {
             Look::TooManyOfAddress => return Err(CROWDED),
             Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
         };
-        match deadline.wait(answer.wait_for(Option::is_some)).await {
+        match deadline.after(GRACE).wait(answer.wait_for(Option::is_some)).await {
             Some(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
             // Nobody asks any more, as while the process ends.
             Some(Err(_)) | None => Err(LATE),

@@ -18,6 +18,11 @@ impl Deadline {
         Deadline(Instant::now() + PATIENCE)
     }
 
+    /// So much later.
+    pub(super) fn after(self, grace: Duration) -> Deadline {
+        Deadline(self.0 + grace)
+    }
+
     /// What comes of it in time. What is there already is never late.
     pub(super) async fn wait<T>(self, future: impl Future<Output = T>) -> Option<T> {
         timeout_at(self.0, future).await.ok()

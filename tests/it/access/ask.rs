@@ -221,6 +221,10 @@ fn an_app_that_does_not_answer_is_no_refusal_for_good() {
     ws.send(&json!({"type": "subscribe", "channels": ["cart:42"], "ref": 1}));
     assert_eq!(ws.control("error")["reason"], "unavailable");
     app.says(200, &grants(600, json!({"sub": "42"})));
+    // On a slow machine the last question may still be about to fail, and whoever asks the same fails with it.
+    eventually("the app is asked again", || {
+        (status(&relay, "cart:42", &[COOKIE]) == 200).then_some(())
+    });
     ws.send(&json!({"type": "subscribe", "channels": ["cart:42"], "ref": 2}));
     assert_eq!(ws.control("ready")["ref"], 2);
     assert!(relay.log().contains("unavailable"), "{}", relay.log());
@@ -318,8 +322,10 @@ fn one_address_cannot_take_all_questions() {
     let turned_away = turned_away.expect("some are turned away");
     assert!(other.0 == 503 && !crowded(&other.1), "{other:?}");
     app.says(200, &grants(600, json!({"sub": "42"})));
-    let (status, text) = answer("203.0.113.1", turned_away);
-    assert_eq!(status, 200, "{text}");
+    // The places come back as the questions of before end.
+    eventually("who was turned away is asked about", || {
+        (answer("203.0.113.1", turned_away).0 == 200).then_some(())
+    });
 }
 
 /// Fifty tabs that come back at once are one question; who waits for it delays nobody else.
