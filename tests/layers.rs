@@ -47,7 +47,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tokio_tungstenite",
         ],
     ),
-    ("access", &["pattern", "hub", "hyper", "hyper_util", "http_body_util"]),
+    (
+        "access",
+        &["pattern", "limits", "hub", "hyper", "hyper_util", "http_body_util"],
+    ),
     (
         "server",
         &[

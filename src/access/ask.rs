@@ -1,6 +1,7 @@
 //! Asks the app who may read what, by the credential that a client came with.
 
 mod cache;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +10,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
@@ -17,26 +17,33 @@ use ring::hmac;
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::claims::Claims;
+use super::deadline::Deadline;
 use super::failure::Failure;
 use super::http::{Client, Url};
 use super::members;
+use crate::limits::Network;
 use cache::Cache;
+use shares::Shares;
 
-/// A client is waiting for its first byte.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How much later than its question a client gives up, so that it hears what became of it.
+/// How much later than its deadline a client gives up, so that a question which was begun with the decision ends first:
+/// whoever asks again at once must not join one that is about to fail.
 const GRACE: Duration = Duration::from_millis(200);
 /// Questions under way at once: as many as an app server has threads and then some.
 const IN_FLIGHT: usize = 64;
 /// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
-const MAX_WAITING: usize = 1_024;
+pub const MAX_WAITING: usize = 1_024;
 /// Largest answer: a thousand names of channels fit.
 const MAX_ANSWER: usize = 64 * 1024;
+/// Largest answer as it is kept: a thousand patterns fit. An object or a pattern of a few bytes takes hundreds.
+const MAX_KEPT: usize = 1024 * 1024;
+/// Most bytes of answers: what is remembered, with two tables of 1 MiB, and what is on its way, as it came and as it is kept.
+pub const MAX_HELD: usize = 2 * (cache::MAX_BYTES + 1024 * 1024) + IN_FLIGHT * (2 * MAX_ANSWER + MAX_KEPT);
 /// The operator is told of failures this often.
 const TELL: Duration = Duration::from_secs(10);
+
 /// Where the app is asked.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -44,13 +51,13 @@ pub struct Options {
     pub url: Url,
 }
 
-/// What a client came with, byte for byte.
+/// What a client came with, byte for byte. Clones share the bytes, so that whoever waits holds no more of them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credential {
     /// The header `Authorization`.
-    pub authorization: Option<Bytes>,
+    pub authorization: Option<HeaderValue>,
     /// The header `Cookie`.
-    pub cookie: Option<Bytes>,
+    pub cookie: Option<HeaderValue>,
 }
 
 /// Asks, and remembers the answers for as long as they say.
@@ -68,16 +75,18 @@ pub(super) struct Asker {
 struct Shared {
     cache: Cache,
     open: HashMap<Question, watch::Receiver<Answer>>,
+    shares: Shares,
     /// When the operator was last told of a failure, and how many there were since.
     told: Option<Instant>,
     untold: u64,
 }
 
-/// A credential and a set of channels.
+/// A credential and a set of channels. Sets of one credential are not put together into one question: whoever shares it, as all
+/// do whose only cookie says that cookies are fine, would wait for what others ask for, and be refused along with it.
 pub(super) type Question = [u8; 32];
 
 /// `None` until it came.
-type Answer = Option<Result<Claims, Failure>>;
+type Answer = Option<Result<Arc<Claims>, Failure>>;
 
 /// Shows which of them came, and nothing of them.
 impl fmt::Debug for Credential {
@@ -101,48 +110,60 @@ impl Asker {
             shared: Mutex::new(Shared {
                 cache: Cache::default(),
                 open: HashMap::new(),
+                shares: Shares::default(),
                 told: None,
                 untold: 0,
             }),
         })
     }
 
-    /// What the app says of a credential that asks for these channels.
-    pub(super) async fn ask(self: &Arc<Self>, credential: &Credential, channels: &[String]) -> Result<Claims, Failure> {
+    /// What the app says of a credential that asks for these channels, by the deadline. Its answer may come later than that:
+    /// then it is there when the client comes back. `address`: whose share of the questions this is, if clients are told
+    /// apart.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        credential: &Credential,
+        channels: &[String],
+        address: Option<Network>,
+        deadline: Deadline,
+    ) -> Result<Arc<Claims>, Failure> {
         if *credential == Credential::default() {
             return Err(Failure::Missing);
         }
-        let mut channels = channels.to_vec();
-        channels.sort_unstable();
-        channels.dedup();
-        let question = self.question(credential, &channels);
-        let mut answer = match self.look(question) {
+        let mut names: Vec<&String> = channels.iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        let question = self.question(credential, &names);
+        let mut answer = match self.look(question, address) {
             Look::Known(claims) => return Ok(claims),
             Look::Asked(answer) => answer,
             Look::New(sender, answer) => {
-                let asking = self.clone().answer(question, credential.clone(), channels, sender);
+                let channels = names.into_iter().cloned().collect();
+                let asking = self
+                    .clone()
+                    .answer(question, address, credential.clone(), channels, sender);
                 self.runtime.spawn(asking);
                 answer
             }
+            Look::TooManyOfAddress => return Err(CROWDED),
             Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
         };
-        // The question has its own end; this one is for when nobody asks it any more, as while the process ends.
-        let came = timeout(PATIENCE + GRACE, answer.wait_for(Option::is_some)).await;
-        match came {
-            Ok(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
-            Ok(Err(_)) | Err(_) => Err(LATE),
+        match deadline.after(GRACE).wait(answer.wait_for(Option::is_some)).await {
+            Some(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
+            // Nobody asks any more, as while the process ends.
+            Some(Err(_)) | None => Err(LATE),
         }
     }
 
-    fn question(&self, credential: &Credential, channels: &[String]) -> Question {
+    fn question(&self, credential: &Credential, channels: &[&String]) -> Question {
         let mut context = hmac::Context::with_key(&self.secret);
         let mut add = |part: Option<&[u8]>| {
             // Lengths keep apart what would run together.
             context.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
             context.update(part.unwrap_or_default());
         };
-        add(credential.authorization.as_deref());
-        add(credential.cookie.as_deref());
+        add(credential.authorization.as_ref().map(HeaderValue::as_bytes));
+        add(credential.cookie.as_ref().map(HeaderValue::as_bytes));
         for channel in channels {
             add(Some(channel.as_bytes()));
         }
@@ -150,7 +171,7 @@ impl Asker {
         tag.as_ref().try_into().expect("HMAC-SHA256 makes 32 bytes")
     }
 
-    fn look(&self, question: Question) -> Look {
+    fn look(&self, question: Question, address: Option<Network>) -> Look {
         let mut shared = self.shared();
         if let Some(claims) = shared.cache.get(&question, SystemTime::now()) {
             return Look::Known(claims);
@@ -161,6 +182,9 @@ impl Asker {
         if shared.open.len() >= MAX_WAITING {
             return Look::TooMany;
         }
+        if !shared.shares.take(address) {
+            return Look::TooManyOfAddress;
+        }
         let (sender, answer) = watch::channel(None);
         shared.open.insert(question, answer.clone());
         Look::New(sender, answer)
@@ -170,40 +194,41 @@ impl Asker {
     async fn answer(
         self: Arc<Self>,
         question: Question,
+        address: Option<Network>,
         credential: Credential,
         channels: Vec<String>,
         sender: watch::Sender<Answer>,
     ) {
-        let asked = timeout(PATIENCE, async {
+        // Its own end: who began it may have had less time left, and others have joined since.
+        let asked = Deadline::from_now().wait(async {
             let _permit = self.permits.acquire().await;
             self.exchange(&credential, &channels).await
         });
-        let (answer, size) = match asked.await {
-            Ok(Ok(Some((claims, size)))) => (Ok(claims), size),
-            Ok(Ok(None)) => (Err(Failure::Denied), 0),
-            Ok(Err(why)) => (Err(self.failed(&why)), 0),
-            Err(_) => (Err(self.failed("it did not answer within 2 s")), 0),
+        let answer = match asked.await {
+            Some(Ok(Some(claims))) => Ok(Arc::new(claims)),
+            Some(Ok(None)) => Err(Failure::Denied),
+            Some(Err(why)) => Err(self.failed(&why)),
+            None => Err(self.failed("it did not answer within 2 s")),
         };
         {
             let mut shared = self.shared();
             if let Ok(claims) = &answer {
-                shared.cache.put(question, claims.clone(), size);
+                shared.cache.put(question, claims.clone());
             }
             shared.open.remove(&question);
+            shared.shares.give_back(address);
         }
         sender.send_replace(Some(answer));
     }
 
-    /// What the app says and how long its answer is; `None`: it does not know the credential; else what it should mend.
-    async fn exchange(&self, credential: &Credential, channels: &[String]) -> Result<Option<(Claims, usize)>, String> {
+    /// What the app says; `None`: it does not know the credential; else what it should mend.
+    async fn exchange(&self, credential: &Credential, channels: &[String]) -> Result<Option<Claims>, String> {
         let mut request = Request::post("/")
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json");
         for (name, value) in [(AUTHORIZATION, &credential.authorization), (COOKIE, &credential.cookie)] {
             if let Some(value) = value {
-                let Ok(mut value) = HeaderValue::from_maybe_shared(value.clone()) else {
-                    return Ok(None);
-                };
+                let mut value = value.clone();
                 value.set_sensitive(true);
                 request = request.header(name, value);
             }
@@ -235,7 +260,10 @@ impl Asker {
         let members = members::parse(&body)
             .ok_or("its answer is not a JSON object: let it answer {\"exp\":…,\"sub\":…,\"channels\":[…]}")?;
         match Claims::answering(members, channels, SystemTime::now()) {
-            Ok(claims) => Ok(Some((claims, body.len()))),
+            Ok(claims) if claims.size() > MAX_KEPT => {
+                Err("its answer lists more than 1 MiB once read: let it list less".into())
+            }
+            Ok(claims) => Ok(Some(claims)),
             Err(Failure::NoExpiry) => Err("its answer has no `exp`: let it say until when it counts".into()),
             Err(Failure::Expired(_)) => {
                 Err("the `exp` of its answer is over: let it lie ahead, and compare clocks".into())
@@ -267,11 +295,15 @@ impl Asker {
 
 /// Where a question stands.
 enum Look {
-    Known(Claims),
+    Known(Arc<Claims>),
     Asked(watch::Receiver<Answer>),
     New(watch::Sender<Answer>, watch::Receiver<Answer>),
     TooMany,
+    TooManyOfAddress,
 }
+
+/// What a client is told whose address asks too much. The operator has nothing to mend.
+const CROWDED: Failure = Failure::Unavailable("too many clients of this address are being asked about");
 
 /// All that a client learns of it.
 const LATE: Failure = Failure::Unavailable("the app did not answer as it should");

@@ -15,6 +15,9 @@ pub const NBF_LEEWAY: Duration = Duration::from_secs(5);
 /// a token would never expire by it.
 const MILLISECONDS: Duration = Duration::from_secs(100_000_000_000);
 
+/// An allocation is rounded up, and the allocator keeps something with it: 32 bytes are the least that glibc gives.
+const PIECE: usize = 32;
+
 /// Most channels and patterns of one token; as many as one connection may have channels.
 const MAX_LISTED: usize = 1_000;
 
@@ -27,6 +30,7 @@ pub struct Claims {
     names: Vec<String>,
     /// What else is listed.
     patterns: Vec<KeyPattern>,
+    size: usize,
 }
 
 impl Claims {
@@ -81,12 +85,26 @@ impl Claims {
                 None => names.push(entry),
             }
         }
+        let texts = names.iter().map(|name| name.capacity() + PIECE).sum::<usize>();
+        // Of a list that has grown by doubling, as much may be empty as is taken.
+        let programs = patterns
+            .iter()
+            .map(|pattern| pattern.size() + size_of::<KeyPattern>())
+            .sum::<usize>();
+        let lists = names.capacity() * size_of::<String>() + texts + programs;
+        let size = size_of::<Claims>() + object(&members) + lists;
         Ok(Claims {
             members,
             expires,
             names,
             patterns,
+            size,
         })
+    }
+
+    /// About how many bytes it takes in memory, with all that it points to.
+    pub fn size(&self) -> usize {
+        self.size
     }
 
     /// From when on it no longer counts.
@@ -131,6 +149,28 @@ fn time(value: &Value) -> Option<SystemTime> {
     const LATEST: f64 = 253_402_300_799.0;
     let seconds = value.as_f64().filter(|seconds| seconds.is_finite())?;
     Some(UNIX_EPOCH + Duration::from_secs_f64(seconds.clamp(0.0, LATEST)))
+}
+
+/// What an object takes beyond itself: nodes with room for eleven members, at least five of them taken in all but one node.
+fn object(members: &Map<String, Value>) -> usize {
+    const NODE: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 14 * size_of::<usize>();
+    let inner = members
+        .iter()
+        .map(|(name, value)| name.capacity() + PIECE + beyond(value));
+    (members.len() / 5 + 1) * NODE + inner.sum::<usize>()
+}
+
+/// What a value takes beyond itself.
+fn beyond(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.capacity() + PIECE,
+        Value::Array(values) => {
+            let inner = values.iter().map(beyond).sum::<usize>();
+            values.capacity() * size_of::<Value>() + PIECE + inner
+        }
+        Value::Object(members) => object(members),
+    }
 }
 
 fn names(value: Option<&Value>, expected: &'static str) -> Result<Vec<String>, Failure> {

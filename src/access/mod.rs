@@ -5,11 +5,13 @@
 //! * [`signed`]: names of channels that Rails signed
 //! * [`ask`]: the app is asked
 //! * `claims`: what a credential says
+//! * `deadline`: until when a decision is made
 //! * `failure`: why a credential does not count
 //! * `members`: JSON objects, `http`: requests to the places that the config names
 
 pub mod ask;
 mod claims;
+mod deadline;
 mod failure;
 mod http;
 pub mod jwks;
@@ -23,6 +25,7 @@ mod verifier;
 
 pub use ask::Credential;
 pub use claims::{Claims, NBF_LEEWAY};
+pub use deadline::Deadline;
 pub use failure::Failure;
 pub use http::{Url, UrlError};
 pub use signed::Signed;

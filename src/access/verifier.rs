@@ -2,23 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
 
 use super::ask::{self, Asker, Credential};
 use super::claims::Claims;
+use super::deadline::Deadline;
 use super::failure::Failure;
 use super::http::Client;
 use super::jwks::{Fetched, Pace, Set};
 use super::jwt::{self, Keys, Token};
 use super::key::Algorithm;
 use super::signed::{self, Signed};
-
-/// A token waits this long for keys that are being fetched: a client is waiting for its first byte.
-const PATIENCE: Duration = Duration::from_secs(2);
+use crate::limits::Network;
 
 /// What a client hears while keys are not to be had.
 const NO_KEYS: Failure = Failure::Unavailable("the keys of tokens could not be fetched");
@@ -110,11 +108,11 @@ impl Verifier {
         self.0.asker.is_some()
     }
 
-    /// What a token says, if it counts. It waits for nothing unless keys are fetched from a URL, and then for 2 s at most.
+    /// What a token says, if it counts. It waits for nothing unless keys are fetched from a URL, and then until the deadline.
     ///
     /// # Errors
     /// Why it does not count.
-    pub async fn token(&self, text: &str, now: SystemTime) -> Result<Claims, Failure> {
+    pub async fn token(&self, text: &str, now: SystemTime, deadline: Deadline) -> Result<Claims, Failure> {
         let token = Token::parse(text)?;
         let known = self.0.jwt.iter().filter_map(|issuer| match &issuer.options.keys {
             Keys::One(key) => Some((key, &issuer.options)),
@@ -128,9 +126,8 @@ impl Verifier {
         if token.algorithm.is_symmetric() || self.0.jwt.iter().all(|issuer| issuer.fetched.is_none()) {
             return Err(closest);
         }
-        timeout(PATIENCE, self.fetched(&token, closest, now))
-            .await
-            .unwrap_or(Err(NO_KEYS))
+        let judged = deadline.wait(self.fetched(&token, closest, now)).await;
+        judged.unwrap_or(Err(NO_KEYS))
     }
 
     /// What a token says by the keys that are fetched; `closest` is why none of the others made it count.
@@ -177,13 +174,20 @@ impl Verifier {
         signed::verify(&self.0.signed, text, now)
     }
 
-    /// What the app says of a credential that asks for these channels; within 2 s.
+    /// What the app says of a credential that asks for these channels, by the deadline. `address`: that of the client, if
+    /// clients are told apart; the questions of one are limited.
     ///
     /// # Errors
     /// If the app refuses it, or does not answer as it should.
-    pub async fn ask(&self, credential: &Credential, channels: &[String]) -> Result<Claims, Failure> {
+    pub async fn ask(
+        &self,
+        credential: &Credential,
+        channels: &[String],
+        address: Option<Network>,
+        deadline: Deadline,
+    ) -> Result<Arc<Claims>, Failure> {
         match &self.0.asker {
-            Some(asker) => asker.ask(credential, channels).await,
+            Some(asker) => asker.ask(credential, channels, address, deadline).await,
             None => Err(Failure::Denied),
         }
     }

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::Config;
+use crate::access::ask::{MAX_HELD, MAX_WAITING};
 use crate::server::MAX_BODIES;
 
 /// The program, its libraries, and what it makes at its start: 22 MB were measured.
@@ -23,8 +24,12 @@ const CONNECTION: u64 = 8 << 10;
 /// 12 KB when idle and some 70 KB with all of them full.
 const SECURED: u64 = 80 << 10;
 
-/// What the app has answered: 2 × 8 MiB of text are kept at most (`access::ask`), which take some times as much once read.
-const ASKED: u64 = 64 << 20;
+/// The token of a WebSocket beside the header that it came in, 8 KiB at most, and what it says: 2.5 KB were measured of nine
+/// claims and four channels.
+const TOKEN: u64 = 12 << 10;
+
+/// A name of a channel that is asked for, beyond its text.
+const NAME: u64 = 64;
 
 /// A log without messages, with its name, its place in both tables, and the key that it is of: 2.7 KB were measured.
 const CHANNEL: u64 = 4 << 10;
@@ -49,6 +54,8 @@ struct Limits {
     connections: u64,
     head_size: u64,
     message_size: u64,
+    /// Names in one request or message.
+    names: u64,
     channels: u64,
     subscriptions: u64,
     keys: u64,
@@ -67,6 +74,7 @@ impl Config {
             connections: self.server.limits.connections as u64,
             head_size: self.server.head.size as u64,
             message_size: self.fanout.bounds.message_size as u64,
+            names: self.fanout.bounds.channels as u64,
             channels: self.hub.max_channels as u64,
             subscriptions: self.hub.subscriptions as u64,
             keys: self.mirror.keys as u64,
@@ -83,7 +91,10 @@ impl Config {
 impl Limits {
     fn memory(self) -> Memory {
         // A head is read before there is a WebSocket. Its buffer doubles; of a message, a frame and the whole are held.
-        let read = (self.head_size + self.head_size / 2).max(2 * self.message_size);
+        // Beside the head there are the credentials that were in it, which a WebSocket keeps.
+        let shown = self.head_size;
+        let head = self.head_size + self.head_size / 2 + shown;
+        let read = head.max(shown + TOKEN + 2 * self.message_size);
         let times = |count: u64, each: u64| count.saturating_mul(each);
         let mut parts = vec![
             ("the process", BASE + times(self.cores + OTHER_THREADS, THREAD)),
@@ -103,7 +114,10 @@ impl Limits {
             parts.push(("TLS", times(self.connections, SECURED)));
         }
         if self.asks {
-            parts.push(("the app's answers", ASKED));
+            parts.push(("the app's answers", MAX_HELD as u64));
+            // A credential may be as long as a head, and so may be the names; the client may have gone.
+            let question = self.head_size + self.head_size.max(self.message_size) + times(self.names, NAME);
+            parts.push(("questions", times(MAX_WAITING as u64, question)));
         }
         parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         Memory { parts }
@@ -139,6 +153,7 @@ mod tests {
         connections: 1_000,
         head_size: 16 << 10,
         message_size: 8 << 10,
+        names: 1_000,
         channels: 1_000,
         subscriptions: 10_000,
         keys: 10_000,
@@ -157,7 +172,7 @@ mod tests {
     #[test]
     fn each_limit_has_its_part() {
         assert_eq!(of(SMALL, "the process"), 56 << 20);
-        assert_eq!(of(SMALL, "connections"), 1_000 * (32 << 10));
+        assert_eq!(of(SMALL, "connections"), 1_000 * (52 << 10));
         assert_eq!(of(SMALL, "channels"), 1_000 * 4096);
         assert_eq!(of(SMALL, "subscriptions"), 10_000 * 512);
         assert_eq!(of(SMALL, "keys"), 10_000 * 1024);
@@ -169,14 +184,15 @@ mod tests {
             message_size: 64 << 10,
             ..SMALL
         };
-        assert_eq!(of(large_messages, "connections"), 1_000 * (136 << 10));
+        assert_eq!(of(large_messages, "connections"), 1_000 * (164 << 10));
         let more = Limits {
             is_secured: true,
             asks: true,
             ..SMALL
         };
         assert_eq!(of(more, "TLS"), 1_000 * (80 << 10));
-        assert_eq!(of(more, "the app's answers"), 64 << 20);
+        assert_eq!(of(more, "the app's answers"), 106 << 20);
+        assert_eq!(of(more, "questions"), 1_024 * ((32 << 10) + 64_000));
     }
 
     #[test]
@@ -184,7 +200,7 @@ mod tests {
         let memory = SMALL.memory();
         assert_eq!(
             memory.to_string(),
-            "458 MiB: answers 256, the process 56, reads 48, logs 40, connections 32, keys 10, pinned 8, subscriptions 5, \
+            "478 MiB: answers 256, the process 56, connections 51, reads 48, logs 40, keys 10, pinned 8, subscriptions 5, \
              channels 4"
         );
         let endless = Limits {

@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What counts as one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Network {
+pub enum Network {
     /// One address.
     V4(u32),
     /// A /64: what a single customer gets, who can take any address in it for each connection.
@@ -48,6 +48,7 @@ struct Entry {
 }
 
 impl Network {
+    /// That which counts for this address.
     pub fn of(address: IpAddr) -> Network {
         match address.to_canonical() {
             IpAddr::V4(address) => Network::V4(address.to_bits()),

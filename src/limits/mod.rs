@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use addresses::{Addresses, Network};
+use addresses::Addresses;
+pub use addresses::Network;
 pub use counts::{Count, Counts, Limit};
 pub use meter::{Meter, Rate};
 

@@ -191,6 +191,21 @@ impl KeyPattern {
         if exact { Filled::Key(key) } else { Filled::Glob(glob) }
     }
 
+    /// About how many bytes it takes in memory, with all that it points to.
+    pub fn size(&self) -> usize {
+        // An allocation is rounded up, and the allocator keeps something with it.
+        const PIECE: usize = 32;
+        let ops = self.program.ops();
+        let bytes = ops.iter().map(|op| match op {
+            Op::Literal(bytes) => bytes.len() + PIECE,
+            Op::OneOf(_, text) => text.len() + PIECE,
+            Op::Any | Op::Gap(_) => 0,
+        });
+        let names = self.names.iter().map(|name| size_of_val(name) + name.len() + 2 * PIECE);
+        let pieces = size_of_val(ops) + bytes.sum::<usize>() + names.sum::<usize>();
+        size_of::<KeyPattern>() + self.text.len() + pieces + self.at.capacity() * size_of::<Range<usize>>() + 4 * PIECE
+    }
+
     pub(crate) fn program(&self) -> &Program {
         &self.program
     }

@@ -11,7 +11,7 @@ use super::holder::{Closed, Expiry, Holder};
 use super::query::{QueryError, check_name};
 use super::refusals::Refusals;
 use super::visitor::Visitor;
-use crate::access::{Failure, Verifier};
+use crate::access::{Deadline, Failure, Verifier};
 use crate::fanout::{self, Asked, Opened, Renewed};
 use crate::hub::{Hub, Limit, SubscribeError, Subscription, set_of};
 use crate::limits::Limits;
@@ -122,12 +122,13 @@ impl Gate {
         &self.hub
     }
 
-    /// The client that shows these credentials.
+    /// The client that shows these credentials and comes from there.
     ///
     /// # Errors
     /// If a signed name does not count; it is logged here.
-    pub fn holder(&self, credentials: Credentials) -> Result<Holder, Failure> {
-        Holder::new(self.verifier.clone(), credentials, SystemTime::now()).inspect_err(|failure| {
+    pub fn holder(&self, credentials: Credentials, visitor: Visitor) -> Result<Holder, Failure> {
+        let holder = Holder::new(self.verifier.clone(), credentials, visitor, SystemTime::now());
+        holder.inspect_err(|failure| {
             if let Some(unsaid) = self.refusals.say() {
                 tracing::info!(reason = failure.word(), unsaid, "signed name refused");
             }
@@ -136,7 +137,7 @@ impl Gate {
 
     /// Judges the channels for a client: until when it may read all of them. A refusal is logged here, once. Every way to
     /// a channel leads through here.
-    async fn judge(&self, holder: &Holder, names: &[String]) -> Result<Expiry, Refused> {
+    async fn judge(&self, holder: &Holder, names: &[String], deadline: Deadline) -> Result<Expiry, Refused> {
         let mut denied = BTreeMap::new();
         let mut asked = Vec::new();
         for name in names {
@@ -147,7 +148,8 @@ impl Gate {
             }
         }
         let mut until: Expiry = None;
-        for ((name, _), judged) in asked.iter().zip(holder.judge(&asked, SystemTime::now()).await) {
+        let judged = holder.judge(&asked, SystemTime::now(), deadline).await;
+        for ((name, _), judged) in asked.iter().zip(judged) {
             match judged {
                 Ok(expiry) => until = until.into_iter().chain(expiry).min(),
                 Err(Closed::Failure(failure @ Failure::Unavailable(_))) => {
@@ -169,18 +171,18 @@ impl Gate {
     }
 
     /// Opens the channels for a client that stays (`lingers`) or for one that only looks, and says until when it may read
-    /// them. `visitor`: whom they are put down to.
+    /// them.
     pub async fn open(
         &self,
         holder: &Holder,
-        visitor: Visitor,
         names: &[String],
         lingers: bool,
+        deadline: Deadline,
     ) -> Result<(Vec<Subscription>, Expiry), Refused> {
-        let until = self.judge(holder, names).await?;
+        let until = self.judge(holder, names, deadline).await?;
         let mut opened = Vec::new();
         for name in names {
-            match self.hub.subscribe_for(visitor.into(), name) {
+            match self.hub.subscribe_for(holder.visitor().into(), name) {
                 Ok(subscription) => opened.push(subscription),
                 Err(SubscribeError::Full(limit)) => {
                     if let Some(unsaid) = self.refusals.say() {
@@ -227,18 +229,17 @@ impl Gate {
 pub struct Visit {
     gate: Gate,
     holder: Arc<Holder>,
-    visitor: Visitor,
 }
 
 impl Visit {
     /// For a client that was let in.
-    pub fn new(gate: Gate, holder: Arc<Holder>, visitor: Visitor) -> Visit {
-        Visit { gate, holder, visitor }
+    pub fn new(gate: Gate, holder: Arc<Holder>) -> Visit {
+        Visit { gate, holder }
     }
 
     async fn open(self, names: Vec<String>, cursor: Option<String>) -> Result<Opened, Vec<fanout::Refusal>> {
-        let opened = self.gate.open(&self.holder, self.visitor, &names, true).await;
-        let (subscriptions, expires) = opened.map_err(|refused| refusals(refused, &names))?;
+        let opened = self.gate.open(&self.holder, &names, true, Deadline::from_now());
+        let (subscriptions, expires) = opened.await.map_err(|refused| refusals(refused, &names))?;
         let start = self.gate.start(&names, false, None, cursor.as_deref());
         let channels = subscriptions.into_iter().map(|subscription| (subscription, start));
         Ok(Opened {
@@ -248,23 +249,20 @@ impl Visit {
     }
 
     async fn renew(self, token: String, names: Vec<String>) -> Result<Renewed, Vec<fanout::Refusal>> {
-        let credentials = self.holder.credentials().renewed(token);
-        let holder = self
-            .gate
-            .holder(credentials)
-            .map_err(|failure| vec![of_token(&failure)])?;
+        let deadline = Deadline::from_now();
+        let holder = self.holder.renewed(token);
         // A token that is good for nothing yet is told so, not taken on trust.
-        holder.plain_names().await.map_err(|failure| {
+        holder.plain_names(deadline).await.map_err(|failure| {
             if let Some(unsaid) = self.gate.refusals.say() {
                 tracing::info!(reason = failure.word(), unsaid, "renewal refused");
             }
             vec![of_token(&failure)]
         })?;
-        let judged = self.gate.judge(&holder, &names).await;
+        let judged = self.gate.judge(&holder, &names, deadline).await;
         let expires = judged.map_err(|refused| refusals(refused, &names))?;
         let moved = holder.move_place(&self.holder, &self.gate.limits);
         moved.map_err(|_| refusals(Refused::TooMany, &[]))?;
-        let visit = Visit::new(self.gate, Arc::new(holder), self.visitor);
+        let visit = Visit::new(self.gate, Arc::new(holder));
         Ok(Renewed {
             expires,
             gate: Arc::new(visit),
@@ -274,11 +272,19 @@ impl Visit {
 
 impl fanout::Gate for Visit {
     fn open(&self, names: Vec<String>, cursor: Option<String>) -> Asked<Opened> {
-        Box::pin(self.clone().open(names, cursor).instrument(self.visitor.span()))
+        Box::pin(
+            self.clone()
+                .open(names, cursor)
+                .instrument(self.holder.visitor().span()),
+        )
     }
 
     fn renew(&self, token: String, names: Vec<String>) -> Asked<Renewed> {
-        Box::pin(self.clone().renew(token, names).instrument(self.visitor.span()))
+        Box::pin(
+            self.clone()
+                .renew(token, names)
+                .instrument(self.holder.visitor().span()),
+        )
     }
 }
 
@@ -418,8 +424,11 @@ mod tests {
     async fn all_are_opened_or_none() {
         let (hub, _appender) = hub(2);
         let gate = gate(hub.clone());
-        let holder = gate.holder(Credentials::default()).unwrap();
-        let open = async |names: &[&str]| gate.open(&holder, Visitor::default(), &owned(names), true).await;
+        let holder = gate.holder(Credentials::default(), Visitor::default()).unwrap();
+        let open = async |names: &[&str]| {
+            let deadline = Deadline::from_now();
+            gate.open(&holder, &owned(names), true, deadline).await
+        };
         let Err(Refused::ForGood(denied)) = open(&["a", "no:1", "", "no:2"]).await else {
             panic!("unknown channels are refused");
         };

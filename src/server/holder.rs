@@ -3,20 +3,22 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use hyper::header::HeaderValue;
 use tokio::sync::OnceCell;
 
 use super::credentials::Credentials;
-use crate::access::{Claims, Credential, Failure, Signed, Verifier};
+use super::visitor::Visitor;
+use crate::access::{Claims, Credential, Deadline, Failure, Signed, Verifier};
 use crate::hub::{Access, Way};
-use crate::limits::{Limit, Limits, Permit, Subject};
+use crate::limits::{Limit, Limits, Network, Permit, Subject};
 
-/// A client with its credentials.
+/// A client with its credentials. A WebSocket keeps it as long as it lives: of what its head held everything is in it once at
+/// most, but for the token of its header, and `docs/limits.md` counts it so.
 #[derive(Debug)]
 pub struct Holder {
     verifier: Verifier,
+    /// Without signed names: those are verified at once.
     credentials: Credentials,
+    visitor: Visitor,
     /// Verified at the first look, and kept once it counts; what does not count now may do so later.
     token: OnceCell<Claims>,
     signed: Vec<Signed>,
@@ -41,25 +43,44 @@ pub enum Closed {
 pub type Expiry = Option<SystemTime>;
 
 impl Holder {
-    /// A client with these credentials.
+    /// A client with these credentials, who comes from there.
     ///
     /// # Errors
     /// If a signed name does not count: it names a channel, and which is not known then.
-    pub fn new(verifier: Verifier, credentials: Credentials, now: SystemTime) -> Result<Holder, Failure> {
-        let signed = credentials.signed.iter().map(|text| verifier.signed(text, now));
-        Ok(Holder {
-            signed: signed.collect::<Result<_, _>>()?,
-            verifier,
-            credentials,
-            token: OnceCell::new(),
-            named: OnceCell::new(),
-            place: Mutex::default(),
-        })
+    pub fn new(
+        verifier: Verifier,
+        mut credentials: Credentials,
+        visitor: Visitor,
+        now: SystemTime,
+    ) -> Result<Holder, Failure> {
+        let signed = std::mem::take(&mut credentials.signed).into_iter();
+        let signed = signed
+            .map(|text| verifier.signed(&text, now))
+            .collect::<Result<_, _>>()?;
+        Ok(Holder::knowing(verifier, credentials, visitor, signed))
     }
 
-    /// What it has shown.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
+    fn knowing(verifier: Verifier, credentials: Credentials, visitor: Visitor, signed: Vec<Signed>) -> Holder {
+        Holder {
+            verifier,
+            credentials,
+            visitor,
+            token: OnceCell::new(),
+            signed,
+            named: OnceCell::new(),
+            place: Mutex::default(),
+        }
+    }
+
+    /// The same client, showing this token in place of all that it has shown but for signed names.
+    pub fn renewed(&self, token: String) -> Holder {
+        let credentials = Credentials::of_token(token);
+        Holder::knowing(self.verifier.clone(), credentials, self.visitor, self.signed.clone())
+    }
+
+    /// Whom it comes from.
+    pub fn visitor(&self) -> Visitor {
+        self.visitor
     }
 
     /// The channels whose names were signed.
@@ -71,17 +92,22 @@ impl Holder {
     ///
     /// # Errors
     /// If the credential does not count.
-    pub async fn plain_names(&self) -> Result<Vec<String>, Failure> {
+    pub async fn plain_names(&self, deadline: Deadline) -> Result<Vec<String>, Failure> {
         let names = |claims: &Claims| claims.plain_names().map(str::to_owned).collect();
-        match self.claims(SystemTime::now()).await {
+        match self.claims(SystemTime::now(), deadline).await {
             Ok(claims) => Ok(names(claims)),
             Err(failure) if !self.can_ask() => Err(failure),
-            Err(_) => self.ask(&[]).await.map(|claims| names(&claims)),
+            Err(_) => self.ask(&[], deadline).await.map(|claims| names(&claims)),
         }
     }
 
     /// Judges channels, each given with who may read it: until when this client may, or why it may not. In the same order.
-    pub async fn judge(&self, channels: &[(&str, Vec<Access>)], now: SystemTime) -> Vec<Result<Expiry, Closed>> {
+    pub async fn judge(
+        &self,
+        channels: &[(&str, Vec<Access>)],
+        now: SystemTime,
+        deadline: Deadline,
+    ) -> Vec<Result<Expiry, Closed>> {
         let open = |claims: Option<&Claims>| {
             let judged = channels.iter().map(|(name, access)| meets(access, claims, name));
             judged.collect::<Vec<bool>>()
@@ -101,7 +127,7 @@ impl Holder {
         let missing = |found: &[Option<Expiry>]| found.iter().any(Option::is_none);
         // What a signed name opens has an end, and a token beside it may open it for longer.
         if found.iter().any(|place| *place != Some(None)) {
-            match self.claims(now).await {
+            match self.claims(now, deadline).await {
                 Ok(claims) => {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(claims)), claims.expires());
@@ -113,7 +139,7 @@ impl Holder {
             let names = channels.iter().zip(&found).filter(|(_, place)| place.is_none());
             let mut names: Vec<String> = names.map(|((name, _), _)| (*name).to_owned()).collect();
             names.sort_unstable();
-            match self.ask(&names).await {
+            match self.ask(&names, deadline).await {
                 Ok(claims) => {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(&claims)), claims.expires());
@@ -175,14 +201,15 @@ impl Holder {
         self.credentials.ambient || self.can_ask()
     }
 
-    async fn claims(&self, now: SystemTime) -> Result<&Claims, Failure> {
+    async fn claims(&self, now: SystemTime, deadline: Deadline) -> Result<&Claims, Failure> {
         let Some(text) = self.credentials.token.as_ref().filter(|_| self.verifier.takes_tokens()) else {
             return Err(match self.credentials.untrusted {
                 true => Failure::Untrusted,
                 false => Failure::Missing,
             });
         };
-        let claims = self.token.get_or_try_init(|| self.verifier.token(text, now)).await?;
+        let verified = self.token.get_or_try_init(|| self.verifier.token(text, now, deadline));
+        let claims = verified.await?;
         // It may have been verified a while ago.
         match now.duration_since(claims.expires()) {
             Ok(since) => Err(Failure::Expired(since)),
@@ -197,16 +224,16 @@ impl Holder {
         self.verifier.asks() && (authorization.is_some() || cookie.is_some())
     }
 
-    async fn ask(&self, channels: &[String]) -> Result<Claims, Failure> {
+    async fn ask(&self, channels: &[String], deadline: Deadline) -> Result<Arc<Claims>, Failure> {
         let Credentials {
             authorization, cookie, ..
         } = &self.credentials;
-        let bytes = |value: &Option<HeaderValue>| value.as_ref().map(|value| Bytes::copy_from_slice(value.as_bytes()));
         let credential = Credential {
-            authorization: bytes(authorization),
-            cookie: bytes(cookie),
+            authorization: authorization.clone(),
+            cookie: cookie.clone(),
         };
-        self.verifier.ask(&credential, channels).await
+        let address = self.visitor.counted().map(Network::of);
+        self.verifier.ask(&credential, channels, address, deadline).await
     }
 }
 

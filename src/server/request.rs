@@ -21,7 +21,7 @@ use super::query::{Query, QueryError};
 use super::refuse::{RETRY_REFUSED, bad, farewell, full, jitter, later, no_place, refused, unauthorized};
 use super::route::Route;
 use super::snapshot;
-use crate::access::Failure;
+use crate::access::{Deadline, Failure};
 use crate::fanout::{self, Transport, Until};
 use crate::hub::{self, Subscription};
 use crate::limits::{Limit, Limits, Permits};
@@ -88,6 +88,7 @@ struct Wanted<'a> {
     named: bool,
     query: &'a Query,
     holder: Arc<Holder>,
+    deadline: Deadline,
     guest: Guest,
 }
 
@@ -167,13 +168,14 @@ impl Desk {
         let credentials = Credentials::of(&request.headers, &query, &self.places, trusts_cookies);
         let holder = self
             .gate
-            .holder(credentials)
+            .holder(credentials, guest.visitor)
             .map_err(|failure| unauthorized(&failure))?;
         let mut asked = Wanted {
             names: query.channels.clone(),
             named: true,
             query: &query,
             holder: Arc::new(holder),
+            deadline: Deadline::from_now(),
             guest,
         };
         for name in asked.holder.signed_names() {
@@ -206,7 +208,7 @@ impl Desk {
     /// The channels of a request that names none: those that its token lists by their names.
     async fn plain_names(&self, request: &Parts, asked: &Wanted<'_>) -> Result<Vec<String>, Refusal> {
         let unnamed = "no channel is named: write ?channel=NAME, once for each";
-        match asked.holder.plain_names().await {
+        match asked.holder.plain_names(asked.deadline).await {
             Ok(names) if names.is_empty() => Err(bad(format!("{unnamed}; the token lists none by its name either"))),
             Ok(names) => Ok(names),
             Err(Failure::Missing) => Err(bad(unnamed)),
@@ -314,7 +316,7 @@ impl Desk {
             // Without a gate nobody else keeps it.
             asked.guest.permits.subject = asked.holder.give_place();
         }
-        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone(), asked.guest.visitor));
+        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone()));
         Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::WebSocket { raw },
             head: head.freeze(),
@@ -380,7 +382,7 @@ impl Desk {
 
     async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
         self.gate
-            .open(&asked.holder, asked.guest.visitor, &asked.names, lingers)
+            .open(&asked.holder, &asked.names, lingers, asked.deadline)
             .await
     }
 

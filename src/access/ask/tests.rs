@@ -4,20 +4,39 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::UNIX_EPOCH;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::*;
+use crate::access::deadline::PATIENCE;
 use crate::access::testing::{Gate, Server, say, until_gone};
+use shares::MAX_PER_ADDRESS;
 
 fn asker(server: &Server) -> Arc<Asker> {
     let options = Options { url: server.url() };
     Asker::new(options, Client::new(), Handle::current())
 }
 
+/// By a decision of its own.
+async fn ask(asker: &Arc<Asker>, credential: &Credential, channels: &[String]) -> Result<Arc<Claims>, Failure> {
+    asker.ask(credential, channels, None, Deadline::from_now()).await
+}
+
+/// Waits until no question is open; who waited for one may have given up a little before it did.
+async fn all_end(asker: &Asker) {
+    let ended = async {
+        while !asker.shared().open.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), ended).await;
+    waited.expect("every question ends");
+}
+
 fn cookie(text: &str) -> Credential {
     Credential {
-        cookie: Some(Bytes::copy_from_slice(text.as_bytes())),
+        cookie: Some(HeaderValue::from_str(text).unwrap()),
         ..Credential::default()
     }
 }
@@ -44,11 +63,10 @@ async fn the_app_hears_the_credential_and_the_channels_and_nothing_else() {
     let server = answering("200 OK", &claims(60));
     let asker = asker(&server);
     let credential = Credential {
-        authorization: Some(Bytes::from_static(b"Token abc=\"\xe9\", x")),
-        cookie: Some(Bytes::from_static(b"_app=a%20b;  theme=dark;;")),
+        authorization: Some(HeaderValue::from_bytes(b"Token abc=\"\xe9\", x").unwrap()),
+        cookie: Some(HeaderValue::from_static("_app=a%20b;  theme=dark;;")),
     };
-    let claims = asker
-        .ask(&credential, &channels(&["room:1", "cart:42", "room:1"]))
+    let claims = ask(&asker, &credential, &channels(&["room:1", "cart:42", "room:1"]))
         .await
         .unwrap();
     assert_eq!(claims.subject().as_deref(), Some("42"));
@@ -90,7 +108,7 @@ async fn an_answer_counts_for_one_credential_and_one_set_of_channels() {
     let asker = asker(&server);
     let asked = |credential: Credential, names: &'static [&'static str]| {
         let asker = asker.clone();
-        async move { asker.ask(&credential, &channels(names)).await.map(|_| ()) }
+        async move { ask(&asker, &credential, &channels(names)).await.map(|_| ()) }
     };
     for names in [&["a", "b"][..], &["b", "a"], &["a", "b", "a"]] {
         asked(cookie("s=1"), names).await.unwrap();
@@ -105,15 +123,15 @@ async fn an_answer_counts_for_one_credential_and_one_set_of_channels() {
         (cookie("s=1"), &[]),
         (
             Credential {
-                authorization: Some("s=1".into()),
+                authorization: Some(HeaderValue::from_static("s=1")),
                 cookie: None,
             },
             &["a", "b"],
         ),
         (
             Credential {
-                authorization: Some("".into()),
-                cookie: Some("s=1".into()),
+                authorization: Some(HeaderValue::from_static("")),
+                cookie: Some(HeaderValue::from_static("s=1")),
             },
             &["a", "b"],
         ),
@@ -138,7 +156,7 @@ async fn an_answer_is_asked_for_again_when_it_is_over() {
     let asker = asker(&server);
     let began = Instant::now();
     loop {
-        let claims = asker.ask(&cookie("s=1"), &[]).await.unwrap();
+        let claims = ask(&asker, &cookie("s=1"), &[]).await.unwrap();
         assert!(claims.expires() > SystemTime::now() - Duration::from_millis(500));
         if claims.subject().as_deref() == Some("1") {
             break;
@@ -167,14 +185,14 @@ async fn the_same_question_at_the_same_time_is_asked_once() {
         let asker = asker(&server);
         let credential = cookie("s=1");
         let names = channels(&["a"]);
-        let asked = join_all((0..100).map(|_| asker.ask(&credential, &names)));
+        let asked = join_all((0..100).map(|_| ask(&asker, &credential, &names)));
         let (answers, ()) = tokio::join!(asked, async { gate.open() });
         for answer in answers {
             assert_eq!(answer.map_or_else(|failure| failure.word(), |_| "ok"), word);
         }
         assert_eq!(server.seen().len(), 1, "{status}");
         // A refusal is for those who waited: who signs in meanwhile is let in.
-        let _ = asker.ask(&credential, &names).await;
+        let _ = ask(&asker, &credential, &names).await;
         assert_eq!(server.seen().len(), if word == "ok" { 1 } else { 2 }, "{status}");
         assert!(asker.shared().open.is_empty());
     }
@@ -192,7 +210,7 @@ async fn whoever_is_not_known_is_refused() {
         let server = Server::saying(status, headers, claims(60).to_string());
         let asker = asker(&server);
         assert_eq!(
-            asker.ask(&cookie("s=1"), &[]).await.unwrap_err(),
+            ask(&asker, &cookie("s=1"), &[]).await.unwrap_err(),
             Failure::Denied,
             "{status}"
         );
@@ -201,12 +219,9 @@ async fn whoever_is_not_known_is_refused() {
     let server = answering("200 OK", &claims(60));
     let asker = asker(&server);
     assert_eq!(
-        asker.ask(&Credential::default(), &[]).await.unwrap_err(),
+        ask(&asker, &Credential::default(), &[]).await.unwrap_err(),
         Failure::Missing
     );
-    // What no header can hold is nobody's credential, and cannot add a header of its own.
-    let split = cookie("a=b\r\nX-Admin: 1");
-    assert_eq!(asker.ask(&split, &[]).await.unwrap_err(), Failure::Denied);
     assert_eq!(server.seen().len(), 0);
 }
 
@@ -215,11 +230,11 @@ async fn whoever_is_not_known_is_refused() {
 async fn an_app_that_insists_on_tls_has_not_answered() {
     let location = "location: https://app.example.com/path?query=1\r\n";
     let server = Server::saying("301 Moved Permanently", location, "");
-    assert_eq!(asker(&server).ask(&cookie("s=1"), &[]).await.unwrap_err(), LATE);
+    assert_eq!(ask(&asker(&server), &cookie("s=1"), &[]).await.unwrap_err(), LATE);
     let login = "location: https://app.example.com/login\r\n";
     let server = Server::saying("302 Found", login, "");
     assert_eq!(
-        asker(&server).ask(&cookie("s=1"), &[]).await.unwrap_err(),
+        ask(&asker(&server), &cookie("s=1"), &[]).await.unwrap_err(),
         Failure::Denied
     );
 }
@@ -246,6 +261,11 @@ async fn nothing_opens_on_an_error() {
             "200 OK",
             json!({"exp": now(60), "x": "y".repeat(MAX_ANSWER)}).to_string(),
         ),
+        // Small as a text, and not once it is read.
+        (
+            "200 OK",
+            json!({"exp": now(60), "x": vec![json!({"a": 1}); 5_000]}).to_string(),
+        ),
         ("201 Created", claims(60).to_string()),
         ("204 No Content", String::new()),
         ("404 Not Found", claims(60).to_string()),
@@ -254,7 +274,7 @@ async fn nothing_opens_on_an_error() {
     ] {
         let shown: String = body.chars().take(80).collect();
         let server = Server::saying(status, "", body);
-        let failure = asker(&server).ask(&cookie("s=1"), &[]).await.unwrap_err();
+        let failure = ask(&asker(&server), &cookie("s=1"), &[]).await.unwrap_err();
         assert_eq!(failure, LATE, "{status} {shown}");
     }
     // Nobody there.
@@ -264,7 +284,7 @@ async fn nothing_opens_on_an_error() {
         .unwrap();
     let url = Url::parse(&format!("http://{gone}/")).unwrap();
     let asker = Asker::new(Options { url }, Client::new(), Handle::current());
-    assert_eq!(asker.ask(&cookie("s=1"), &[]).await.unwrap_err(), LATE);
+    assert_eq!(ask(&asker, &cookie("s=1"), &[]).await.unwrap_err(), LATE);
 }
 
 #[tokio::test]
@@ -273,7 +293,7 @@ async fn an_app_that_does_not_answer_is_waited_for_two_seconds() {
     let asker = asker(&server);
     let began = Instant::now();
     let credentials: Vec<Credential> = (0..200).map(|number| cookie(&format!("s={number}"))).collect();
-    let asked = join_all(credentials.iter().map(|credential| asker.ask(credential, &[])));
+    let asked = join_all(credentials.iter().map(|credential| ask(&asker, credential, &[])));
     // As many at once as it can take, and the others wait.
     let watched = async {
         while server.seen().len() < IN_FLIGHT {
@@ -313,7 +333,7 @@ async fn a_flood_of_credentials_ends_in_refusals() {
         .map(|credential| {
             Handle::current().spawn({
                 let (asker, credential) = (asker.clone(), credential.clone());
-                async move { asker.ask(&credential, &[]).await }
+                async move { ask(&asker, &credential, &[]).await }
             })
         })
         .collect();
@@ -328,14 +348,57 @@ async fn a_flood_of_credentials_ends_in_refusals() {
     }
     // At once, and while those before still wait.
     for credential in &credentials[MAX_WAITING..] {
-        let answer = futures_util::FutureExt::now_or_never(asker.ask(credential, &[]));
+        let answer = ask(&asker, credential, &[]).now_or_never();
         assert_eq!(answer.unwrap().unwrap_err(), LATE);
     }
     assert_eq!(asker.shared().open.len(), MAX_WAITING);
     for answer in waiting {
         assert_eq!(answer.await.unwrap().unwrap_err(), LATE);
     }
-    assert!(asker.shared().open.is_empty());
+    all_end(&asker).await;
+}
+
+/// Whoever has one address comes with as many credentials as it likes, and takes no place from others by that.
+#[tokio::test]
+async fn an_address_has_a_share_of_the_questions() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let body = claims(60).to_string();
+    let server = Server::start(move |request, stream| {
+        if request.header("cookie").unwrap().starts_with("flood") {
+            opened.pass();
+        }
+        say(stream, "200 OK", "", &body);
+    });
+    let asker = asker(&server);
+    let address = |text: &str| Some(Network::of(text.parse().unwrap()));
+    let flooding = address("203.0.113.1");
+    let ask = |text: &str, address| {
+        let (asker, credential) = (asker.clone(), cookie(text));
+        async move { asker.ask(&credential, &[], address, Deadline::from_now()).await }
+    };
+    for number in 0..MAX_PER_ADDRESS {
+        let said = ask(&format!("flood={number}"), flooding).now_or_never();
+        assert!(said.is_none(), "{number}: {said:?}");
+    }
+    let late = ask("late=1", flooding).now_or_never();
+    assert_eq!(late.unwrap().unwrap_err(), CROWDED);
+    // What is being asked already takes no further place.
+    assert!(ask("flood=0", flooding).now_or_never().is_none());
+    // Others are answered while those wait.
+    for (number, other) in [address("203.0.113.2"), address("2001:db8::1"), None]
+        .into_iter()
+        .enumerate()
+    {
+        let said = ask(&format!("other={number}"), other).await;
+        assert!(said.is_ok(), "{other:?}: {said:?}");
+    }
+    gate.open();
+    all_end(&asker).await;
+    assert_eq!(asker.shared().shares.len(), 0);
+    // Nothing is held against who was turned away.
+    let again = ask("late=1", flooding).await;
+    assert!(again.is_ok(), "{again:?}");
 }
 
 #[test]
@@ -356,7 +419,7 @@ fn a_question_holds_until_its_own_runtime_answers_on_another_thread() {
                     .enable_all()
                     .build()
                     .unwrap();
-                own.block_on(asker.ask(&cookie("s=1"), &[])).unwrap()
+                own.block_on(ask(&asker, &cookie("s=1"), &[])).unwrap()
             })
         })
         .collect();
@@ -370,7 +433,7 @@ fn a_question_holds_until_its_own_runtime_answers_on_another_thread() {
         .enable_all()
         .build()
         .unwrap();
-    assert_eq!(own.block_on(asker.ask(&cookie("s=2"), &[])).unwrap_err(), LATE);
+    assert_eq!(own.block_on(ask(&asker, &cookie("s=2"), &[])).unwrap_err(), LATE);
 }
 
 #[test]

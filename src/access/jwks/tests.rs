@@ -16,7 +16,7 @@ use super::*;
 use crate::access::failure::Failure;
 use crate::access::jwt::{self, Keys};
 use crate::access::testing::{Gate, Server, say};
-use crate::access::{Claims, Options, Verifier};
+use crate::access::{Claims, Deadline, Options, Verifier};
 
 /// As the real one, in a hundredth of the time, but for what a fetch may take on a busy machine.
 const PACE: Pace = Pace {
@@ -86,7 +86,7 @@ fn verifier(servers: &[&Server], algorithm: Option<Algorithm>, pace: Pace) -> Ve
 }
 
 async fn judge(verifier: &Verifier, token: &str) -> Result<Claims, Failure> {
-    verifier.token(token, SystemTime::now()).await
+    verifier.token(token, SystemTime::now(), Deadline::from_now()).await
 }
 
 /// Judges again until it counts.

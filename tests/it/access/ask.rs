@@ -4,12 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::mapping;
 use crate::harness::http::{Exchange, connect, request};
-use crate::harness::tokens::now;
+use crate::harness::tokens::{now, signed};
 use crate::harness::{Client, End, PATIENCE, Relay, Server, Sse, Ws, eventually};
 use crate::redis;
 
@@ -25,6 +26,8 @@ struct State {
     questions: Mutex<Vec<(String, Value)>>,
     /// The answer: status and body. While there is none, the app thinks.
     answer: Mutex<Option<(u16, String)>>,
+    /// How long it takes for each.
+    pace: Mutex<Duration>,
     changed: Condvar,
 }
 
@@ -57,13 +60,19 @@ impl App {
     }
 
     fn relay(&self, server: &Server) -> Relay {
-        let access = format!("[access]\nask = \"http://{}/relay\"\n", self.address);
+        self.relay_with(server, "", "")
+    }
+
+    /// `options`: lines of [server]. `tokens`: whose tokens count as well.
+    fn relay_with(&self, server: &Server, options: &str, tokens: &str) -> Relay {
+        let access = format!("[access]\nask = \"http://{}/relay\"\n{tokens}", self.address);
         let mappings = mapping("cart:{user}", "{ sub = \"{user}\" }") + &mapping("v:{id}", "\"listed\"");
-        Relay::start(server, &format!("{access}{mappings}"))
+        Relay::with(server, options, &format!("{access}{mappings}"))
     }
 }
 
 impl State {
+    #[expect(clippy::disallowed_methods, reason = "a slow app is what is tested")]
     fn serve(&self, mut stream: TcpStream) -> Option<()> {
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         loop {
@@ -84,6 +93,8 @@ impl State {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).ok()?;
             self.asked.fetch_add(1, Ordering::Relaxed);
+            let pace = *self.pace.lock().unwrap();
+            std::thread::sleep(pace);
             let question = serde_json::from_slice(&body).unwrap_or_default();
             self.questions.lock().unwrap().push((head, question));
             let mut answer = self.answer.lock().unwrap();
@@ -185,7 +196,7 @@ fn an_app_that_does_not_answer_is_no_refusal_for_good() {
     let app = App::start();
     let relay = app.relay(&server);
     app.thinks();
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     let accept = [("Accept", "text/event-stream"), COOKIE];
     let stream = Exchange::send(
         connect(relay.address(), None),
@@ -210,9 +221,111 @@ fn an_app_that_does_not_answer_is_no_refusal_for_good() {
     ws.send(&json!({"type": "subscribe", "channels": ["cart:42"], "ref": 1}));
     assert_eq!(ws.control("error")["reason"], "unavailable");
     app.says(200, &grants(600, json!({"sub": "42"})));
+    // On a slow machine the last question may still be about to fail, and whoever asks the same fails with it.
+    eventually("the app is asked again", || {
+        (status(&relay, "cart:42", &[COOKIE]) == 200).then_some(())
+    });
     ws.send(&json!({"type": "subscribe", "channels": ["cart:42"], "ref": 2}));
     assert_eq!(ws.control("ready")["ref"], 2);
     assert!(relay.log().contains("unavailable"), "{}", relay.log());
+}
+
+/// The keys of its token, the channels that it lists and whether it may read them are waited for one after another: together
+/// no longer than for one of them.
+#[test]
+fn a_decision_takes_two_seconds_whatever_it_waits_for() {
+    let server = Server::start();
+    let app = App::start();
+    // It is connected to, and never answers.
+    let keys = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = keys.local_addr().expect("it is bound");
+    let relay = app.relay_with(
+        &server,
+        "",
+        &format!("[[access.jwt]]\njwks_url = \"http://{address}/keys\"\n"),
+    );
+    let token = signed("", &json!({"alg": "EdDSA", "kid": "a"}), &json!({"exp": now() + 600}));
+    let bearer = format!("Bearer {token}");
+    let headers = [("Authorization", &*bearer)];
+    // Its answer would have come after more than 4 s, if each had its own two.
+    let soon = |what: &str, since: Instant| {
+        let took = since.elapsed();
+        assert!(took < Duration::from_millis(3_500), "{what}: {took:?}");
+    };
+    let (relay, headers, token) = (&relay, &headers, &token);
+    // All while the first set of keys is still being waited for.
+    std::thread::scope(|scope| {
+        for target in ["/channels", "/channels/cart:42"] {
+            scope.spawn(move || {
+                let since = Instant::now();
+                assert_eq!(request(relay.address(), "GET", target, headers).status(), 503);
+                soon(target, since);
+            });
+        }
+        scope.spawn(move || {
+            let mut ws = Ws::request_with(relay, "/ws", headers);
+            let since = Instant::now();
+            ws.send(&json!({"type": "subscribe", "channels": ["cart:42"]}));
+            assert_eq!(ws.control("error")["reason"], "unavailable");
+            soon("a subscribe", since);
+        });
+        scope.spawn(move || {
+            let mut ws = Ws::request(relay, "/ws", None);
+            let since = Instant::now();
+            ws.send(&json!({"type": "renew", "token": token}));
+            assert_eq!(ws.control("error")["reason"], "unavailable");
+            soon("a renewal", since);
+        });
+    });
+}
+
+/// An app that is slow, and asked twice: who comes back finds the answer of before.
+#[test]
+fn what_comes_too_late_is_there_for_the_next_try() {
+    let server = Server::start();
+    let app = App::start();
+    let relay = app.relay(&server);
+    // The list and then the channel take more than 2 s together, and neither does alone.
+    *app.state.pace.lock().unwrap() = Duration::from_millis(1_700);
+    app.says(200, &grants(600, json!({"channels": ["v:1"]})));
+    let listed = || request(relay.address(), "GET", "/channels", &[COOKIE]).status();
+    assert_eq!(listed(), 503);
+    eventually("both are answered", || (listed() == 200).then_some(()));
+}
+
+/// One address with many credentials takes no place from others, and nothing is held against it afterwards.
+#[test]
+fn one_address_cannot_take_all_questions() {
+    let server = Server::start();
+    let app = App::start();
+    let proxied = "proxies = [\"127.0.0.1\"]\nclient_address = \"x-forwarded-for\"";
+    let relay = app.relay_with(&server, proxied, "");
+    app.thinks();
+    let answer = |address: &str, session: usize| {
+        let cookie = format!("s={session}");
+        let headers = [("X-Forwarded-For", address), ("Cookie", &cookie)];
+        let answer = request(relay.address(), "GET", "/channels/cart:42", &headers);
+        (answer.status(), answer.text())
+    };
+    let crowded = |text: &str| text.contains("of this address");
+    let (answers, other) = std::thread::scope(|scope| {
+        let answer = &answer;
+        let flood: Vec<_> = (0..100)
+            .map(|session| scope.spawn(move || answer("203.0.113.1", session)))
+            .collect();
+        let other = scope.spawn(move || answer("203.0.113.2", 100));
+        let answers: Vec<_> = flood.into_iter().map(|thread| thread.join().unwrap()).collect();
+        (answers, other.join().unwrap())
+    });
+    assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
+    let turned_away = answers.iter().position(|(_, text)| crowded(text));
+    let turned_away = turned_away.expect("some are turned away");
+    assert!(other.0 == 503 && !crowded(&other.1), "{other:?}");
+    app.says(200, &grants(600, json!({"sub": "42"})));
+    // The places come back as the questions of before end.
+    eventually("who was turned away is asked about", || {
+        (answer("203.0.113.1", turned_away).0 == 200).then_some(())
+    });
 }
 
 /// Fifty tabs that come back at once are one question; who waits for it delays nobody else.

@@ -53,6 +53,22 @@ fn a_signed_name_opens_its_channel() {
     assert_eq!(status(&format!("signed={closed}")), 403, "no mapping opens it");
 }
 
+/// Another token stands in place of the one before, and of no signed name.
+#[test]
+fn a_signed_name_outlives_the_token_beside_it() {
+    let server = Server::start();
+    let relay = relay(&server, &format!("key = \"{KEY}\"\n{ACCESS}"));
+    let name = escape(&signed(&json!("room:1")));
+    let first = token(600, json!({"channels": ["room:2"]}));
+    let target = format!("/ws?signed={name}&channel=room:2&token={first}");
+    let mut ws = Ws::request(&relay, &target, None);
+    ws.ready();
+    ws.send(&json!({"type": "renew", "token": token(600, json!({"channels": ["room:3"]}))}));
+    assert_eq!(ws.control("error")["channel"], "room:2");
+    ws.send(&json!({"type": "renew", "token": token(600, json!({"channels": ["room:2"]}))}));
+    ws.control("renewed");
+}
+
 /// Turbo's own key, by the vector that was computed from its source.
 #[test]
 fn turbos_key_is_made_of_secret_key_base() {
