@@ -64,6 +64,11 @@ pub enum Kind {
 /// Bytes of a score, whatever it takes on the wire.
 const SCORE: usize = size_of::<f64>();
 
+/// Bytes that an element of a reply takes in memory while it is read, beside its own; in a hash or set, whose reply is a table,
+/// more (`upstream::wire`).
+const ELEMENT: usize = 160;
+const HASHED: usize = 288;
+
 impl Value {
     /// Bytes of all names, items, members and scores together, without what holds them; 0 for what is absent or was
     /// not read.
@@ -76,6 +81,21 @@ impl Value {
             Value::SortedSet(members) => members.iter().map(|(member, _)| member.len() + SCORE).sum(),
             Value::Stream(entries) => entries.iter().map(|e| e.id.len() + pairs_in_bytes(&e.fields)).sum(),
         }
+    }
+
+    /// Bytes of memory that reading it takes.
+    pub fn size_in_memory(&self) -> usize {
+        let elements = match self {
+            Value::Absent | Value::TooLarge(_) | Value::String(_) => 0,
+            Value::Hash(fields) => 2 * HASHED * fields.len(),
+            Value::List(items) => ELEMENT * items.len(),
+            Value::Set(members) => HASHED * members.len(),
+            // A list of the two each.
+            Value::SortedSet(members) => 3 * ELEMENT * members.len(),
+            // A list of the id and of a list of the fields each.
+            Value::Stream(entries) => entries.iter().map(|e| (3 + 2 * e.fields.len()) * ELEMENT).sum(),
+        };
+        self.size_in_bytes() + elements
     }
 
     /// Whether the key does not exist.

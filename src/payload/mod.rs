@@ -128,7 +128,9 @@ pub enum Unsendable {
     #[error("the mapping has `fields`, and the value is neither a hash nor a JSON object")]
     NoFields,
     /// The value is over `max_value`, and the format has no way to say so.
-    #[error("the value is over `max_value`, which only `format = \"json\"` can tell a client")]
+    #[error(
+        "the value is over `max_value`, or over what `log_bytes` leaves room to read, which only `format = \"json\"` can tell a client"
+    )]
     TooLarge,
     /// The template failed. No part of the value is named.
     #[error("`{which}`, line {line}: {what}")]

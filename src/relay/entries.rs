@@ -78,7 +78,7 @@ pub(super) struct KeyEntry {
     pub probably_gone: bool,
     /// Its type when last read.
     pub kind: Option<Kind>,
-    /// Bytes of its value when last read.
+    /// Bytes of memory that its value took when last read.
     pub size: Option<usize>,
 }
 

@@ -166,8 +166,9 @@ impl Mirror {
             self.by_name.remove(name);
             self.shared.remove(name);
         }
-        for part in &log.parts {
-            self.nodes[part.node].scans.waiting.remove(&id);
+        // Also of those that had a part of it before slots were moved.
+        for node in self.nodes.ids() {
+            self.nodes[node].scans.waiting.remove(&id);
         }
         self.timers.cancel(log.trim);
         if let Some(timer) = log.lingering {

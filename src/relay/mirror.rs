@@ -59,7 +59,7 @@ pub(super) struct Mirror {
     pub(super) jitter: Jitter,
     /// What was logged once already.
     pub(super) said: HashSet<(MappingId, &'static str)>,
-    /// Bytes of the values read lately, on average.
+    /// Bytes of memory that the values read lately took, on average.
     pub(super) typical: usize,
 }
 

@@ -19,7 +19,7 @@ use crate::upstream::reader::{ReadError, ReadErrorKind, ReadRequest, Reading};
 /// from others for more than some 100 µs.
 pub(super) const BATCH_KEYS: usize = 256;
 
-/// Most bytes that a batch is expected to bring.
+/// Most bytes of memory that a batch is expected to take.
 pub(super) const BATCH_BYTES: usize = 4 << 20;
 
 /// Most batches in flight: one being answered, one on the way, and as many being taken apart.
@@ -61,6 +61,7 @@ impl Mirror {
         let (mut keys, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut unknown: usize = 0;
         let under_way: usize = node.flights.values().map(|flight| flight.unknown).sum();
+        let (is_idle, mut held_back) = (node.flights.is_empty(), false);
         while keys.len() < most && bytes < BATCH_BYTES && under_way.saturating_add(unknown) < self.limits.reading {
             let bulk_first = keys.len() % BULK_SHARE == BULK_SHARE - 1;
             let queue = &mut self.nodes[id].queue;
@@ -68,9 +69,15 @@ impl Mirror {
                 false => [&mut queue.urgent, &mut queue.bulk],
                 true => [&mut queue.bulk, &mut queue.urgent],
             };
-            let Some(key) = first.pop_front().or_else(|| second.pop_front()) else {
+            let from = if first.is_empty() { second } else { first };
+            let Some(key) = from.pop_front() else { break };
+            let size = self.keys.get(&key).and_then(|entry| entry.size);
+            let is_large = size.is_some_and(|size| size > self.limits.reading / 2);
+            if is_large && !(is_idle && keys.is_empty()) {
+                from.push_front(key);
+                held_back = true;
                 break;
-            };
+            }
             if let Some((request, size)) = self.begin_read(&key, id, flight, now) {
                 if self.keys.get(&key).is_some_and(|entry| entry.size.is_none()) {
                     unknown = unknown.saturating_add(request.max_value as usize);
@@ -79,6 +86,13 @@ impl Mirror {
                 keys.push(key);
                 bytes = bytes.saturating_add(size);
             }
+            if is_large {
+                break;
+            }
+        }
+        // It finds room only if nothing else takes any: nothing is begun before it.
+        if held_back && keys.is_empty() {
+            return None;
         }
         for key in std::mem::take(&mut self.nodes[id].queue.looks) {
             if let Some(request) = self.begin_look(id, &key, flight, now) {
@@ -231,9 +245,9 @@ impl Mirror {
             entry.state = State::Clean;
             return;
         }
-        if let ReadErrorKind::NoRoom(bytes) = error.kind {
+        if let ReadErrorKind::NoRoom(memory) = error.kind {
             // So many others are not asked for together with it again.
-            entry.size = Some(usize::try_from(bytes).unwrap_or(usize::MAX));
+            entry.size = Some(usize::try_from(memory).unwrap_or(usize::MAX));
         }
         let fresh = || {
             Box::new(Trouble {

@@ -37,7 +37,7 @@ impl Mirror {
         let ttl = reading.as_ref().and_then(|reading| reading.ttl);
         let value = reading.map(|reading| reading.value);
         let absent = value.as_ref().is_some_and(Value::is_absent);
-        let size = value.as_ref().map_or(0, Value::size_in_bytes);
+        let size = value.as_ref().map_or(0, Value::size_in_memory);
         self.typical = (self.typical * 15 + size) / 16;
         entry.state = State::Clean;
         entry.size = Some(size);

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     command::Command,
     job::Job,
-    pipe::{Pipe, Replies},
+    pipe::{Held, Pipe, Replies},
 };
 use super::{
     Endpoint, Info,
@@ -52,10 +52,10 @@ pub const SCAN_COUNT: u32 = 99;
 pub struct Options {
     /// The server.
     pub endpoint: Endpoint,
-    /// How long the server may send nothing while it is asked, see [`TIMEOUT`].
+    /// How long the server may send nothing, or hardly anything, while it is asked, see [`TIMEOUT`].
     pub timeout: Duration,
-    /// Bytes of memory that all that was read and is not handed over may take. What it gives and what it holds for that are at
-    /// most twice as much.
+    /// Bytes of memory that all that was read and is not handed over may take, beside what is below 1 KiB each. Buffers that
+    /// grow for it are at most as large once more.
     pub memory: u64,
 }
 
@@ -195,7 +195,8 @@ impl Reader {
     ///
     /// The number of elements is asked before a value is read, the bytes of a value other than a string are counted
     /// after: what is held at once for one key may exceed `max_value` by the size of its elements. What all of them take is
-    /// bounded by [`Options::memory`]; a key beyond it fails with [`ReadErrorKind::NoRoom`].
+    /// bounded by [`Options::memory`]; a key beyond what is left of it fails with [`ReadErrorKind::NoRoom`], one beyond
+    /// all of it is [`Value::TooLarge`].
     pub async fn read(&self, batch: Vec<ReadRequest>) -> Vec<Result<Reading, ReadError>> {
         let largest = batch.iter().map(|request| request.max_value).max().unwrap_or_default();
         let mut done: Vec<Option<Result<Reading, ReadError>>> = batch.iter().map(|_| None).collect();
@@ -248,7 +249,7 @@ impl Reader {
             Bytes::from_static(b"COUNT"),
             Bytes::from(count.clamp(1, SCAN_COUNT).to_string()),
         ]);
-        let page = self.ask(Command::other("SCAN", words)).await?;
+        let (page, _held) = self.ask(Command::other("SCAN", words)).await?;
         let [next, keys] = <[_; 2]>::try_from(command::array(page)?).map_err(|_| ReadError::not_understood("SCAN"))?;
         let next = command::bytes(next)?;
         // Copied: a key is kept for long, and as a part of the reply would keep all of it.
@@ -266,13 +267,14 @@ impl Reader {
     /// # Errors
     /// Why it does not.
     pub async fn info(&self, section: &'static str) -> Result<Info, ReadError> {
-        let text = self.ask(Command::other("INFO", [section])).await?;
+        let (text, _held) = self.ask(Command::other("INFO", [section])).await?;
         Ok(Info::from_bytes(&command::bytes(text)?))
     }
 
-    async fn ask(&self, command: Command) -> Result<BytesFrame, ReadError> {
-        let mut replies = self.round(vec![command], 0).await?;
-        replies.each.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))
+    async fn ask(&self, command: Command) -> Result<(BytesFrame, Held), ReadError> {
+        let Replies { mut each, held } = self.round(vec![command], 0).await?;
+        let reply = each.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))?;
+        Ok((reply, held))
     }
 
     /// Sends commands in one go, which may be answered by values of so many bytes; the replies are in their order, or there are

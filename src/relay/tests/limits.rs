@@ -35,6 +35,47 @@ fn ended(client: &Client) -> Option<Limit> {
     client.subscription.log().view().ended()
 }
 
+/// Others keep the server busy all the time.
+#[test]
+fn a_key_that_needs_most_of_the_room_is_read_alone() {
+    let limits = Limits {
+        reading: 8 << 20,
+        ..Limits::NONE
+    };
+    let rules = [rule(0, "k:{id}", "k")].into();
+    let mut world = World::limited(rules, None, hub::Options::channels(1000), limits);
+    world.up();
+    let mut client = world.subscribe("k");
+    world.run();
+    client.news(&world);
+    world.broken = Some(ReadErrorKind::NoRoom(5 << 20));
+    world.set("k:large", "a");
+    world.answer();
+    world.broken = None;
+    world.asked();
+    let small = ["k:1", "k:2", "k:3"];
+    for _ in 0..100 {
+        // One is always under way when the next is wanted.
+        for key in small {
+            world.set(key, "a");
+        }
+        world.pass(10);
+        let asked = world.asked();
+        if asked.contains(&"k:large".to_owned()) {
+            assert_eq!(asked[0], "k:large");
+            let first = world.reads.front().map(|(_, _, results)| results.len());
+            assert_eq!(first, Some(1), "nothing else is under way before it or with it");
+            world.run();
+            assert!(client.news(&world).contains(&"k:large=a!set".to_owned()));
+            return;
+        }
+        if !world.reads.is_empty() {
+            world.answer();
+        }
+    }
+    panic!("it is never read");
+}
+
 #[test]
 fn a_channel_with_too_many_keys_is_ended_and_barred_for_a_while() {
     let mut world = world(1000, 3);

@@ -41,9 +41,9 @@ pub enum ReadErrorKind {
     OutOfStep,
     /// The key has a type that keyrelay cannot read: one of a module.
     Unsupported,
-    /// The reply was larger than there ever is room for, so many bytes.
+    /// The reply, of so many bytes, was larger than there ever is room for.
     TooLarge(u64),
-    /// The reply, of so many bytes, came while others had taken the room for it: ask again.
+    /// The reply, which takes so many bytes of memory, came while others had taken the room for it: ask again.
     NoRoom(u64),
     /// Anything else.
     Other,
@@ -126,10 +126,10 @@ impl ReadError {
         }
     }
 
-    pub(super) fn no_room(bytes: u64) -> ReadError {
+    pub(super) fn no_room(memory: u64) -> ReadError {
         ReadError {
-            kind: ReadErrorKind::NoRoom(bytes),
-            message: format!("there is no room now for the server's reply of {bytes} bytes"),
+            kind: ReadErrorKind::NoRoom(memory),
+            message: format!("there is no room now for the server's reply, which takes {memory} bytes of memory"),
         }
     }
 

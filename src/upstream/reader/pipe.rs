@@ -35,6 +35,9 @@ const ROUNDS: usize = 64;
 /// Room for one read, as a feed has it.
 const READ_SIZE: usize = 64 * 1024;
 
+/// A server that sends less than 64 KB a second is as good as one that sends nothing: what it sends may be a byte now and then.
+const LEAST_BYTES_PER_MS: u64 = 64;
+
 /// A reply of so little memory has its place in any case: what is said about a key, and the guard of a round.
 const SMALL: u64 = 1024;
 
@@ -72,8 +75,15 @@ struct State {
     ended: CancellationToken,
     why: Mutex<Option<String>>,
     room: Arc<Room>,
-    /// When the server last sent something.
-    heard: Mutex<Instant>,
+    heard: Mutex<Heard>,
+}
+
+/// What came from the server.
+#[derive(Clone, Copy)]
+struct Heard {
+    bytes: u64,
+    /// When it last sent something.
+    last: Instant,
 }
 
 /// Commands that are written together.
@@ -132,7 +142,10 @@ impl Pipe {
                 all: memory,
                 held: AtomicU64::new(0),
             }),
-            heard: Mutex::new(Instant::now()),
+            heard: Mutex::new(Heard {
+                bytes: 0,
+                last: Instant::now(),
+            }),
         });
         let mut task = JoinSet::new();
         let shared = state.clone();
@@ -150,7 +163,7 @@ impl Pipe {
     }
 
     /// Sends commands and gives their replies, one for each, of at most so many bytes. Gives up when nothing has come for as long
-    /// as `patience`: what is large takes its time.
+    /// as `patience`, or all in all less than a line that is worth it brings: what is large takes its time.
     pub async fn ask(
         &self,
         bytes: Vec<u8>,
@@ -170,18 +183,22 @@ impl Pipe {
             answered.await.ok()
         };
         pin!(asked);
-        let mut until = Instant::now() + patience;
+        let begun = Instant::now();
+        let before = lock(&self.state.heard).bytes;
+        let mut until = begun + patience;
         loop {
             select! {
                 biased;
                 replies = timeout_at(until, &mut asked) => match replies {
                     Ok(replies) => return replies.ok_or_else(|| self.closed()),
                     Err(_) => {
-                        let silent = *lock(&self.state.heard) + patience;
-                        if silent <= until {
+                        let Heard { bytes, last } = *lock(&self.state.heard);
+                        let worth = Duration::from_millis((bytes - before) / LEAST_BYTES_PER_MS);
+                        let later = (last + patience).min(begun + patience + worth);
+                        if later <= until {
                             return Err(ReadError::timeout(patience));
                         }
-                        until = silent;
+                        until = later;
                     }
                 },
                 () = self.state.ended.cancelled() => return Err(self.closed()),
@@ -239,10 +256,13 @@ async fn drive(
                 give(&mut asked, reply, memory)?;
             }
             unread.reserve(READ_SIZE);
-            if from.read_buf(&mut unread).await? == 0 {
+            let size = from.read_buf(&mut unread).await?;
+            if size == 0 {
                 return Err(LinkError::Closed);
             }
-            *lock(&state.heard) = Instant::now();
+            let mut heard = lock(&state.heard);
+            heard.bytes += size as u64;
+            heard.last = Instant::now();
         }
     };
     let ended = select! {
@@ -275,7 +295,7 @@ fn next(walk: &mut Walk, unread: &mut BytesMut, most: u64, room: &Room) -> Resul
                 unread.advance(here);
                 let error = match length <= most && memory <= room.all {
                     // Others have taken it.
-                    true => ReadError::no_room(length),
+                    true => ReadError::no_room(memory),
                     false => ReadError::too_large(length),
                 };
                 return Ok(Some((Err(error), 0)));

@@ -4,9 +4,11 @@ use memchr::memchr;
 
 use super::{MAX_DEPTH, MAX_LINE, WireError};
 
-/// Bytes that an element takes in memory beside its own: a decoded one has 104, and in a set, whose table is up to twice as
-/// large as what is in it, 240.
-pub(in crate::upstream) const ELEMENT: u64 = 256;
+/// Bytes that an element takes in memory beside its own: 104 decoded, and up to 48 in the value that is made of it.
+const ELEMENT: u64 = 160;
+
+/// The same of a set or map, whose table is up to 2.3 times as large as what is in it.
+const HASHED: u64 = 288;
 
 /// Where in a frame the bytes read so far end.
 #[derive(Debug, Default)]
@@ -16,8 +18,9 @@ pub(in crate::upstream) struct Walk {
     depth: usize,
     /// Bytes of a string, and of the line end behind it, still to come.
     blob: u64,
-    /// Bytes and elements of the frame so far.
+    /// Bytes of the frame so far.
     length: u64,
+    /// What its elements take beside their bytes, those that it has promised included.
     elements: u64,
     /// Bytes of the buffer that were walked over.
     at: usize,
@@ -48,7 +51,7 @@ impl Walk {
     /// What is wrong with the bytes; nothing after them can be understood.
     pub fn over(&mut self, buffer: &[u8], most_bytes: u64, most_memory: u64) -> Result<Walked, WireError> {
         if !self.begun {
-            (self.begun, self.open[0]) = (true, 1);
+            (self.begun, self.open[0], self.elements) = (true, 1, ELEMENT);
         }
         loop {
             let rest = &buffer[self.at..];
@@ -63,17 +66,17 @@ impl Walk {
             }
             while self.open[self.depth] == 0 {
                 if self.depth == 0 {
-                    let memory = self.memory();
                     let Walk {
                         large,
                         length,
+                        elements,
                         at: here,
                         ..
                     } = std::mem::take(self);
                     return Ok(Walked::Whole {
                         large,
                         length,
-                        memory,
+                        memory: length.saturating_add(elements),
                         here,
                     });
                 }
@@ -93,7 +96,6 @@ impl Walk {
             let (&kind, digits) = rest[..end].split_first().ok_or(WireError::Malformed)?;
             self.pass(end + 2);
             self.open[self.depth] -= 1;
-            self.elements = self.elements.saturating_add(1);
             let children = match kind {
                 b'+' | b'-' | b':' | b',' | b'#' | b'(' | b'_' => 0,
                 b'$' | b'=' | b'!' => {
@@ -105,13 +107,14 @@ impl Walk {
                 // Attributes precede a reply only where a client asked for them; streamed types no server sends.
                 _ => return Err(WireError::Malformed),
             };
+            let each = if matches!(kind, b'~' | b'%') { HASHED } else { ELEMENT };
+            self.elements = self.elements.saturating_add(children.saturating_mul(each));
             if children > 0 {
                 self.depth += 1;
                 *self.open.get_mut(self.depth).ok_or(WireError::TooLarge)? = children;
             }
-            let promised = self.blob.saturating_add(children.saturating_mul(ELEMENT));
-            let memory = self.memory().saturating_add(promised);
-            self.large |= self.length.saturating_add(self.blob) > most_bytes || memory > most_memory;
+            let length = self.length.saturating_add(self.blob);
+            self.large |= length > most_bytes || length.saturating_add(self.elements) > most_memory;
         }
     }
 
@@ -122,10 +125,6 @@ impl Walk {
             true => std::mem::take(&mut self.at),
             false => 0,
         }
-    }
-
-    fn memory(&self) -> u64 {
-        self.length.saturating_add(self.elements.saturating_mul(ELEMENT))
     }
 
     fn pass(&mut self, bytes: usize) {
@@ -207,6 +206,10 @@ mod tests {
     fn elements_take_memory() {
         let frame = b"*2\r\n:1\r\n+a\r\n";
         let walked = |most| Walk::default().over(frame, 1000, most).unwrap();
+        assert!(matches!(
+            Walk::default().over(b"~1\r\n+a\r\n", 1000, 1000),
+            Ok(Walked::Whole { memory, .. }) if memory == 8 + ELEMENT + HASHED
+        ));
         let memory = 12 + 3 * ELEMENT;
         let whole = |large| Walked::Whole {
             large,

@@ -90,7 +90,9 @@ fn heads_that_never_end() {
 #[test]
 fn questions_whose_answers_nobody_reads() {
     let mut scene = scene();
-    for question in [frame(PING, 0, 0, b"12345678"), frame(SETTINGS, 0, 0, b"")] {
+    const ACK: u8 = 1;
+    for (kind, about) in [(PING, &b"12345678"[..]), (SETTINGS, b"")] {
+        let (question, answer) = (frame(kind, 0, 0, about), frame(kind, ACK, 0, about));
         let many = question.repeat(1_000);
         let mut stream = begun(&scene);
         let mut from = 0;
@@ -102,6 +104,16 @@ fn questions_whose_answers_nobody_reads() {
             }
             assert!(scene.grown() < ALLOWED, "grew by {} bytes", scene.grown());
         }
+        // It did answer: more than once, and whatever it made of those that followed.
+        let mut said = Vec::new();
+        eventually("an answer is there", || {
+            let mut buffer = [0; 4096];
+            let size = stream.read(&mut buffer).unwrap_or(0);
+            said.extend_from_slice(&buffer[..size]);
+            said.windows(2 * answer.len())
+                .any(|both| both == answer.repeat(2))
+                .then_some(())
+        });
         drop(stream);
     }
     scene.over();

@@ -611,6 +611,31 @@ fn a_large_answer_over_a_slow_line_takes_longer_than_the_timeout() {
     });
 }
 
+/// What comes a byte now and then does not come.
+#[test]
+fn a_server_that_hardly_sends_anything_is_given_up() {
+    let server = Server::start();
+    let proxy = Proxy::start(server.address());
+    redis!(server, "SET", "a", "x".repeat(1000));
+    run(async {
+        let mut options = options(&server);
+        options.endpoint.address = Address::Tcp {
+            host: proxy.address().ip().to_string(),
+            port: proxy.address().port(),
+        };
+        options.timeout = Duration::from_millis(500);
+        let reader = Reader::connect(&options).await.unwrap();
+        let drip = Drip {
+            bytes: 1,
+            every: Duration::from_millis(100),
+        };
+        proxy.drip(BOTH, Some(drip));
+        let error = reader.read(vec![request(b"a", None)]).await.remove(0).unwrap_err();
+        assert_eq!(error.kind, ReadErrorKind::Timeout);
+        reader.closed().await;
+    });
+}
+
 /// The room is for all that is under way together, and is there again once that was handed over.
 #[test]
 fn there_is_only_so_much_room_at_once() {
