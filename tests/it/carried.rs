@@ -82,6 +82,7 @@ macro_rules! again {
 }
 
 again! {
+    access::rules::the_subject_of_a_token_has_so_many_streams: tls http2;
     limits::connections::in_all: tls http2;
     limits::connections::who_is_refused_does_not_stay: tls http2;
     limits::connections::of_one_address: tls http2;

@@ -4,7 +4,7 @@ mod ask;
 mod credentials;
 mod expiry;
 mod refusals;
-mod rules;
+pub mod rules;
 mod signed;
 
 use serde_json::{Value, json};
@@ -68,7 +68,9 @@ pub fn refusal(relay: &Relay, channel: &str, token: Option<&str>) -> Option<Refu
     let status = plain.status();
     assert_eq!(stream.status(), status, "{}", stream.text());
     assert!([401, 403, 404].contains(&status), "{}", plain.text());
-    assert_eq!(stream.text(), plain.text());
+    // How long ago a token expired may be another second by now.
+    let undated = |text: String| text.replace(|c: char| c.is_ascii_digit(), "");
+    assert_eq!(undated(stream.text()), undated(plain.text()));
     let challenge = plain.header("www-authenticate").is_some();
     assert_eq!(challenge, status == 401, "{}", plain.text());
     // An empty text stands in everything.

@@ -220,7 +220,7 @@ fn a_place_for_tokens_without_keys_is_told() {
 
 /// A token that was passed around does not take all connections; who is connected already is not disturbed.
 #[test]
-fn the_subject_of_a_token_has_so_many_streams() {
+pub fn the_subject_of_a_token_has_so_many_streams() {
     let server = Server::start();
     let limits = "[limits]\nconnections_per_subject = 2\n";
     let relay = relay(&server, "", &format!("{}{limits}", mapping("v:{id}", "\"signed-in\"")));
