@@ -56,6 +56,7 @@ pub use accept::accept;
 pub use credentials::Places;
 use door::Door;
 use gate::Gate;
+pub use gate::JUDGED_AT_ONCE;
 pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
