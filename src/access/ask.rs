@@ -1,7 +1,6 @@
 //! Asks the app who may read what, by the credential that a client came with.
 
 mod cache;
-mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +13,7 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
 use ring::hmac;
-use serde_json::json;
+use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -24,19 +23,22 @@ use super::deadline::Deadline;
 use super::failure::Failure;
 use super::http::{Client, Url};
 use super::members;
+use super::shares::Shares;
 use crate::limits::Network;
 use cache::Cache;
-use shares::Shares;
 
 /// How much later than its deadline a client gives up, so that a question which was begun with the decision ends first:
 /// whoever asks again at once must not join one that is about to fail.
 const GRACE: Duration = Duration::from_millis(200);
 /// Questions under way at once: as many as an app server has threads and then some.
-const IN_FLIGHT: usize = 64;
+pub const IN_FLIGHT: usize = 64;
 /// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
-pub const MAX_WAITING: usize = 1_024;
+pub const MAX_OPEN: usize = 1_024;
+/// Most questions of one address, under way and waiting. It is half of those that are under way at once, so that the others
+/// find room however long those of one address take; and an office whose people all come back at once is through in seconds.
+const MAX_PER_ADDRESS: usize = IN_FLIGHT / 2;
 /// Largest answer: a thousand names of channels fit.
-const MAX_ANSWER: usize = 64 * 1024;
+pub const MAX_ANSWER: usize = 64 * 1024;
 /// Largest answer as it is kept: a thousand patterns fit. An object or a pattern of a few bytes takes hundreds.
 const MAX_KEPT: usize = 1024 * 1024;
 /// Most bytes of answers: what is remembered, with two tables of 1 MiB, and what is on its way, as it came and as it is kept.
@@ -85,6 +87,12 @@ struct Shared {
 /// do whose only cookie says that cookies are fine, would wait for what others ask for, and be refused along with it.
 pub(super) type Question = [u8; 32];
 
+/// What the app is sent.
+#[derive(Serialize)]
+struct Body<'a> {
+    channels: &'a [String],
+}
+
 /// `None` until it came.
 type Answer = Option<Result<Arc<Claims>, Failure>>;
 
@@ -110,7 +118,7 @@ impl Asker {
             shared: Mutex::new(Shared {
                 cache: Cache::default(),
                 open: HashMap::new(),
-                shares: Shares::default(),
+                shares: Shares::of(MAX_PER_ADDRESS),
                 told: None,
                 untold: 0,
             }),
@@ -123,14 +131,14 @@ impl Asker {
     pub(super) async fn ask(
         self: &Arc<Self>,
         credential: &Credential,
-        channels: &[String],
+        channels: &[&str],
         address: Option<Network>,
         deadline: Deadline,
     ) -> Result<Arc<Claims>, Failure> {
         if *credential == Credential::default() {
             return Err(Failure::Missing);
         }
-        let mut names: Vec<&String> = channels.iter().collect();
+        let mut names = channels.to_vec();
         names.sort_unstable();
         names.dedup();
         let question = self.question(credential, &names);
@@ -138,7 +146,7 @@ impl Asker {
             Look::Known(claims) => return Ok(claims),
             Look::Asked(answer) => answer,
             Look::New(sender, answer) => {
-                let channels = names.into_iter().cloned().collect();
+                let channels = names.into_iter().map(str::to_owned).collect();
                 let asking = self
                     .clone()
                     .answer(question, address, credential.clone(), channels, sender);
@@ -155,7 +163,7 @@ impl Asker {
         }
     }
 
-    fn question(&self, credential: &Credential, channels: &[&String]) -> Question {
+    fn question(&self, credential: &Credential, channels: &[&str]) -> Question {
         let mut context = hmac::Context::with_key(&self.secret);
         let mut add = |part: Option<&[u8]>| {
             // Lengths keep apart what would run together.
@@ -179,7 +187,7 @@ impl Asker {
         if let Some(answer) = shared.open.get(&question) {
             return Look::Asked(answer.clone());
         }
-        if shared.open.len() >= MAX_WAITING {
+        if shared.open.len() >= MAX_OPEN {
             return Look::TooMany;
         }
         if !shared.shares.take(address) {
@@ -233,7 +241,7 @@ impl Asker {
                 request = request.header(name, value);
             }
         }
-        let body = json!({ "channels": channels }).to_string();
+        let body = serde_json::to_vec(&Body { channels }).map_err(|error| error.to_string())?;
         let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
         let answer = self.client.send(&self.url, request, MAX_ANSWER).await;
         let (parts, body) = answer.map_err(|error| error.to_string())?;

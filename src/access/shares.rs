@@ -1,41 +1,45 @@
-//! How many open questions each address has brought about.
+//! How much each address has of what all of them share.
 
 use std::collections::HashMap;
 
 use crate::limits::Network;
 
-/// Most questions of one address, under way and waiting. It is half of those that are under way at once, so that the others
-/// find room however long those of one address take; and an office whose people all come back at once is through in seconds.
-pub(super) const MAX_PER_ADDRESS: usize = super::IN_FLIGHT / 2;
-
-/// Only addresses that have any. Nothing is remembered of what became of them.
-#[derive(Default)]
-pub(super) struct Shares(HashMap<Network, usize>);
+/// Only addresses that have anything. Nothing is remembered of what became of them.
+pub(super) struct Shares {
+    most: usize,
+    taken: HashMap<Network, usize>,
+}
 
 impl Shares {
-    /// Counts one more question of this address, if it may have one. Clients without an address of their own have no share.
+    /// Shares of at most so much each.
+    pub fn of(most: usize) -> Shares {
+        let taken = HashMap::new();
+        Shares { most, taken }
+    }
+
+    /// Counts one more for this address, if it may have one. Clients without an address of their own have no share.
     pub fn take(&mut self, address: Option<Network>) -> bool {
         let Some(address) = address else { return true };
-        let open = self.0.entry(address).or_default();
-        let may = *open < MAX_PER_ADDRESS;
-        *open += usize::from(may);
+        let taken = self.taken.entry(address).or_default();
+        let may = *taken < self.most;
+        *taken += usize::from(may);
         may
     }
 
-    /// A question that was counted has ended.
+    /// What was counted has ended.
     pub fn give_back(&mut self, address: Option<Network>) {
         if let Some(address) = address
-            && let Some(open) = self.0.get_mut(&address)
+            && let Some(taken) = self.taken.get_mut(&address)
         {
-            *open -= 1;
-            if *open == 0 {
-                self.0.remove(&address);
+            *taken -= 1;
+            if *taken == 0 {
+                self.taken.remove(&address);
             }
         }
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.taken.len()
     }
 }

@@ -6,12 +6,11 @@ use std::time::UNIX_EPOCH;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::access::deadline::PATIENCE;
 use crate::access::testing::{Gate, Server, say, until_gone};
-use shares::MAX_PER_ADDRESS;
 
 fn asker(server: &Server) -> Arc<Asker> {
     let options = Options { url: server.url() };
@@ -19,7 +18,7 @@ fn asker(server: &Server) -> Arc<Asker> {
 }
 
 /// By a decision of its own.
-async fn ask(asker: &Arc<Asker>, credential: &Credential, channels: &[String]) -> Result<Arc<Claims>, Failure> {
+async fn ask(asker: &Arc<Asker>, credential: &Credential, channels: &[&str]) -> Result<Arc<Claims>, Failure> {
     asker.ask(credential, channels, None, Deadline::from_now()).await
 }
 
@@ -54,10 +53,6 @@ fn answering(status: &'static str, body: &Value) -> Server {
     Server::saying(status, "content-type: application/json\r\n", body.to_string())
 }
 
-fn channels(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
 #[tokio::test]
 async fn the_app_hears_the_credential_and_the_channels_and_nothing_else() {
     let server = answering("200 OK", &claims(60));
@@ -66,7 +61,7 @@ async fn the_app_hears_the_credential_and_the_channels_and_nothing_else() {
         authorization: Some(HeaderValue::from_bytes(b"Token abc=\"\xe9\", x").unwrap()),
         cookie: Some(HeaderValue::from_static("_app=a%20b;  theme=dark;;")),
     };
-    let claims = ask(&asker, &credential, &channels(&["room:1", "cart:42", "room:1"]))
+    let claims = ask(&asker, &credential, &["room:1", "cart:42", "room:1"])
         .await
         .unwrap();
     assert_eq!(claims.subject().as_deref(), Some("42"));
@@ -108,7 +103,7 @@ async fn an_answer_counts_for_one_credential_and_one_set_of_channels() {
     let asker = asker(&server);
     let asked = |credential: Credential, names: &'static [&'static str]| {
         let asker = asker.clone();
-        async move { ask(&asker, &credential, &channels(names)).await.map(|_| ()) }
+        async move { ask(&asker, &credential, names).await.map(|_| ()) }
     };
     for names in [&["a", "b"][..], &["b", "a"], &["a", "b", "a"]] {
         asked(cookie("s=1"), names).await.unwrap();
@@ -184,7 +179,7 @@ async fn the_same_question_at_the_same_time_is_asked_once() {
         });
         let asker = asker(&server);
         let credential = cookie("s=1");
-        let names = channels(&["a"]);
+        let names = ["a"];
         let asked = join_all((0..100).map(|_| ask(&asker, &credential, &names)));
         let (answers, ()) = tokio::join!(asked, async { gate.open() });
         for answer in answers {
@@ -325,10 +320,10 @@ async fn an_app_that_does_not_answer_is_waited_for_two_seconds() {
 async fn a_flood_of_credentials_ends_in_refusals() {
     let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
     let asker = asker(&server);
-    let credentials: Vec<Credential> = (0..MAX_WAITING + 100)
+    let credentials: Vec<Credential> = (0..MAX_OPEN + 100)
         .map(|number| cookie(&format!("s={number}")))
         .collect();
-    let waiting: Vec<_> = credentials[..MAX_WAITING]
+    let waiting: Vec<_> = credentials[..MAX_OPEN]
         .iter()
         .map(|credential| {
             Handle::current().spawn({
@@ -338,7 +333,7 @@ async fn a_flood_of_credentials_ends_in_refusals() {
         })
         .collect();
     let began = Instant::now();
-    while asker.shared().open.len() < MAX_WAITING {
+    while asker.shared().open.len() < MAX_OPEN {
         assert!(
             began.elapsed() < PATIENCE,
             "{} questions are open",
@@ -347,11 +342,11 @@ async fn a_flood_of_credentials_ends_in_refusals() {
         tokio::task::yield_now().await;
     }
     // At once, and while those before still wait.
-    for credential in &credentials[MAX_WAITING..] {
+    for credential in &credentials[MAX_OPEN..] {
         let answer = ask(&asker, credential, &[]).now_or_never();
         assert_eq!(answer.unwrap().unwrap_err(), LATE);
     }
-    assert_eq!(asker.shared().open.len(), MAX_WAITING);
+    assert_eq!(asker.shared().open.len(), MAX_OPEN);
     for answer in waiting {
         assert_eq!(answer.await.unwrap().unwrap_err(), LATE);
     }

@@ -86,7 +86,9 @@ fn verifier(servers: &[&Server], algorithm: Option<Algorithm>, pace: Pace) -> Ve
 }
 
 async fn judge(verifier: &Verifier, token: &str) -> Result<Claims, Failure> {
-    verifier.token(token, SystemTime::now(), Deadline::from_now()).await
+    verifier
+        .token(token, SystemTime::now(), None, Deadline::from_now())
+        .await
 }
 
 /// Judges again until it counts.
