@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::claims::Claims;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, PATIENCE};
 use super::failure::Failure;
 use super::http::{Client, Url};
 use super::members;
@@ -27,8 +27,8 @@ use super::shares::Shares;
 use crate::limits::Network;
 use cache::Cache;
 
-/// How much later than its deadline a client gives up, so that a question which was begun with the decision ends first:
-/// whoever asks again at once must not join one that is about to fail.
+/// How much earlier a question ends than a decision that begins with it: whoever hears of its end and asks again at once must
+/// not join one that is about to fail.
 const GRACE: Duration = Duration::from_millis(200);
 /// Questions under way at once: as many as an app server has threads and then some.
 pub const IN_FLIGHT: usize = 64;
@@ -142,7 +142,7 @@ impl Asker {
         names.sort_unstable();
         names.dedup();
         let question = self.question(credential, &names);
-        let mut answer = match self.look(question, address) {
+        let mut answer = match self.look(question, address, deadline) {
             Look::Known(claims) => return Ok(claims),
             Look::Asked(answer) => answer,
             Look::New(sender, answer) => {
@@ -153,10 +153,11 @@ impl Asker {
                 self.runtime.spawn(asking);
                 answer
             }
+            Look::TooLate => return Err(LATE),
             Look::TooManyOfAddress => return Err(CROWDED),
             Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
         };
-        match deadline.after(GRACE).wait(answer.wait_for(Option::is_some)).await {
+        match deadline.wait(answer.wait_for(Option::is_some)).await {
             Some(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
             // Nobody asks any more, as while the process ends.
             Some(Err(_)) | None => Err(LATE),
@@ -179,13 +180,16 @@ impl Asker {
         tag.as_ref().try_into().expect("HMAC-SHA256 makes 32 bytes")
     }
 
-    fn look(&self, question: Question, address: Option<Network>) -> Look {
+    fn look(&self, question: Question, address: Option<Network>, deadline: Deadline) -> Look {
         let mut shared = self.shared();
         if let Some(claims) = shared.cache.get(&question, SystemTime::now()) {
             return Look::Known(claims);
         }
         if let Some(answer) = shared.open.get(&question) {
             return Look::Asked(answer.clone());
+        }
+        if deadline.is_over() {
+            return Look::TooLate;
         }
         if shared.open.len() >= MAX_OPEN {
             return Look::TooMany;
@@ -208,7 +212,7 @@ impl Asker {
         sender: watch::Sender<Answer>,
     ) {
         // Its own end: who began it may have had less time left, and others have joined since.
-        let asked = Deadline::from_now().wait(async {
+        let asked = Deadline::from_now().before(GRACE).wait(async {
             let _permit = self.permits.acquire().await;
             self.exchange(&credential, &channels).await
         });
@@ -216,7 +220,7 @@ impl Asker {
             Some(Ok(Some(claims))) => Ok(Arc::new(claims)),
             Some(Ok(None)) => Err(Failure::Denied),
             Some(Err(why)) => Err(self.failed(&why)),
-            None => Err(self.failed("it did not answer within 2 s")),
+            None => Err(self.failed(&format!("it did not answer within {:?}", PATIENCE - GRACE))),
         };
         {
             let mut shared = self.shared();
@@ -306,6 +310,7 @@ enum Look {
     Known(Arc<Claims>),
     Asked(watch::Receiver<Answer>),
     New(watch::Sender<Answer>, watch::Receiver<Answer>),
+    TooLate,
     TooMany,
     TooManyOfAddress,
 }

@@ -1,5 +1,7 @@
 //! An app that answers well, badly, late, or not at all.
 
+mod limits;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::UNIX_EPOCH;
@@ -9,7 +11,6 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::access::deadline::PATIENCE;
 use crate::access::testing::{Gate, Server, say, until_gone};
 
 fn asker(server: &Server) -> Arc<Asker> {
@@ -280,120 +281,6 @@ async fn nothing_opens_on_an_error() {
     let url = Url::parse(&format!("http://{gone}/")).unwrap();
     let asker = Asker::new(Options { url }, Client::new(), Handle::current());
     assert_eq!(ask(&asker, &cookie("s=1"), &[]).await.unwrap_err(), LATE);
-}
-
-#[tokio::test]
-async fn an_app_that_does_not_answer_is_waited_for_two_seconds() {
-    let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
-    let asker = asker(&server);
-    let began = Instant::now();
-    let credentials: Vec<Credential> = (0..200).map(|number| cookie(&format!("s={number}"))).collect();
-    let asked = join_all(credentials.iter().map(|credential| ask(&asker, credential, &[])));
-    // As many at once as it can take, and the others wait.
-    let watched = async {
-        while server.seen().len() < IN_FLIGHT {
-            assert!(began.elapsed() < PATIENCE, "{} questions came", server.seen().len());
-            tokio::task::yield_now().await;
-        }
-        tokio::time::sleep(PATIENCE / 4).await;
-        (server.seen().len(), began.elapsed())
-    };
-    let (answers, (seen, at)) = tokio::join!(asked, watched);
-    assert!(seen == IN_FLIGHT || at >= PATIENCE, "{seen} questions after {at:?}");
-    for answer in answers {
-        assert_eq!(answer.unwrap_err(), LATE);
-    }
-    let took = began.elapsed();
-    assert!(took >= PATIENCE && took < PATIENCE + Duration::from_secs(2), "{took:?}");
-    // One line for all of them; who waited may have given up a little before its question did.
-    let lines = async {
-        while asker.shared().untold < 199 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), lines)
-        .await
-        .expect("199 lines are saved");
-}
-
-#[tokio::test]
-async fn a_flood_of_credentials_ends_in_refusals() {
-    let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
-    let asker = asker(&server);
-    let credentials: Vec<Credential> = (0..MAX_OPEN + 100)
-        .map(|number| cookie(&format!("s={number}")))
-        .collect();
-    let waiting: Vec<_> = credentials[..MAX_OPEN]
-        .iter()
-        .map(|credential| {
-            Handle::current().spawn({
-                let (asker, credential) = (asker.clone(), credential.clone());
-                async move { ask(&asker, &credential, &[]).await }
-            })
-        })
-        .collect();
-    let began = Instant::now();
-    while asker.shared().open.len() < MAX_OPEN {
-        assert!(
-            began.elapsed() < PATIENCE,
-            "{} questions are open",
-            asker.shared().open.len()
-        );
-        tokio::task::yield_now().await;
-    }
-    // At once, and while those before still wait.
-    for credential in &credentials[MAX_OPEN..] {
-        let answer = ask(&asker, credential, &[]).now_or_never();
-        assert_eq!(answer.unwrap().unwrap_err(), LATE);
-    }
-    assert_eq!(asker.shared().open.len(), MAX_OPEN);
-    for answer in waiting {
-        assert_eq!(answer.await.unwrap().unwrap_err(), LATE);
-    }
-    all_end(&asker).await;
-}
-
-/// Whoever has one address comes with as many credentials as it likes, and takes no place from others by that.
-#[tokio::test]
-async fn an_address_has_a_share_of_the_questions() {
-    let gate = Gate::default();
-    let opened = gate.clone();
-    let body = claims(60).to_string();
-    let server = Server::start(move |request, stream| {
-        if request.header("cookie").unwrap().starts_with("flood") {
-            opened.pass();
-        }
-        say(stream, "200 OK", "", &body);
-    });
-    let asker = asker(&server);
-    let address = |text: &str| Some(Network::of(text.parse().unwrap()));
-    let flooding = address("203.0.113.1");
-    let ask = |text: &str, address| {
-        let (asker, credential) = (asker.clone(), cookie(text));
-        async move { asker.ask(&credential, &[], address, Deadline::from_now()).await }
-    };
-    for number in 0..MAX_PER_ADDRESS {
-        let said = ask(&format!("flood={number}"), flooding).now_or_never();
-        assert!(said.is_none(), "{number}: {said:?}");
-    }
-    let late = ask("late=1", flooding).now_or_never();
-    assert_eq!(late.unwrap().unwrap_err(), CROWDED);
-    // What is being asked already takes no further place.
-    assert!(ask("flood=0", flooding).now_or_never().is_none());
-    // Others are answered while those wait.
-    for (number, other) in [address("203.0.113.2"), address("2001:db8::1"), None]
-        .into_iter()
-        .enumerate()
-    {
-        let said = ask(&format!("other={number}"), other).await;
-        assert!(said.is_ok(), "{other:?}: {said:?}");
-    }
-    gate.open();
-    all_end(&asker).await;
-    assert_eq!(asker.shared().shares.len(), 0);
-    // Nothing is held against who was turned away.
-    let again = ask("late=1", flooding).await;
-    assert!(again.is_ok(), "{again:?}");
 }
 
 #[test]
