@@ -33,8 +33,8 @@ const TOKEN: u64 = 12 << 10;
 /// A name of a channel that is asked for, beyond its text.
 const NAME: u64 = 64;
 
-/// A name that a client waits for, beyond its text, with who may read it by one mapping: 0.5 KB were measured.
-const JUDGED: u64 = 640;
+/// A name that a client waits for, beyond its text, with who may read it by one mapping: 0.35 KB were measured.
+const JUDGED: u64 = 512;
 
 /// A log without messages, with its name, its place in both tables, and the key that it is of: 2.7 KB were measured.
 const CHANNEL: u64 = 4 << 10;
@@ -219,7 +219,7 @@ mod tests {
         };
         assert_eq!(of(more, "TLS"), 1_000 * (80 << 10));
         assert_eq!(of(more, "the app's answers"), 106 << 20);
-        let waiting = 1_024 * ((128 << 10) + 640_000);
+        let waiting = 1_024 * ((128 << 10) + 512_000);
         let under_way = 64 * ((32 << 10) + (18 << 16));
         assert_eq!(
             of(more, "questions"),
