@@ -6,6 +6,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ use super::failure::Failure;
 use super::http::{Client, Url};
 use super::members;
 use super::shares::Shares;
-use crate::limits::Network;
+use crate::limits::{Counts, Network};
 use cache::Cache;
 
 /// How much earlier a question ends than a decision that begins with it: whoever hears of its end and asks again at once must
@@ -70,6 +71,7 @@ pub(super) struct Asker {
     /// Makes the keys of the cache: what lies in memory is no credential, and who chooses his cannot choose their keys.
     secret: hmac::Key,
     permits: Semaphore,
+    counts: Arc<Counts>,
     shared: Mutex<Shared>,
 }
 
@@ -107,7 +109,7 @@ impl fmt::Debug for Credential {
 }
 
 impl Asker {
-    pub(super) fn new(options: Options, client: Client, runtime: Handle) -> Arc<Asker> {
+    pub(super) fn new(options: Options, client: Client, counts: Arc<Counts>, runtime: Handle) -> Arc<Asker> {
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new());
         Arc::new(Asker {
             url: options.url,
@@ -115,6 +117,7 @@ impl Asker {
             runtime,
             secret: secret.expect("the system gives random numbers"),
             permits: Semaphore::new(IN_FLIGHT),
+            counts,
             shared: Mutex::new(Shared {
                 cache: Cache::default(),
                 open: HashMap::new(),
@@ -154,8 +157,14 @@ impl Asker {
                 answer
             }
             Look::TooLate => return Err(LATE),
-            Look::TooManyOfAddress => return Err(CROWDED),
-            Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
+            Look::TooManyOfAddress => {
+                self.count_refused();
+                return Err(CROWDED);
+            }
+            Look::TooMany => {
+                self.count_refused();
+                return Err(self.failed("too many questions wait for the app: it does not keep up"));
+            }
         };
         match deadline.wait(answer.wait_for(Option::is_some)).await {
             Some(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
@@ -282,6 +291,10 @@ impl Asker {
             }
             Err(failure) => Err(format!("its answer is of no use: {failure}")),
         }
+    }
+
+    fn count_refused(&self) {
+        self.counts.refused_questions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tells the operator what to mend, now and then, and the client that it must wait.

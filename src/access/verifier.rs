@@ -17,7 +17,7 @@ use super::jwt::{self, Keys, Token};
 use super::key::Algorithm;
 use super::signed::{self, Signed};
 use super::waiting::Waiting;
-use crate::limits::Network;
+use crate::limits::{Counts, Network};
 
 /// What a client hears while keys are not to be had.
 const NO_KEYS: Failure = Failure::Unavailable("the keys of tokens could not be fetched");
@@ -44,7 +44,7 @@ impl Default for Verifier {
             jwt: Vec::new(),
             signed: Vec::new(),
             asker: None,
-            waiting: Waiting::default(),
+            waiting: Waiting::new(Arc::default()),
         }))
     }
 }
@@ -69,12 +69,12 @@ struct Issuer {
 
 impl Verifier {
     /// Begins to fetch what keys are fetched. What happens in the background happens on this runtime, which must keep
-    /// running; the callers may be on others.
-    pub fn new(options: Options, runtime: Handle) -> Verifier {
-        Verifier::at_pace(options, Pace::REAL, runtime)
+    /// running; the callers may be on others. `counts`: where those are counted for whom there is no room.
+    pub fn new(options: Options, counts: Arc<Counts>, runtime: Handle) -> Verifier {
+        Verifier::at_pace(options, Pace::REAL, counts, runtime)
     }
 
-    pub(super) fn at_pace(options: Options, pace: Pace, runtime: Handle) -> Verifier {
+    pub(super) fn at_pace(options: Options, pace: Pace, counts: Arc<Counts>, runtime: Handle) -> Verifier {
         let fetches = |options: &jwt::Options| matches!(options.keys, Keys::Fetched { .. });
         let is_needed = options.ask.is_some() || options.jwt.iter().any(fetches);
         // The system's trust store is not read for nothing.
@@ -91,14 +91,14 @@ impl Verifier {
         };
         let jwt = options.jwt.into_iter().map(issuer).collect();
         let asker = match (options.ask, client) {
-            (Some(options), Some(client)) => Some(Asker::new(options, client, runtime)),
+            (Some(options), Some(client)) => Some(Asker::new(options, client, counts.clone(), runtime)),
             _ => None,
         };
         Verifier(Arc::new(Inner {
             jwt,
             signed: options.signed,
             asker,
-            waiting: Waiting::default(),
+            waiting: Waiting::new(counts),
         }))
     }
 

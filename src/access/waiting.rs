@@ -1,14 +1,15 @@
 //! The clients that wait for keys or for the app, each with the names that it asks for.
 
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 
 use super::ask;
 use super::failure::Failure;
 use super::shares::Shares;
-use crate::limits::Network;
+use crate::limits::{Counts, Network};
 
 /// Most clients that wait at once: as many as there may be questions.
 pub const MAX_WAITING: usize = ask::MAX_OPEN;
@@ -21,7 +22,10 @@ const MAX_PER_ADDRESS: usize = 64;
 pub(super) const NO_PLACE: Failure = Failure::Unavailable("too many clients wait to be let in");
 
 /// The places for them.
-pub(super) struct Waiting(Mutex<Places>);
+pub(super) struct Waiting {
+    places: Mutex<Places>,
+    counts: Arc<Counts>,
+}
 
 struct Places {
     free: usize,
@@ -31,16 +35,19 @@ struct Places {
 /// Gives the place back however the wait ends, also where the client goes away.
 struct Place<'a>(&'a Waiting, Option<Network>);
 
-impl Default for Waiting {
-    fn default() -> Waiting {
-        Waiting(Mutex::new(Places {
+impl Waiting {
+    /// All free. `counts`: where those are counted who find none.
+    pub fn new(counts: Arc<Counts>) -> Waiting {
+        let places = Places {
             free: MAX_WAITING,
             shares: Shares::of(MAX_PER_ADDRESS),
-        }))
+        };
+        Waiting {
+            places: Mutex::new(places),
+            counts,
+        }
     }
-}
 
-impl Waiting {
     /// What comes of it, on behalf of a client of this address, if clients are told apart. What is not there at once needs a
     /// place.
     ///
@@ -51,7 +58,10 @@ impl Waiting {
         if let Some(there) = future.as_mut().now_or_never() {
             return Ok(there);
         }
-        let _place = self.place(address).ok_or(NO_PLACE)?;
+        let Some(_place) = self.place(address) else {
+            self.counts.refused_questions.fetch_add(1, Ordering::Relaxed);
+            return Err(NO_PLACE);
+        };
         Ok(future.await)
     }
 
@@ -66,7 +76,7 @@ impl Waiting {
 
     fn places(&self) -> MutexGuard<'_, Places> {
         // Nothing that could panic happens under it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +100,7 @@ mod tests {
 
     #[test]
     fn who_waits_takes_a_place_until_it_goes() {
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(Arc::default());
         let mut all: Vec<_> = (0..MAX_WAITING)
             .map(|_| Box::pin(waiting.wait(None, pending::<()>())))
             .collect();
@@ -105,11 +115,12 @@ mod tests {
         assert_eq!(late(), None, "a place that was given back is taken again");
         drop(all);
         assert_eq!(waiting.places().free, MAX_WAITING);
+        assert_eq!(waiting.counts.refused_questions.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn an_address_has_a_share_of_the_places() {
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(Arc::default());
         let one = address("203.0.113.1");
         let mut all: Vec<_> = (0..MAX_PER_ADDRESS)
             .map(|_| Box::pin(waiting.wait(one, pending::<()>())))

@@ -139,6 +139,13 @@ impl Gate {
         })
     }
 
+    /// Logs that what a client may read cannot be found out now.
+    pub fn log_unavailable(&self, failure: &Failure) {
+        if let Some(unsaid) = self.refusals.say() {
+            tracing::info!(reason = failure.word(), unsaid, "channels refused for now: {failure}");
+        }
+    }
+
     /// Judges the channels for a client: until when it may read all of them. A refusal is logged here, once. Every way to
     /// a channel leads through here.
     async fn judge(&self, holder: &Holder, names: &[impl AsRef<str>], deadline: Deadline) -> Result<Expiry, Refused> {
@@ -157,9 +164,7 @@ impl Gate {
             match judged {
                 Ok(expiry) => until = until.into_iter().chain(expiry).min(),
                 Err(Closed::Failure(failure @ Failure::Unavailable(_))) => {
-                    if let Some(unsaid) = self.refusals.say() {
-                        tracing::info!(reason = failure.word(), unsaid, "channels refused for now: {failure}");
-                    }
+                    self.log_unavailable(&failure);
                     return Err(Refused::Unavailable(failure));
                 }
                 Err(closed) => drop(denied.insert((*name).to_owned(), closed.into())),

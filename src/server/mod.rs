@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -193,7 +194,7 @@ pub async fn serve(
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
     let deadline = fanout.drain + GRACE;
-    let verifier = Verifier::new(options.access, tokio::runtime::Handle::current());
+    let verifier = Verifier::new(options.access, stats.limited.clone(), Handle::current());
     let limits = Limits::new(options.limits, stats.limited.clone());
     let door = Door::new(limits.clone(), options.visitors);
     let parts = Parts {

@@ -212,7 +212,10 @@ impl Desk {
             Ok(names) if names.is_empty() => Err(bad(format!("{unnamed}; the token lists none by its name either"))),
             Ok(names) => Ok(names),
             Err(Failure::Missing) => Err(bad(unnamed)),
-            Err(failure @ Failure::Unavailable(_)) => Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED))),
+            Err(failure @ Failure::Unavailable(_)) => {
+                self.gate.log_unavailable(&failure);
+                Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED)))
+            }
             Err(failure) => {
                 if let Some(unsaid) = self.gate.refusals.say() {
                     tracing::info!(

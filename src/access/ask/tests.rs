@@ -15,7 +15,7 @@ use crate::access::testing::{Gate, Server, say, until_gone};
 
 fn asker(server: &Server) -> Arc<Asker> {
     let options = Options { url: server.url() };
-    Asker::new(options, Client::new(), Handle::current())
+    Asker::new(options, Client::new(), Arc::default(), Handle::current())
 }
 
 /// By a decision of its own.
@@ -279,7 +279,7 @@ async fn nothing_opens_on_an_error() {
         .local_addr()
         .unwrap();
     let url = Url::parse(&format!("http://{gone}/")).unwrap();
-    let asker = Asker::new(Options { url }, Client::new(), Handle::current());
+    let asker = Asker::new(Options { url }, Client::new(), Arc::default(), Handle::current());
     assert_eq!(ask(&asker, &cookie("s=1"), &[]).await.unwrap_err(), LATE);
 }
 
@@ -292,7 +292,7 @@ fn a_question_holds_until_its_own_runtime_answers_on_another_thread() {
         .build()
         .unwrap();
     let options = Options { url: server.url() };
-    let asker = Asker::new(options, Client::new(), main.handle().clone());
+    let asker = Asker::new(options, Client::new(), Arc::default(), main.handle().clone());
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let asker = asker.clone();

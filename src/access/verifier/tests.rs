@@ -29,7 +29,7 @@ async fn who_waits_is_bounded_whatever_it_waits_for() {
         ask: Some(ask::Options { url: server.url() }),
         ..Options::default()
     };
-    let verifier = Verifier::new(options, Handle::current());
+    let verifier = Verifier::new(options, Arc::default(), Handle::current());
     let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signature = URL_SAFE_NO_PAD.encode([7; 64]);
     let token = format!("{}.{}.{signature}", encode(json!({"alg": "EdDSA"})), encode(json!({})));

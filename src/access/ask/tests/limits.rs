@@ -103,6 +103,7 @@ async fn a_flood_of_credentials_ends_in_refusals() {
         assert_eq!(answer.unwrap().unwrap_err(), LATE);
     }
     assert_eq!(asker.shared().open.len(), MAX_OPEN);
+    assert_eq!(asker.counts.refused_questions.load(Ordering::Relaxed), 100);
     for answer in waiting {
         assert_eq!(answer.await.unwrap().unwrap_err(), LATE);
     }
@@ -134,6 +135,7 @@ async fn an_address_has_a_share_of_the_questions() {
     }
     let late = ask("late=1", flooding).now_or_never();
     assert_eq!(late.unwrap().unwrap_err(), CROWDED);
+    assert_eq!(asker.counts.refused_questions.load(Ordering::Relaxed), 1);
     // What is being asked already takes no further place.
     assert!(ask("flood=0", flooding).now_or_never().is_none());
     // Others are answered while those wait.
