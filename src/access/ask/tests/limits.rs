@@ -153,3 +153,29 @@ async fn an_address_has_a_share_of_the_questions() {
     let again = ask("late=1", flooding).await;
     assert!(again.is_ok(), "{again:?}");
 }
+
+/// On a clock that stands still while anything can be done: the question has still half of its time when its client gives up.
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_late_is_there_for_the_next_try() {
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let body = claims(60).to_string();
+    let server = Server::start(move |_, stream| {
+        opened.pass();
+        say(stream, "200 OK", "", &body);
+    });
+    let asker = asker(&server);
+    let deadline = Deadline::from_now();
+    tokio::time::advance(PATIENCE / 2).await;
+    let late = asker.ask(&cookie("s=1"), &[], None, deadline).await;
+    assert_eq!(late.unwrap_err(), LATE);
+    gate.open();
+    let since = std::time::Instant::now();
+    while !asker.shared().open.is_empty() {
+        assert!(since.elapsed() < Duration::from_secs(30), "it is answered");
+        tokio::task::yield_now().await;
+    }
+    let again = ask(&asker, &cookie("s=1"), &[]).now_or_never();
+    assert!(again.unwrap().is_ok());
+    assert_eq!(server.seen().len(), 1);
+}
