@@ -1,12 +1,12 @@
 //! Asks the app who may read what, by the credential that a client came with.
 
 mod cache;
-mod shares;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,29 +14,32 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
 use ring::hmac;
-use serde_json::json;
+use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::claims::Claims;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, PATIENCE};
 use super::failure::Failure;
 use super::http::{Client, Url};
 use super::members;
-use crate::limits::Network;
+use super::shares::Shares;
+use crate::limits::{Counts, Network};
 use cache::Cache;
-use shares::Shares;
 
-/// How much later than its deadline a client gives up, so that a question which was begun with the decision ends first:
-/// whoever asks again at once must not join one that is about to fail.
+/// How much earlier a question ends than a decision that begins with it: whoever hears of its end and asks again at once must
+/// not join one that is about to fail.
 const GRACE: Duration = Duration::from_millis(200);
 /// Questions under way at once: as many as an app server has threads and then some.
-const IN_FLIGHT: usize = 64;
+pub const IN_FLIGHT: usize = 64;
 /// Questions under way and waiting. An app that cannot keep up does not do so by being asked more.
-pub const MAX_WAITING: usize = 1_024;
+pub const MAX_OPEN: usize = 1_024;
+/// Most questions of one address, under way and waiting. It is half of those that are under way at once, so that the others
+/// find room however long those of one address take; and an office whose people all come back at once is through in seconds.
+const MAX_PER_ADDRESS: usize = IN_FLIGHT / 2;
 /// Largest answer: a thousand names of channels fit.
-const MAX_ANSWER: usize = 64 * 1024;
+pub const MAX_ANSWER: usize = 64 * 1024;
 /// Largest answer as it is kept: a thousand patterns fit. An object or a pattern of a few bytes takes hundreds.
 const MAX_KEPT: usize = 1024 * 1024;
 /// Most bytes of answers: what is remembered, with two tables of 1 MiB, and what is on its way, as it came and as it is kept.
@@ -68,6 +71,7 @@ pub(super) struct Asker {
     /// Makes the keys of the cache: what lies in memory is no credential, and who chooses his cannot choose their keys.
     secret: hmac::Key,
     permits: Semaphore,
+    counts: Arc<Counts>,
     shared: Mutex<Shared>,
 }
 
@@ -85,6 +89,12 @@ struct Shared {
 /// do whose only cookie says that cookies are fine, would wait for what others ask for, and be refused along with it.
 pub(super) type Question = [u8; 32];
 
+/// What the app is sent.
+#[derive(Serialize)]
+struct Body<'a> {
+    channels: &'a [String],
+}
+
 /// `None` until it came.
 type Answer = Option<Result<Arc<Claims>, Failure>>;
 
@@ -99,7 +109,7 @@ impl fmt::Debug for Credential {
 }
 
 impl Asker {
-    pub(super) fn new(options: Options, client: Client, runtime: Handle) -> Arc<Asker> {
+    pub(super) fn new(options: Options, client: Client, counts: Arc<Counts>, runtime: Handle) -> Arc<Asker> {
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new());
         Arc::new(Asker {
             url: options.url,
@@ -107,10 +117,11 @@ impl Asker {
             runtime,
             secret: secret.expect("the system gives random numbers"),
             permits: Semaphore::new(IN_FLIGHT),
+            counts,
             shared: Mutex::new(Shared {
                 cache: Cache::default(),
                 open: HashMap::new(),
-                shares: Shares::default(),
+                shares: Shares::of(MAX_PER_ADDRESS),
                 told: None,
                 untold: 0,
             }),
@@ -123,39 +134,46 @@ impl Asker {
     pub(super) async fn ask(
         self: &Arc<Self>,
         credential: &Credential,
-        channels: &[String],
+        channels: &[&str],
         address: Option<Network>,
         deadline: Deadline,
     ) -> Result<Arc<Claims>, Failure> {
         if *credential == Credential::default() {
             return Err(Failure::Missing);
         }
-        let mut names: Vec<&String> = channels.iter().collect();
+        let mut names = channels.to_vec();
         names.sort_unstable();
         names.dedup();
         let question = self.question(credential, &names);
-        let mut answer = match self.look(question, address) {
+        let mut answer = match self.look(question, address, deadline) {
             Look::Known(claims) => return Ok(claims),
             Look::Asked(answer) => answer,
             Look::New(sender, answer) => {
-                let channels = names.into_iter().cloned().collect();
+                let channels = names.into_iter().map(str::to_owned).collect();
                 let asking = self
                     .clone()
                     .answer(question, address, credential.clone(), channels, sender);
                 self.runtime.spawn(asking);
                 answer
             }
-            Look::TooManyOfAddress => return Err(CROWDED),
-            Look::TooMany => return Err(self.failed("too many questions wait for the app: it does not keep up")),
+            Look::TooLate => return Err(LATE),
+            Look::TooManyOfAddress => {
+                self.count_refused();
+                return Err(CROWDED);
+            }
+            Look::TooMany => {
+                self.count_refused();
+                return Err(self.failed("too many questions wait for the app: it does not keep up"));
+            }
         };
-        match deadline.after(GRACE).wait(answer.wait_for(Option::is_some)).await {
+        match deadline.wait(answer.wait_for(Option::is_some)).await {
             Some(Ok(answer)) => answer.clone().unwrap_or(Err(LATE)),
             // Nobody asks any more, as while the process ends.
             Some(Err(_)) | None => Err(LATE),
         }
     }
 
-    fn question(&self, credential: &Credential, channels: &[&String]) -> Question {
+    fn question(&self, credential: &Credential, channels: &[&str]) -> Question {
         let mut context = hmac::Context::with_key(&self.secret);
         let mut add = |part: Option<&[u8]>| {
             // Lengths keep apart what would run together.
@@ -171,7 +189,7 @@ impl Asker {
         tag.as_ref().try_into().expect("HMAC-SHA256 makes 32 bytes")
     }
 
-    fn look(&self, question: Question, address: Option<Network>) -> Look {
+    fn look(&self, question: Question, address: Option<Network>, deadline: Deadline) -> Look {
         let mut shared = self.shared();
         if let Some(claims) = shared.cache.get(&question, SystemTime::now()) {
             return Look::Known(claims);
@@ -179,7 +197,10 @@ impl Asker {
         if let Some(answer) = shared.open.get(&question) {
             return Look::Asked(answer.clone());
         }
-        if shared.open.len() >= MAX_WAITING {
+        if deadline.is_over() {
+            return Look::TooLate;
+        }
+        if shared.open.len() >= MAX_OPEN {
             return Look::TooMany;
         }
         if !shared.shares.take(address) {
@@ -200,7 +221,7 @@ impl Asker {
         sender: watch::Sender<Answer>,
     ) {
         // Its own end: who began it may have had less time left, and others have joined since.
-        let asked = Deadline::from_now().wait(async {
+        let asked = Deadline::from_now().before(GRACE).wait(async {
             let _permit = self.permits.acquire().await;
             self.exchange(&credential, &channels).await
         });
@@ -208,7 +229,7 @@ impl Asker {
             Some(Ok(Some(claims))) => Ok(Arc::new(claims)),
             Some(Ok(None)) => Err(Failure::Denied),
             Some(Err(why)) => Err(self.failed(&why)),
-            None => Err(self.failed("it did not answer within 2 s")),
+            None => Err(self.failed(&format!("it did not answer within {:?}", PATIENCE - GRACE))),
         };
         {
             let mut shared = self.shared();
@@ -233,7 +254,7 @@ impl Asker {
                 request = request.header(name, value);
             }
         }
-        let body = json!({ "channels": channels }).to_string();
+        let body = serde_json::to_vec(&Body { channels }).map_err(|error| error.to_string())?;
         let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
         let answer = self.client.send(&self.url, request, MAX_ANSWER).await;
         let (parts, body) = answer.map_err(|error| error.to_string())?;
@@ -272,6 +293,10 @@ impl Asker {
         }
     }
 
+    fn count_refused(&self) {
+        self.counts.refused_questions.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Tells the operator what to mend, now and then, and the client that it must wait.
     fn failed(&self, why: &str) -> Failure {
         let others = {
@@ -298,6 +323,7 @@ enum Look {
     Known(Arc<Claims>),
     Asked(watch::Receiver<Answer>),
     New(watch::Sender<Answer>, watch::Receiver<Answer>),
+    TooLate,
     TooMany,
     TooManyOfAddress,
 }

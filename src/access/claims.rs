@@ -152,12 +152,14 @@ fn time(value: &Value) -> Option<SystemTime> {
 }
 
 /// What an object takes beyond itself: nodes with room for eleven members, at least five of them taken in all but one node.
+/// An empty one has no node.
 fn object(members: &Map<String, Value>) -> usize {
     const NODE: usize = 11 * (size_of::<String>() + size_of::<Value>()) + 14 * size_of::<usize>();
     let inner = members
         .iter()
         .map(|(name, value)| name.capacity() + PIECE + beyond(value));
-    (members.len() / 5 + 1) * NODE + inner.sum::<usize>()
+    let nodes = if members.is_empty() { 0 } else { members.len() / 5 + 1 };
+    nodes * NODE + inner.sum::<usize>()
 }
 
 /// What a value takes beyond itself.
@@ -301,6 +303,14 @@ mod tests {
         ] {
             assert!(matches!(claims(wrong), Err(Failure::Malformed(_))));
         }
+    }
+
+    /// Counted as a node each, a thousand of them in an answer would make it too large.
+    #[test]
+    fn an_empty_object_takes_nothing_beyond_itself() {
+        let size = |values: Vec<Value>| claims(json!({"exp": NOW + 1, "x": values})).unwrap().size();
+        assert_eq!(size(vec![json!({}); 100]), size(vec![json!(0); 100]));
+        assert!(size(vec![json!({"a": 0}); 100]) > size(vec![json!({}); 100]) + 100 * 500);
     }
 
     #[test]

@@ -18,9 +18,14 @@ impl Deadline {
         Deadline(Instant::now() + PATIENCE)
     }
 
-    /// So much later.
-    pub(super) fn after(self, grace: Duration) -> Deadline {
-        Deadline(self.0 + grace)
+    /// So much earlier.
+    pub(super) fn before(self, grace: Duration) -> Deadline {
+        Deadline(self.0 - grace)
+    }
+
+    /// Whether nothing can be waited for any more.
+    pub(super) fn is_over(self) -> bool {
+        Instant::now() >= self.0
     }
 
     /// What comes of it in time. What is there already is never late.

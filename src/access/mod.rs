@@ -6,6 +6,7 @@
 //! * [`ask`]: the app is asked
 //! * `claims`: what a credential says
 //! * `deadline`: until when a decision is made
+//! * `waiting`: the clients that wait for it, `shares`: how much of something each address has
 //! * `failure`: why a credential does not count
 //! * `members`: JSON objects, `http`: requests to the places that the config names
 
@@ -18,10 +19,12 @@ pub mod jwks;
 pub mod jwt;
 pub mod key;
 mod members;
+mod shares;
 pub mod signed;
 #[cfg(test)]
 mod testing;
 mod verifier;
+pub mod waiting;
 
 pub use ask::Credential;
 pub use claims::{Claims, NBF_LEEWAY};

@@ -16,7 +16,8 @@ use super::jwks::{Fetched, Pace, Set};
 use super::jwt::{self, Keys, Token};
 use super::key::Algorithm;
 use super::signed::{self, Signed};
-use crate::limits::Network;
+use super::waiting::Waiting;
+use crate::limits::{Counts, Network};
 
 /// What a client hears while keys are not to be had.
 const NO_KEYS: Failure = Failure::Unavailable("the keys of tokens could not be fetched");
@@ -43,6 +44,7 @@ impl Default for Verifier {
             jwt: Vec::new(),
             signed: Vec::new(),
             asker: None,
+            waiting: Waiting::new(Arc::default()),
         }))
     }
 }
@@ -57,6 +59,7 @@ struct Inner {
     jwt: Vec<Issuer>,
     signed: Vec<signed::Options>,
     asker: Option<Arc<Asker>>,
+    waiting: Waiting,
 }
 
 struct Issuer {
@@ -66,12 +69,12 @@ struct Issuer {
 
 impl Verifier {
     /// Begins to fetch what keys are fetched. What happens in the background happens on this runtime, which must keep
-    /// running; the callers may be on others.
-    pub fn new(options: Options, runtime: Handle) -> Verifier {
-        Verifier::at_pace(options, Pace::REAL, runtime)
+    /// running; the callers may be on others. `counts`: where those are counted for whom there is no room.
+    pub fn new(options: Options, counts: Arc<Counts>, runtime: Handle) -> Verifier {
+        Verifier::at_pace(options, Pace::REAL, counts, runtime)
     }
 
-    pub(super) fn at_pace(options: Options, pace: Pace, runtime: Handle) -> Verifier {
+    pub(super) fn at_pace(options: Options, pace: Pace, counts: Arc<Counts>, runtime: Handle) -> Verifier {
         let fetches = |options: &jwt::Options| matches!(options.keys, Keys::Fetched { .. });
         let is_needed = options.ask.is_some() || options.jwt.iter().any(fetches);
         // The system's trust store is not read for nothing.
@@ -88,13 +91,14 @@ impl Verifier {
         };
         let jwt = options.jwt.into_iter().map(issuer).collect();
         let asker = match (options.ask, client) {
-            (Some(options), Some(client)) => Some(Asker::new(options, client, runtime)),
+            (Some(options), Some(client)) => Some(Asker::new(options, client, counts.clone(), runtime)),
             _ => None,
         };
         Verifier(Arc::new(Inner {
             jwt,
             signed: options.signed,
             asker,
+            waiting: Waiting::new(counts),
         }))
     }
 
@@ -108,11 +112,18 @@ impl Verifier {
         self.0.asker.is_some()
     }
 
-    /// What a token says, if it counts. It waits for nothing unless keys are fetched from a URL, and then until the deadline.
+    /// What a token says, if it counts. It waits for nothing unless keys are fetched from a URL, and then until the deadline,
+    /// if there is a place to wait. `address`: that of the client, if clients are told apart.
     ///
     /// # Errors
     /// Why it does not count.
-    pub async fn token(&self, text: &str, now: SystemTime, deadline: Deadline) -> Result<Claims, Failure> {
+    pub async fn token(
+        &self,
+        text: &str,
+        now: SystemTime,
+        address: Option<Network>,
+        deadline: Deadline,
+    ) -> Result<Claims, Failure> {
         let token = Token::parse(text)?;
         let known = self.0.jwt.iter().filter_map(|issuer| match &issuer.options.keys {
             Keys::One(key) => Some((key, &issuer.options)),
@@ -126,7 +137,8 @@ impl Verifier {
         if token.algorithm.is_symmetric() || self.0.jwt.iter().all(|issuer| issuer.fetched.is_none()) {
             return Err(closest);
         }
-        let judged = deadline.wait(self.fetched(&token, closest, now)).await;
+        let judged = deadline.wait(self.fetched(&token, closest, now));
+        let judged = self.0.waiting.wait(address, judged).await?;
         judged.unwrap_or(Err(NO_KEYS))
     }
 
@@ -174,20 +186,23 @@ impl Verifier {
         signed::verify(&self.0.signed, text, now)
     }
 
-    /// What the app says of a credential that asks for these channels, by the deadline. `address`: that of the client, if
-    /// clients are told apart; the questions of one are limited.
+    /// What the app says of a credential that asks for these channels, by the deadline, if there is a place to wait.
+    /// `address`: that of the client, if clients are told apart; the questions of one are limited.
     ///
     /// # Errors
-    /// If the app refuses it, or does not answer as it should.
+    /// If the app refuses it, does not answer as it should, or cannot be asked now.
     pub async fn ask(
         &self,
         credential: &Credential,
-        channels: &[String],
+        channels: &[&str],
         address: Option<Network>,
         deadline: Deadline,
     ) -> Result<Arc<Claims>, Failure> {
         match &self.0.asker {
-            Some(asker) => asker.ask(credential, channels, address, deadline).await,
+            Some(asker) => {
+                let asked = asker.ask(credential, channels, address, deadline);
+                self.0.waiting.wait(address, asked).await?
+            }
             None => Err(Failure::Denied),
         }
     }
@@ -215,3 +230,6 @@ impl Issuer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -209,6 +209,11 @@ impl Sources {
             "States that found no room beside all others that are being sent",
             &stats.limited.refused_bodies,
         )?;
+        out.counter(
+            "refused_questions",
+            "Clients for whom there was no room to ask the app, or to wait for it or for keys",
+            &stats.limited.refused_questions,
+        )?;
         out.counter("messages_sent", "Messages handed to sockets", &stats.messages)?;
         out.counter("slow_clients", "Clients ended because they took nothing", &stats.slow)?;
         let pinned = stats.pinned.load(Ordering::Relaxed);

@@ -5,8 +5,10 @@
 use std::fmt;
 
 use super::Config;
-use crate::access::ask::{MAX_HELD, MAX_WAITING};
-use crate::server::MAX_BODIES;
+use crate::access::ask::{IN_FLIGHT, MAX_ANSWER, MAX_HELD, MAX_OPEN};
+use crate::access::jwt::Keys;
+use crate::access::waiting::MAX_WAITING;
+use crate::server::{JUDGED_AT_ONCE, MAX_BODIES};
 
 /// The program, its libraries, and what it makes at its start: 22 MB were measured.
 const BASE: u64 = 32 << 20;
@@ -30,6 +32,9 @@ const TOKEN: u64 = 12 << 10;
 
 /// A name of a channel that is asked for, beyond its text.
 const NAME: u64 = 64;
+
+/// A name that a client waits for, beyond its text, with who may read it by one mapping: 0.35 KB were measured.
+const JUDGED: u64 = 512;
 
 /// A log without messages, with its name, its place in both tables, and the key that it is of: 2.7 KB were measured.
 const CHANNEL: u64 = 4 << 10;
@@ -64,11 +69,13 @@ struct Limits {
     reading: u64,
     is_secured: bool,
     asks: bool,
+    fetches_keys: bool,
 }
 
 impl Config {
     /// The most memory that it lets a process take on a machine with so many cores.
     pub fn memory(&self, cores: usize) -> Memory {
+        let access = &self.server.access;
         Limits {
             cores: cores as u64,
             connections: self.server.limits.connections as u64,
@@ -82,7 +89,8 @@ impl Config {
             pinned: self.fanout.pinned as u64,
             reading: self.mirror.reading as u64,
             is_secured: self.server.tls.is_some(),
-            asks: self.server.access.ask.is_some(),
+            asks: access.ask.is_some(),
+            fetches_keys: access.jwt.iter().any(|jwt| matches!(jwt.keys, Keys::Fetched { .. })),
         }
         .memory()
     }
@@ -115,12 +123,30 @@ impl Limits {
         }
         if self.asks {
             parts.push(("the app's answers", MAX_HELD as u64));
-            // A credential may be as long as a head, and so may be the names; the client may have gone.
-            let question = self.head_size + self.head_size.max(self.message_size) + times(self.names, NAME);
-            parts.push(("questions", times(MAX_WAITING as u64, question)));
+        }
+        if self.asks || self.fetches_keys {
+            parts.push(("questions", self.questions()));
         }
         parts.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
         Memory { parts }
+    }
+
+    /// What is asked, and what those hold who wait for it or for keys.
+    fn questions(self) -> u64 {
+        let times = |count: usize, each: u64| each.saturating_mul(count as u64);
+        // All names together: they came in a head, in a message, or in an answer of the app, or they are a session's.
+        let lists = MAX_ANSWER.max(JUDGED_AT_ONCE) as u64;
+        let text = self.head_size.max(self.message_size).max(lists);
+        // Once more in what claims must hold.
+        let waiting = times(MAX_WAITING, 2 * text + self.names.saturating_mul(JUDGED));
+        if !self.asks {
+            return waiting;
+        }
+        // A credential may be as long as a head; the client may have gone.
+        let open = times(MAX_OPEN, self.head_size + text + self.names.saturating_mul(NAME));
+        // The head is written anew. JSON makes six bytes of one at worst, and is held three times, as it grows and for TLS.
+        let under_way = times(IN_FLIGHT, 2 * self.head_size + 18 * text);
+        waiting.saturating_add(open).saturating_add(under_way)
     }
 }
 
@@ -162,6 +188,7 @@ mod tests {
         reading: 16 << 20,
         is_secured: false,
         asks: false,
+        fetches_keys: false,
     };
 
     fn of(limits: Limits, part: &str) -> u64 {
@@ -192,7 +219,17 @@ mod tests {
         };
         assert_eq!(of(more, "TLS"), 1_000 * (80 << 10));
         assert_eq!(of(more, "the app's answers"), 106 << 20);
-        assert_eq!(of(more, "questions"), 1_024 * ((32 << 10) + 64_000));
+        let waiting = 1_024 * ((128 << 10) + 512_000);
+        let under_way = 64 * ((32 << 10) + (18 << 16));
+        assert_eq!(
+            of(more, "questions"),
+            waiting + 1_024 * ((80 << 10) + 64_000) + under_way
+        );
+        let keys = Limits {
+            fetches_keys: true,
+            ..SMALL
+        };
+        assert_eq!(of(keys, "questions"), waiting);
     }
 
     #[test]

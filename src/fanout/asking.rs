@@ -63,7 +63,7 @@ impl Core {
             return false;
         };
         let Some(gate) = &conn.gate else { return false };
-        let names = conn.session.logs().map(|log| log.channel.name.to_string()).collect();
+        let names = conn.session.logs().map(|log| log.channel.name.clone()).collect();
         let asked = gate.renew(shown, names);
         self.ask(token, reference, asked, Said::Renewed)
     }

@@ -33,7 +33,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::hub::Subscription;
+use crate::hub::{Name, Subscription};
 use crate::limits::{Permits, Rate};
 #[cfg(doc)]
 use crate::session::Ending;
@@ -152,7 +152,7 @@ pub trait Gate: Debug + Send + Sync {
 
     /// Lets another token count in place of what the client has shown so far, if it allows all of these channels.
     /// One refusal without a channel speaks of the token itself.
-    fn renew(&self, token: String, names: Vec<String>) -> Asked<Renewed>;
+    fn renew(&self, token: String, names: Vec<Name>) -> Asked<Renewed>;
 }
 
 /// What a [`Gate`] says, now or a little later.

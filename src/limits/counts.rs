@@ -41,6 +41,8 @@ pub struct Counts {
     limits: [Count; Limit::ALL.len()],
     /// Bodies for which there was no room beside all others that are being sent; no option says how much that is.
     pub refused_bodies: AtomicU64,
+    /// Questions to the app that found no room, and clients without a place to wait for them or for keys; no option either.
+    pub refused_questions: AtomicU64,
 }
 
 /// How often one limit was reached, and when that was last said.
@@ -96,6 +98,7 @@ impl Default for Counts {
             start: Instant::now(),
             limits: Default::default(),
             refused_bodies: AtomicU64::new(0),
+            refused_questions: AtomicU64::new(0),
         }
     }
 }

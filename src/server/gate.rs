@@ -13,13 +13,17 @@ use super::refusals::Refusals;
 use super::visitor::Visitor;
 use crate::access::{Deadline, Failure, Verifier};
 use crate::fanout::{self, Asked, Opened, Renewed};
-use crate::hub::{Hub, Limit, SubscribeError, Subscription, set_of};
+use crate::hub::{Hub, Limit, Name, SubscribeError, Subscription, set_of};
 use crate::limits::Limits;
 use crate::session::Start;
 
 /// About as many bytes of refused names stand in a line of the log: enough for any list that is meant, and no stranger
 /// fills a disk with a thousand long ones.
 const LOGGED: usize = 1024;
+
+/// As many bytes of names are judged at a time where a session is renewed: as a message has by default. A session may have
+/// gathered more of them than one who waits may hold.
+pub const JUDGED_AT_ONCE: usize = 64 * 1024;
 
 /// Opens channels, all of a list or none of it.
 #[derive(Clone, Debug)]
@@ -135,16 +139,23 @@ impl Gate {
         })
     }
 
+    /// Logs that what a client may read cannot be found out now.
+    pub fn log_unavailable(&self, failure: &Failure) {
+        if let Some(unsaid) = self.refusals.say() {
+            tracing::info!(reason = failure.word(), unsaid, "channels refused for now: {failure}");
+        }
+    }
+
     /// Judges the channels for a client: until when it may read all of them. A refusal is logged here, once. Every way to
     /// a channel leads through here.
-    async fn judge(&self, holder: &Holder, names: &[String], deadline: Deadline) -> Result<Expiry, Refused> {
+    async fn judge(&self, holder: &Holder, names: &[impl AsRef<str>], deadline: Deadline) -> Result<Expiry, Refused> {
         let mut denied = BTreeMap::new();
         let mut asked = Vec::new();
-        for name in names {
+        for name in names.iter().map(AsRef::as_ref) {
             match check_name(name).map(|()| self.hub.access(name)) {
-                Ok(Some(access)) => asked.push((name.as_str(), access)),
-                Ok(None) => drop(denied.insert(name.clone(), Denial::Unknown)),
-                Err(error) => drop(denied.insert(name.clone(), Denial::Name(error))),
+                Ok(Some(access)) => asked.push((name, access)),
+                Ok(None) => drop(denied.insert(name.to_owned(), Denial::Unknown)),
+                Err(error) => drop(denied.insert(name.to_owned(), Denial::Name(error))),
             }
         }
         let mut until: Expiry = None;
@@ -153,9 +164,7 @@ impl Gate {
             match judged {
                 Ok(expiry) => until = until.into_iter().chain(expiry).min(),
                 Err(Closed::Failure(failure @ Failure::Unavailable(_))) => {
-                    if let Some(unsaid) = self.refusals.say() {
-                        tracing::info!(reason = failure.word(), unsaid, "channels refused for now: {failure}");
-                    }
+                    self.log_unavailable(&failure);
                     return Err(Refused::Unavailable(failure));
                 }
                 Err(closed) => drop(denied.insert((*name).to_owned(), closed.into())),
@@ -248,7 +257,7 @@ impl Visit {
         })
     }
 
-    async fn renew(self, token: String, names: Vec<String>) -> Result<Renewed, Vec<fanout::Refusal>> {
+    async fn renew(self, token: String, names: Vec<Name>) -> Result<Renewed, Vec<fanout::Refusal>> {
         let deadline = Deadline::from_now();
         let holder = self.holder.renewed(token);
         // A token that is good for nothing yet is told so, not taken on trust.
@@ -258,10 +267,14 @@ impl Visit {
             }
             vec![of_token(&failure)]
         })?;
-        let judged = self.gate.judge(&holder, &names, deadline).await;
-        let expires = judged.map_err(|refused| refusals(refused, &names))?;
+        let mut expires: Expiry = None;
+        for part in parts(&names) {
+            let judged = self.gate.judge(&holder, part, deadline).await;
+            let until = judged.map_err(|refused| refusals(refused, &names))?;
+            expires = expires.into_iter().chain(until).min();
+        }
         let moved = holder.move_place(&self.holder, &self.gate.limits);
-        moved.map_err(|_| refusals(Refused::TooMany, &[]))?;
+        moved.map_err(|_| refusals(Refused::TooMany, &names))?;
         let visit = Visit::new(self.gate, Arc::new(holder));
         Ok(Renewed {
             expires,
@@ -279,7 +292,7 @@ impl fanout::Gate for Visit {
         )
     }
 
-    fn renew(&self, token: String, names: Vec<String>) -> Asked<Renewed> {
+    fn renew(&self, token: String, names: Vec<Name>) -> Asked<Renewed> {
         Box::pin(
             self.clone()
                 .renew(token, names)
@@ -307,14 +320,25 @@ fn of_token(failure: &Failure) -> fanout::Refusal {
     }
 }
 
-fn refusals(refused: Refused, names: &[String]) -> Vec<fanout::Refusal> {
+/// The names in lists of no more than [`JUDGED_AT_ONCE`] bytes.
+fn parts(names: &[Name]) -> impl Iterator<Item = &[Name]> {
+    let mut bytes = 0;
+    names.chunk_by(move |before, next| {
+        bytes += before.len();
+        let fits = bytes + next.len() <= JUDGED_AT_ONCE;
+        bytes = if fits { bytes } else { 0 };
+        fits
+    })
+}
+
+fn refusals(refused: Refused, names: &[impl AsRef<str>]) -> Vec<fanout::Refusal> {
     let each = |reason: &'static str, what: String| {
-        let refusal = |name: &String| fanout::Refusal {
-            channel: Some(name.clone()),
+        let refusal = |name: &str| fanout::Refusal {
+            channel: Some(name.to_owned()),
             reason,
             what: what.clone(),
         };
-        names.iter().map(refusal).collect()
+        names.iter().map(AsRef::as_ref).map(refusal).collect()
     };
     match refused {
         Refused::ForGood(denied) => {
@@ -336,112 +360,4 @@ fn refusals(refused: Refused, names: &[String]) -> Vec<fanout::Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hub::{Cursor, Log};
-    use crate::limits;
-    use crate::server::testing::{EPOCH, hub};
-
-    const NAMES: [&str; 2] = ["a", "b"];
-
-    fn text(epoch: u64, set: Option<u64>) -> String {
-        Cursor {
-            epoch,
-            sequence: 42,
-            set,
-        }
-        .to_string()
-    }
-
-    fn start(header: Option<&str>, parameter: Option<&str>) -> Start {
-        gate(hub(10).0).start(&owned(&NAMES), true, header.map(str::as_bytes), parameter)
-    }
-
-    fn gate(hub: Arc<Hub>) -> Gate {
-        Gate::new(
-            hub,
-            Verifier::default(),
-            Limits::new(limits::Options::default(), Arc::default()),
-        )
-    }
-
-    fn is_kept(log: &Log) -> bool {
-        let view = log.view();
-        view.subscribers() > 0 || view.lingers()
-    }
-
-    fn owned(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn no_cursor_or_an_empty_one_is_a_new_client() {
-        assert_eq!(start(None, None), Start::New);
-        assert_eq!(start(Some(""), Some("")), Start::New);
-        assert_eq!(
-            start(Some(""), Some(&text(EPOCH, Some(set_of(NAMES))))),
-            Start::Resume(42)
-        );
-    }
-
-    #[test]
-    fn only_the_header_is_believed_without_a_set() {
-        assert_eq!(start(Some(&text(EPOCH, None)), None), Start::Resume(42));
-        assert_eq!(start(None, Some(&text(EPOCH, None))), Start::Unknown);
-        let fits = text(EPOCH, Some(set_of(["b", "a"])));
-        assert_eq!(start(Some(&fits), Some("garbage")), Start::Resume(42));
-        assert_eq!(start(None, Some(&fits)), Start::Resume(42));
-        let other = text(EPOCH, Some(set_of(["a"])));
-        assert_eq!(start(Some(&other), Some(&fits)), Start::Unknown);
-        assert_eq!(start(None, Some(&other)), Start::Unknown);
-        assert_eq!(start(Some(&text(EPOCH + 1, None)), Some(&fits)), Start::Unknown);
-        assert_eq!(
-            gate(hub(10).0).start(&owned(&NAMES), true, Some(b"\xff"), Some(&fits)),
-            Start::Unknown
-        );
-    }
-
-    /// Where the token names the channels, the same URL may stand for others next time.
-    #[test]
-    fn the_header_needs_a_set_where_the_url_does_not_name_the_channels() {
-        let start = |cursor: &str| gate(hub(10).0).start(&owned(&NAMES), false, Some(cursor.as_bytes()), None);
-        assert_eq!(start(&text(EPOCH, None)), Start::Unknown);
-        assert_eq!(start(&text(EPOCH, Some(set_of(NAMES)))), Start::Resume(42));
-    }
-
-    #[test]
-    fn a_line_of_the_log_names_what_is_refused() {
-        let denied = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Denial::Unknown)).collect();
-        assert_eq!(listed(&denied(&["a", "b\nc"])), r#""a" (unknown), "b\nc" (unknown)"#);
-        let long = "ü".repeat(1000);
-        let many: Vec<String> = (0..1000).map(|number| format!("{number}{long}")).collect();
-        let line = listed(&denied(&many.iter().map(String::as_str).collect::<Vec<_>>()));
-        assert!(line.len() < LOGGED + 100, "{}", line.len());
-        assert!(line.ends_with("… (unknown), …"), "{line}");
-    }
-
-    #[tokio::test]
-    async fn all_are_opened_or_none() {
-        let (hub, _appender) = hub(2);
-        let gate = gate(hub.clone());
-        let holder = gate.holder(Credentials::default(), Visitor::default()).unwrap();
-        let open = async |names: &[&str]| {
-            let deadline = Deadline::from_now();
-            gate.open(&holder, &owned(names), true, deadline).await
-        };
-        let Err(Refused::ForGood(denied)) = open(&["a", "no:1", "", "no:2"]).await else {
-            panic!("unknown channels are refused");
-        };
-        assert_eq!(denied.keys().collect::<Vec<_>>(), ["", "no:1", "no:2"]);
-        assert_eq!((denied["no:1"].word(), denied[""].word()), ("unknown", "invalid"));
-        assert_eq!(hub.channels(), 0, "nothing was opened");
-        assert_eq!(
-            open(&["a", "b", "c"]).await.unwrap_err(),
-            Refused::Full(Limit::Channels)
-        );
-        let told = hub.interest();
-        assert_eq!(told.len(), 2);
-        assert!(told.iter().all(|log| !is_kept(log)), "nothing of it is kept");
-        assert_eq!(open(&["a", "b"]).await.unwrap().0.len(), 2);
-    }
-}
+mod tests;

@@ -137,8 +137,7 @@ impl Holder {
         }
         if missing(&found) && self.can_ask() {
             let names = channels.iter().zip(&found).filter(|(_, place)| place.is_none());
-            let mut names: Vec<String> = names.map(|((name, _), _)| (*name).to_owned()).collect();
-            names.sort_unstable();
+            let names: Vec<&str> = names.map(|((name, _), _)| *name).collect();
             match self.ask(&names, deadline).await {
                 Ok(claims) => {
                     why = Closed::NotCovered;
@@ -208,7 +207,10 @@ impl Holder {
                 false => Failure::Missing,
             });
         };
-        let verified = self.token.get_or_try_init(|| self.verifier.token(text, now, deadline));
+        let address = self.address();
+        let verified = self
+            .token
+            .get_or_try_init(|| self.verifier.token(text, now, address, deadline));
         let claims = verified.await?;
         // It may have been verified a while ago.
         match now.duration_since(claims.expires()) {
@@ -224,7 +226,7 @@ impl Holder {
         self.verifier.asks() && (authorization.is_some() || cookie.is_some())
     }
 
-    async fn ask(&self, channels: &[String], deadline: Deadline) -> Result<Arc<Claims>, Failure> {
+    async fn ask(&self, channels: &[&str], deadline: Deadline) -> Result<Arc<Claims>, Failure> {
         let Credentials {
             authorization, cookie, ..
         } = &self.credentials;
@@ -232,8 +234,12 @@ impl Holder {
             authorization: authorization.clone(),
             cookie: cookie.clone(),
         };
-        let address = self.visitor.counted().map(Network::of);
-        self.verifier.ask(&credential, channels, address, deadline).await
+        let verifier = &self.verifier;
+        verifier.ask(&credential, channels, self.address(), deadline).await
+    }
+
+    fn address(&self) -> Option<Network> {
+        self.visitor.counted().map(Network::of)
     }
 }
 

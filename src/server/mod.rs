@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,7 @@ pub use accept::accept;
 pub use credentials::Places;
 use door::Door;
 use gate::Gate;
+pub use gate::JUDGED_AT_ONCE;
 pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
 use origin::Origins;
@@ -192,7 +194,7 @@ pub async fn serve(
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
     let deadline = fanout.drain + GRACE;
-    let verifier = Verifier::new(options.access, tokio::runtime::Handle::current());
+    let verifier = Verifier::new(options.access, stats.limited.clone(), Handle::current());
     let limits = Limits::new(options.limits, stats.limited.clone());
     let door = Door::new(limits.clone(), options.visitors);
     let parts = Parts {

@@ -163,7 +163,7 @@ impl Desk {
         };
         let text = request.uri.query().unwrap_or_default();
         let parsed = Query::parse(name, text, &self.places.parameter, self.channels);
-        let query = parsed.map_err(|error| self.malformed(&error))?;
+        let mut query = parsed.map_err(|error| self.malformed(&error))?;
         let trusts_cookies = origin::trusts_cookies(verdict, &request.headers, route == Route::WebSocket);
         let credentials = Credentials::of(&request.headers, &query, &self.places, trusts_cookies);
         let holder = self
@@ -171,7 +171,7 @@ impl Desk {
             .holder(credentials, guest.visitor)
             .map_err(|failure| unauthorized(&failure))?;
         let mut asked = Wanted {
-            names: query.channels.clone(),
+            names: std::mem::take(&mut query.channels),
             named: true,
             query: &query,
             holder: Arc::new(holder),
@@ -212,7 +212,10 @@ impl Desk {
             Ok(names) if names.is_empty() => Err(bad(format!("{unnamed}; the token lists none by its name either"))),
             Ok(names) => Ok(names),
             Err(Failure::Missing) => Err(bad(unnamed)),
-            Err(failure @ Failure::Unavailable(_)) => Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED))),
+            Err(failure @ Failure::Unavailable(_)) => {
+                self.gate.log_unavailable(&failure);
+                Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED)))
+            }
             Err(failure) => {
                 if let Some(unsaid) = self.gate.refusals.say() {
                     tracing::info!(

@@ -1,25 +1,25 @@
 //! An app that answers well, badly, late, or not at all.
 
+mod limits;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::UNIX_EPOCH;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::access::deadline::PATIENCE;
 use crate::access::testing::{Gate, Server, say, until_gone};
-use shares::MAX_PER_ADDRESS;
 
 fn asker(server: &Server) -> Arc<Asker> {
     let options = Options { url: server.url() };
-    Asker::new(options, Client::new(), Handle::current())
+    Asker::new(options, Client::new(), Arc::default(), Handle::current())
 }
 
 /// By a decision of its own.
-async fn ask(asker: &Arc<Asker>, credential: &Credential, channels: &[String]) -> Result<Arc<Claims>, Failure> {
+async fn ask(asker: &Arc<Asker>, credential: &Credential, channels: &[&str]) -> Result<Arc<Claims>, Failure> {
     asker.ask(credential, channels, None, Deadline::from_now()).await
 }
 
@@ -54,10 +54,6 @@ fn answering(status: &'static str, body: &Value) -> Server {
     Server::saying(status, "content-type: application/json\r\n", body.to_string())
 }
 
-fn channels(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
-}
-
 #[tokio::test]
 async fn the_app_hears_the_credential_and_the_channels_and_nothing_else() {
     let server = answering("200 OK", &claims(60));
@@ -66,7 +62,7 @@ async fn the_app_hears_the_credential_and_the_channels_and_nothing_else() {
         authorization: Some(HeaderValue::from_bytes(b"Token abc=\"\xe9\", x").unwrap()),
         cookie: Some(HeaderValue::from_static("_app=a%20b;  theme=dark;;")),
     };
-    let claims = ask(&asker, &credential, &channels(&["room:1", "cart:42", "room:1"]))
+    let claims = ask(&asker, &credential, &["room:1", "cart:42", "room:1"])
         .await
         .unwrap();
     assert_eq!(claims.subject().as_deref(), Some("42"));
@@ -108,7 +104,7 @@ async fn an_answer_counts_for_one_credential_and_one_set_of_channels() {
     let asker = asker(&server);
     let asked = |credential: Credential, names: &'static [&'static str]| {
         let asker = asker.clone();
-        async move { ask(&asker, &credential, &channels(names)).await.map(|_| ()) }
+        async move { ask(&asker, &credential, names).await.map(|_| ()) }
     };
     for names in [&["a", "b"][..], &["b", "a"], &["a", "b", "a"]] {
         asked(cookie("s=1"), names).await.unwrap();
@@ -184,7 +180,7 @@ async fn the_same_question_at_the_same_time_is_asked_once() {
         });
         let asker = asker(&server);
         let credential = cookie("s=1");
-        let names = channels(&["a"]);
+        let names = ["a"];
         let asked = join_all((0..100).map(|_| ask(&asker, &credential, &names)));
         let (answers, ()) = tokio::join!(asked, async { gate.open() });
         for answer in answers {
@@ -283,122 +279,8 @@ async fn nothing_opens_on_an_error() {
         .local_addr()
         .unwrap();
     let url = Url::parse(&format!("http://{gone}/")).unwrap();
-    let asker = Asker::new(Options { url }, Client::new(), Handle::current());
+    let asker = Asker::new(Options { url }, Client::new(), Arc::default(), Handle::current());
     assert_eq!(ask(&asker, &cookie("s=1"), &[]).await.unwrap_err(), LATE);
-}
-
-#[tokio::test]
-async fn an_app_that_does_not_answer_is_waited_for_two_seconds() {
-    let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
-    let asker = asker(&server);
-    let began = Instant::now();
-    let credentials: Vec<Credential> = (0..200).map(|number| cookie(&format!("s={number}"))).collect();
-    let asked = join_all(credentials.iter().map(|credential| ask(&asker, credential, &[])));
-    // As many at once as it can take, and the others wait.
-    let watched = async {
-        while server.seen().len() < IN_FLIGHT {
-            assert!(began.elapsed() < PATIENCE, "{} questions came", server.seen().len());
-            tokio::task::yield_now().await;
-        }
-        tokio::time::sleep(PATIENCE / 4).await;
-        (server.seen().len(), began.elapsed())
-    };
-    let (answers, (seen, at)) = tokio::join!(asked, watched);
-    assert!(seen == IN_FLIGHT || at >= PATIENCE, "{seen} questions after {at:?}");
-    for answer in answers {
-        assert_eq!(answer.unwrap_err(), LATE);
-    }
-    let took = began.elapsed();
-    assert!(took >= PATIENCE && took < PATIENCE + Duration::from_secs(2), "{took:?}");
-    // One line for all of them; who waited may have given up a little before its question did.
-    let lines = async {
-        while asker.shared().untold < 199 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), lines)
-        .await
-        .expect("199 lines are saved");
-}
-
-#[tokio::test]
-async fn a_flood_of_credentials_ends_in_refusals() {
-    let server = Server::start(|_, stream| until_gone(stream, Duration::from_secs(60)));
-    let asker = asker(&server);
-    let credentials: Vec<Credential> = (0..MAX_WAITING + 100)
-        .map(|number| cookie(&format!("s={number}")))
-        .collect();
-    let waiting: Vec<_> = credentials[..MAX_WAITING]
-        .iter()
-        .map(|credential| {
-            Handle::current().spawn({
-                let (asker, credential) = (asker.clone(), credential.clone());
-                async move { ask(&asker, &credential, &[]).await }
-            })
-        })
-        .collect();
-    let began = Instant::now();
-    while asker.shared().open.len() < MAX_WAITING {
-        assert!(
-            began.elapsed() < PATIENCE,
-            "{} questions are open",
-            asker.shared().open.len()
-        );
-        tokio::task::yield_now().await;
-    }
-    // At once, and while those before still wait.
-    for credential in &credentials[MAX_WAITING..] {
-        let answer = ask(&asker, credential, &[]).now_or_never();
-        assert_eq!(answer.unwrap().unwrap_err(), LATE);
-    }
-    assert_eq!(asker.shared().open.len(), MAX_WAITING);
-    for answer in waiting {
-        assert_eq!(answer.await.unwrap().unwrap_err(), LATE);
-    }
-    all_end(&asker).await;
-}
-
-/// Whoever has one address comes with as many credentials as it likes, and takes no place from others by that.
-#[tokio::test]
-async fn an_address_has_a_share_of_the_questions() {
-    let gate = Gate::default();
-    let opened = gate.clone();
-    let body = claims(60).to_string();
-    let server = Server::start(move |request, stream| {
-        if request.header("cookie").unwrap().starts_with("flood") {
-            opened.pass();
-        }
-        say(stream, "200 OK", "", &body);
-    });
-    let asker = asker(&server);
-    let address = |text: &str| Some(Network::of(text.parse().unwrap()));
-    let flooding = address("203.0.113.1");
-    let ask = |text: &str, address| {
-        let (asker, credential) = (asker.clone(), cookie(text));
-        async move { asker.ask(&credential, &[], address, Deadline::from_now()).await }
-    };
-    for number in 0..MAX_PER_ADDRESS {
-        let said = ask(&format!("flood={number}"), flooding).now_or_never();
-        assert!(said.is_none(), "{number}: {said:?}");
-    }
-    let late = ask("late=1", flooding).now_or_never();
-    assert_eq!(late.unwrap().unwrap_err(), CROWDED);
-    // What is being asked already takes no further place.
-    assert!(ask("flood=0", flooding).now_or_never().is_none());
-    // Others are answered while those wait.
-    for (number, other) in [address("203.0.113.2"), address("2001:db8::1"), None]
-        .into_iter()
-        .enumerate()
-    {
-        let said = ask(&format!("other={number}"), other).await;
-        assert!(said.is_ok(), "{other:?}: {said:?}");
-    }
-    gate.open();
-    all_end(&asker).await;
-    assert_eq!(asker.shared().shares.len(), 0);
-    // Nothing is held against who was turned away.
-    let again = ask("late=1", flooding).await;
-    assert!(again.is_ok(), "{again:?}");
 }
 
 #[test]
@@ -410,7 +292,7 @@ fn a_question_holds_until_its_own_runtime_answers_on_another_thread() {
         .build()
         .unwrap();
     let options = Options { url: server.url() };
-    let asker = Asker::new(options, Client::new(), main.handle().clone());
+    let asker = Asker::new(options, Client::new(), Arc::default(), main.handle().clone());
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let asker = asker.clone();

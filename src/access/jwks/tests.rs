@@ -82,11 +82,13 @@ fn verifier(servers: &[&Server], algorithm: Option<Algorithm>, pace: Pace) -> Ve
         jwt: jwt.collect(),
         ..Options::default()
     };
-    Verifier::at_pace(options, pace, Handle::current())
+    Verifier::at_pace(options, pace, Arc::default(), Handle::current())
 }
 
 async fn judge(verifier: &Verifier, token: &str) -> Result<Claims, Failure> {
-    verifier.token(token, SystemTime::now(), Deadline::from_now()).await
+    verifier
+        .token(token, SystemTime::now(), None, Deadline::from_now())
+        .await
 }
 
 /// Judges again until it counts.
@@ -209,7 +211,7 @@ async fn a_token_waits_for_the_first_set_and_then_for_nothing() {
         Some(server.address().to_string().as_str())
     );
     // With keys of one's own alone nothing is waited for: ready when it is first looked at.
-    let own = Verifier::new(Options::default(), Handle::current());
+    let own = Verifier::new(Options::default(), Arc::default(), Handle::current());
     let token = signer.token();
     let judged = futures_util::FutureExt::now_or_never(judge(&own, &token));
     assert_eq!(judged.unwrap().unwrap_err(), Failure::Algorithm);

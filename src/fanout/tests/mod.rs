@@ -17,8 +17,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::hub::{
-    self, Access, Appender, Catalog, Channel, Hub, Mode, Payload, Reason, Retention, SlotKey, Snapshot, Subscription,
-    Way,
+    self, Access, Appender, Catalog, Channel, Hub, Mode, Name, Payload, Reason, Retention, SlotKey, Snapshot,
+    Subscription, Way,
 };
 use crate::limits::Rate;
 use crate::session::{Session, Start};
@@ -96,7 +96,7 @@ impl Gate for Open {
         })
     }
 
-    fn renew(&self, token: String, _: Vec<String>) -> Asked<Renewed> {
+    fn renew(&self, token: String, _: Vec<Name>) -> Asked<Renewed> {
         let seconds = match token.as_str() {
             "long" => 3_600,
             "soon" => 20,
