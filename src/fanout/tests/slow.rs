@@ -35,7 +35,8 @@ fn half_written_frames_are_finished_before_anything_else() {
     rig.until_sees(&mut peer, "are you there");
     let mut rest = peer.got.strip_prefix(b"HEAD\r\n\r\n").unwrap();
     let mut opcodes = Vec::new();
-    while !rest.is_empty() {
+    // What stands behind the answer may not have come as a whole yet.
+    while opcodes.last() != Some(&0x8a) {
         let (head, size) = match rest[1] {
             126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
             127 => (10, u64::from_be_bytes(rest[2..10].try_into().unwrap()) as usize),
@@ -44,10 +45,8 @@ fn half_written_frames_are_finished_before_anything_else() {
         opcodes.push(rest[0]);
         rest = &rest[head + size..];
     }
-    assert!(
-        opcodes.iter().all(|opcode| matches!(opcode, 0x81 | 0x8a)),
-        "{opcodes:x?}"
-    );
+    let (_, before) = opcodes.split_last().expect("an answer");
+    assert!(before.iter().all(|opcode| *opcode == 0x81), "{opcodes:x?}");
 }
 
 #[test]
