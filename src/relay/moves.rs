@@ -64,8 +64,9 @@ impl Mirror {
             return;
         }
         let queue = &mut self.nodes[node].queue;
-        let (urgent, bulk) = (std::mem::take(&mut queue.urgent), std::mem::take(&mut queue.bulk));
-        for (keys, urgent) in [(urgent, true), (bulk, false)] {
+        let urgent = std::mem::take(&mut queue.urgent);
+        let (bulk, alone) = (std::mem::take(&mut queue.bulk), std::mem::take(&mut queue.alone));
+        for (keys, urgent) in [(urgent, true), (alone, true), (bulk, false)] {
             for key in keys {
                 if let Some(entry) = self.keys.get_mut(&key) {
                     entry.asked = None;

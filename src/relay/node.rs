@@ -57,23 +57,27 @@ pub(super) struct Heard {
 pub(super) struct Queue {
     pub urgent: VecDeque<Bytes>,
     pub bulk: VecDeque<Bytes>,
+    /// Keys that need most of the room for what is read: each finds it only while nothing else is under way. They come here
+    /// from the other two, so that those have their turn before there are more of them.
+    pub alone: VecDeque<Bytes>,
     /// Keys for a second look; whatever happened to them since has taken its own place. A few, or none.
     pub looks: Vec<Bytes>,
 }
 
 impl Queue {
     pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.bulk.is_empty()
+        self.len() == 0
     }
 
     pub fn len(&self) -> usize {
-        self.urgent.len() + self.bulk.len()
+        self.urgent.len() + self.bulk.len() + self.alone.len()
     }
 
-    /// Keeps only keys that are still to be read; one that stands in both queues, in both.
+    /// Keeps only keys that are still to be read; one that stands in two queues, in both.
     pub fn retain(&mut self, keep: impl Fn(&Bytes) -> bool) {
         self.urgent.retain(&keep);
         self.bulk.retain(&keep);
+        self.alone.retain(&keep);
     }
 
     pub fn push(&mut self, key: Bytes, urgent: bool) {

@@ -37,6 +37,8 @@ pub(super) struct Flight {
     pub keys: Vec<Bytes>,
     /// Bytes that the values of keys which were never read before may have.
     unknown: usize,
+    /// Nothing else is begun until it is over.
+    alone: bool,
     generation: u64,
     /// Set for when it has taken too long.
     timer: TimerId,
@@ -53,66 +55,88 @@ impl Mirror {
     /// The next reads of a node, if there is something to read and a way to do it.
     pub fn next_batch(&mut self, id: NodeId, now: Now) -> Option<Batch> {
         let node = &self.nodes[id];
-        if !node.is_there() || node.flights.len() >= FLIGHTS {
+        if !node.is_there() || node.flights.len() >= FLIGHTS || node.flights.values().any(|flight| flight.alone) {
             return None;
         }
         let most = node.most_keys(now)?;
-        let flight = self.last_id + 1;
-        let (mut keys, mut requests, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let flight = self.next_id();
+        let node = &self.nodes[id];
+        if !node.queue.alone.is_empty() {
+            if !node.flights.is_empty() {
+                return None;
+            }
+            while let Some(key) = self.nodes[id].queue.alone.pop_front() {
+                if let Some((request, _)) = self.begin_read(&key, id, flight, now) {
+                    return Some(self.begin_flight(id, flight, vec![request], 0, true, now));
+                }
+            }
+        }
+        let under_way: usize = self.nodes[id].flights.values().map(|flight| flight.unknown).sum();
+        let most_bytes = BATCH_BYTES.min(self.limits.reading / FLIGHTS);
+        let (mut requests, mut bytes) = (Vec::new(), 0);
         let mut unknown: usize = 0;
-        let under_way: usize = node.flights.values().map(|flight| flight.unknown).sum();
-        let (is_idle, mut held_back) = (node.flights.is_empty(), false);
-        while keys.len() < most && bytes < BATCH_BYTES && under_way.saturating_add(unknown) < self.limits.reading {
-            let bulk_first = keys.len() % BULK_SHARE == BULK_SHARE - 1;
+        while requests.len() < most
+            && (requests.is_empty() || bytes < most_bytes)
+            && under_way.saturating_add(unknown) < self.limits.reading
+        {
+            let bulk_first = requests.len() % BULK_SHARE == BULK_SHARE - 1;
             let queue = &mut self.nodes[id].queue;
             let [first, second] = match bulk_first {
                 false => [&mut queue.urgent, &mut queue.bulk],
                 true => [&mut queue.bulk, &mut queue.urgent],
             };
-            let from = if first.is_empty() { second } else { first };
-            let Some(key) = from.pop_front() else { break };
-            let size = self.keys.get(&key).and_then(|entry| entry.size);
-            let is_large = size.is_some_and(|size| size > self.limits.reading / 2);
-            if is_large && !(is_idle && keys.is_empty()) {
-                from.push_front(key);
-                held_back = true;
+            let Some(key) = first.pop_front().or_else(|| second.pop_front()) else {
                 break;
+            };
+            if self.needs_most_of_the_room(&key) {
+                self.nodes[id].queue.alone.push_back(key);
+                continue;
             }
             if let Some((request, size)) = self.begin_read(&key, id, flight, now) {
                 if self.keys.get(&key).is_some_and(|entry| entry.size.is_none()) {
                     unknown = unknown.saturating_add(request.max_value as usize);
                 }
                 requests.push(request);
-                keys.push(key);
                 bytes = bytes.saturating_add(size);
             }
-            if is_large {
-                break;
-            }
-        }
-        // It finds room only if nothing else takes any: nothing is begun before it.
-        if held_back && keys.is_empty() {
-            return None;
         }
         for key in std::mem::take(&mut self.nodes[id].queue.looks) {
-            if let Some(request) = self.begin_look(id, &key, flight, now) {
-                requests.push(request);
-                keys.push(key);
-            }
+            requests.extend(self.begin_look(id, &key, flight, now));
         }
-        if keys.is_empty() {
-            return None;
+        if !requests.is_empty() {
+            return Some(self.begin_flight(id, flight, requests, unknown, false, now));
         }
-        self.last_id = flight;
+        match self.nodes[id].queue.alone.is_empty() {
+            true => None,
+            false => self.next_batch(id, now),
+        }
+    }
+
+    fn begin_flight(
+        &mut self,
+        id: NodeId,
+        flight: u64,
+        requests: Vec<ReadRequest>,
+        unknown: usize,
+        alone: bool,
+        now: Now,
+    ) -> Batch {
         let node = &mut self.nodes[id];
         let entry = Flight {
-            keys,
+            keys: requests.iter().map(|request| request.key.clone()).collect(),
             unknown,
+            alone,
             generation: node.generation,
             timer: self.timers.set(now.mono + PATIENCE, Timer::Flight(id, flight)),
         };
         node.flights.insert(flight, entry);
-        Some(Batch { flight, requests })
+        Batch { flight, requests }
+    }
+
+    /// Whether a key that is to be read takes more than half of what all reads may take.
+    pub(super) fn needs_most_of_the_room(&self, key: &Bytes) -> bool {
+        let size = self.keys.get(key).and_then(|entry| entry.size);
+        size.is_some_and(|size| size > self.limits.reading / 2)
     }
 
     pub(super) fn begin_read(
@@ -241,13 +265,13 @@ impl Mirror {
         if !matches!(entry.state, State::Reading { flight: own, .. } if own == flight) {
             return;
         }
-        if entry.is_looked_at() {
-            entry.state = State::Clean;
-            return;
-        }
         if let ReadErrorKind::NoRoom(memory) = error.kind {
             // So many others are not asked for together with it again.
             entry.size = Some(usize::try_from(memory).unwrap_or(usize::MAX));
+        }
+        if entry.is_looked_at() {
+            entry.state = State::Clean;
+            return;
         }
         let fresh = || {
             Box::new(Trouble {

@@ -151,6 +151,12 @@ impl Mirror {
         if moved || entry.state != State::Clean || entry.is_idle() || entry.is_cold(&self.logs) {
             return None;
         }
+        if self.needs_most_of_the_room(key) {
+            // Not together with others.
+            self.dirty(key, false, now);
+            return None;
+        }
+        let entry = self.keys.get_mut(key)?;
         entry.state = State::Queued { urgent: false };
         let (request, _) = self.begin_read(key, id, flight, now)?;
         self.keys.get_mut(key)?.verifying = true;

@@ -35,9 +35,8 @@ fn ended(client: &Client) -> Option<Limit> {
     client.subscription.log().view().ended()
 }
 
-/// Others keep the server busy all the time.
-#[test]
-fn a_key_that_needs_most_of_the_room_is_read_alone() {
+/// A world in which these keys were found to need most of the room for what is read.
+fn with_large(keys: &[&'static str]) -> (World, Client) {
     let limits = Limits {
         reading: 8 << 20,
         ..Limits::NONE
@@ -49,31 +48,74 @@ fn a_key_that_needs_most_of_the_room_is_read_alone() {
     world.run();
     client.news(&world);
     world.broken = Some(ReadErrorKind::NoRoom(5 << 20));
-    world.set("k:large", "a");
-    world.answer();
+    for key in keys {
+        world.set(key, "a");
+    }
+    while !world.reads.is_empty() {
+        world.answer();
+    }
     world.broken = None;
     world.asked();
-    let small = ["k:1", "k:2", "k:3"];
+    (world, client)
+}
+
+/// Others keep the server busy all the time.
+#[test]
+fn a_key_that_needs_most_of_the_room_is_read_alone() {
+    let (mut world, mut client) = with_large(&["k:large"]);
     for _ in 0..100 {
-        // One is always under way when the next is wanted.
-        for key in small {
+        for key in ["k:1", "k:2", "k:3"] {
             world.set(key, "a");
         }
         world.pass(10);
-        let asked = world.asked();
-        if asked.contains(&"k:large".to_owned()) {
-            assert_eq!(asked[0], "k:large");
-            let first = world.reads.front().map(|(_, _, results)| results.len());
-            assert_eq!(first, Some(1), "nothing else is under way before it or with it");
+        if world.asked().last().is_some_and(|key| key == "k:large") {
+            let sizes: Vec<_> = world.reads.iter().map(|(_, _, results)| results.len()).collect();
+            assert_eq!(sizes, [1], "nothing else is under way");
+            world.set("k:1", "b");
+            assert_eq!(world.asked(), [""; 0], "and nothing else begins");
             world.run();
             assert!(client.news(&world).contains(&"k:large=a!set".to_owned()));
             return;
         }
+        // One is always under way when the next is wanted.
         if !world.reads.is_empty() {
             world.answer();
         }
     }
     panic!("it is never read");
+}
+
+/// However often they change, others have their turn; and so have those that only need to be known.
+#[test]
+fn keys_that_are_read_alone_keep_no_others_from_being_read() {
+    const LARGE: [&str; 3] = ["k:a", "k:b", "k:c"];
+    let (mut world, mut client) = with_large(&LARGE);
+    let mut newcomer = None;
+    for round in 0..100 {
+        for key in LARGE {
+            world.set(key, if round % 2 == 0 { "x" } else { "y" });
+            // What they hold here is small.
+            world.mirror.keys.get_mut(key.as_bytes()).expect("a key").size = Some(5 << 20);
+        }
+        if round == 10 {
+            world.set("k:small", "a");
+            newcomer = Some(world.subscribe("k"));
+        }
+        world.pass(10);
+        // They change faster than they are read.
+        if !world.reads.is_empty() {
+            world.answer();
+        }
+        if !world.pages.is_empty() {
+            world.answer_page();
+        }
+    }
+    let news = client.news(&world);
+    assert!(news.contains(&"k:small=a!set".to_owned()), "{news:?}");
+    for key in LARGE {
+        assert!(news.iter().any(|news| news.starts_with(key)), "{key}: {news:?}");
+    }
+    assert!(newcomer.is_some_and(|newcomer| newcomer.is_filled(&world)));
 }
 
 #[test]
