@@ -267,11 +267,16 @@ impl Visit {
             }
             vec![of_token(&failure)]
         })?;
-        let mut expires: Expiry = None;
+        let (mut expires, mut denied) = (Expiry::None, BTreeMap::new());
         for part in parts(&names) {
-            let judged = self.gate.judge(&holder, part, deadline).await;
-            let until = judged.map_err(|refused| refusals(refused, &names))?;
-            expires = expires.into_iter().chain(until).min();
+            match self.gate.judge(&holder, part, deadline).await {
+                Ok(until) => expires = expires.into_iter().chain(until).min(),
+                Err(Refused::ForGood(more)) => denied.extend(more),
+                Err(refused) => return Err(refusals(refused, &names)),
+            }
+        }
+        if !denied.is_empty() {
+            return Err(refusals(Refused::ForGood(denied), &names));
         }
         let moved = holder.move_place(&self.holder, &self.gate.limits);
         moved.map_err(|_| refusals(Refused::TooMany, &names))?;
