@@ -1,11 +1,13 @@
 //! What ends with the token, and how a client goes on.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::{mapping, relay, target};
 use crate::harness::http::request;
 use crate::harness::tokens::{now, token};
-use crate::harness::{Client, End, Server, Sse, Ws};
+use crate::harness::{Client, End, Memory, Server, Sse, Ws};
 use crate::redis;
 
 #[test]
@@ -113,6 +115,31 @@ fn it_is_told_before_on_request_and_can_be_renewed_in_place() {
     redis!(server, "SET", "v:1", "alive");
     ws.sees("v:1", "v:1", "alive");
     assert!(ws.memory().end.is_none());
+}
+
+/// However many they are: they are judged a part at a time.
+#[test]
+fn a_renewal_names_every_channel_that_it_does_not_open() {
+    const EACH: usize = 100;
+    let server = Server::start();
+    let relay = relay(&server, "", &mapping("v:{id}", "\"listed\""));
+    let good = token(600, json!({"channels": ["v:*"]}));
+    let mut ws = Ws::request(&relay, &format!("/ws?token={good}"), None);
+    let names: Vec<String> = (0..2 * EACH).map(|n| format!("v:{n}-{}", "x".repeat(500))).collect();
+    for (part, names) in names.chunks(EACH).enumerate() {
+        ws.send(&json!({"type": "subscribe", "channels": names, "ref": part}));
+        ws.until("the state", |memory| memory.count("ready") == part + 1);
+    }
+    let poor = token(600, json!({"channels": [names[0]]}));
+    ws.send(&json!({"type": "renew", "token": poor, "ref": 9}));
+    let refused = |memory: &Memory| -> BTreeSet<String> {
+        let errors = memory.controls.iter().filter(|(_, data)| data["ref"] == 9);
+        errors
+            .map(|(_, data)| data["channel"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    ws.until("an error for each", |memory| refused(memory).len() == 2 * EACH - 1);
+    assert!(!refused(ws.memory()).contains(&names[0]));
 }
 
 /// A token that expires while the client is connected opens nothing more, be the stream alive for what is public.
