@@ -25,8 +25,9 @@ use super::witness::Witness;
 use super::writes::Write;
 use crate::harness::Reply;
 
-/// How long after the last fault, write and script every picture must be right.
-const REST: Duration = Duration::from_secs(5);
+/// How long after the last fault, write and script every picture must be right. The window of a narrow connection may open
+/// without a word, and then the kernel finds out by probes 0.2, 0.4, 0.8, 1.6 and 3.2 s apart.
+const REST: Duration = Duration::from_secs(10);
 
 /// How long subscribers may take to be ready at first: the relays may have to find out that the server is back.
 const BEGIN: Duration = Duration::from_secs(15);
@@ -271,6 +272,9 @@ pub async fn run(schedule: &Schedule, stand: &Stand) -> Outcome {
         own.extend(oracle::silences(&run, &picture, rest.at));
         if !run.is_untimed() {
             own.extend(oracle::late_flushes(&run, &picture));
+        }
+        // A narrow one may wait for the kernel, see `REST`.
+        if !run.is_untimed() && !subscriber.is_narrow() {
             own.extend(oracle::delays(&run, &picture, start, rest.at));
         }
         own.extend(rest.wrong.get(&n).into_iter().flatten().cloned());

@@ -55,6 +55,11 @@ impl<'a> Subscriber<'a> {
         !picture.channels.is_empty() && all.all(|status| status.ready && !status.stale)
     }
 
+    /// Whether it reads through a small window.
+    pub fn is_narrow(&self) -> bool {
+        self.script.narrow
+    }
+
     pub fn describe(&self) -> String {
         format!("{:?}", self.script)
     }
