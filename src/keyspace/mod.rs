@@ -5,4 +5,4 @@ pub mod flags;
 mod value;
 
 pub use event::EventName;
-pub use value::{Kind, Size, StreamEntry, Value};
+pub use value::{ELEMENT, HASHED, Kind, Size, StreamEntry, Value};

@@ -64,10 +64,12 @@ pub enum Kind {
 /// Bytes of a score, whatever it takes on the wire.
 const SCORE: usize = size_of::<f64>();
 
-/// Bytes that an element of a reply takes in memory while it is read, beside its own; in a hash or set, whose reply is a table,
-/// more (`upstream::wire`).
-const ELEMENT: usize = 160;
-const HASHED: usize = 288;
+/// Bytes that an element of a reply takes in memory while it is read, beside its own: 104 decoded, and up to 48 in the value that
+/// is made of it.
+pub const ELEMENT: usize = 160;
+
+/// The same of a set or hash, whose reply is a table up to 2.3 times as large as what is in it.
+pub const HASHED: usize = 288;
 
 impl Value {
     /// Bytes of all names, items, members and scores together, without what holds them; 0 for what is absent or was

@@ -3,12 +3,10 @@
 use memchr::memchr;
 
 use super::{MAX_DEPTH, MAX_LINE, WireError};
+use crate::keyspace;
 
-/// Bytes that an element takes in memory beside its own: 104 decoded, and up to 48 in the value that is made of it.
-const ELEMENT: u64 = 160;
-
-/// The same of a set or map, whose table is up to 2.3 times as large as what is in it.
-const HASHED: u64 = 288;
+const ELEMENT: u64 = keyspace::ELEMENT as u64;
+const HASHED: u64 = keyspace::HASHED as u64;
 
 /// Where in a frame the bytes read so far end.
 #[derive(Debug, Default)]
