@@ -142,7 +142,10 @@ fn number(digits: &[u8]) -> Result<u64, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::keyspace::{StreamEntry, Value};
 
     const FRAMES: &[u8] = b"*3\r\n$5\r\nhel\r\n\r\n:1\r\n%1\r\n+a\r\n~2\r\n_\r\n#t\r\n$0\r\n\r\n-ERR no\r\n";
 
@@ -221,6 +224,34 @@ mod tests {
         let mut walk = Walk::default();
         assert_eq!(walk.over(b"*1000000\r\n", 1000, 1 << 20), Ok(Walked::Part));
         assert_eq!(walk.forget(), 10);
+    }
+
+    /// What is expected of a key by what it held is what its reply takes, but for the reply itself.
+    #[test]
+    fn a_value_takes_what_its_reply_took() {
+        let b = Bytes::from_static;
+        let pair = || (b(b"a"), b(b"1"));
+        let entry = StreamEntry {
+            id: b(b"1-0"),
+            fields: vec![pair()],
+        };
+        for (reply, value) in [
+            (&b"$1\r\na\r\n"[..], Value::String(b(b"a"))),
+            (b"%1\r\n$1\r\na\r\n$1\r\n1\r\n", Value::Hash(vec![pair()])),
+            (b"*2\r\n$1\r\na\r\n$1\r\nb\r\n", Value::List(vec![b(b"a"), b(b"b")])),
+            (b"~1\r\n$1\r\na\r\n", Value::Set(vec![b(b"a")])),
+            (b"*1\r\n*2\r\n$1\r\na\r\n,1\r\n", Value::SortedSet(vec![(b(b"a"), 1.0)])),
+            (
+                b"*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n",
+                Value::Stream(vec![entry]),
+            ),
+        ] {
+            let Ok(Walked::Whole { length, memory, .. }) = Walk::default().over(reply, 1000, 1 << 20) else {
+                panic!("a whole reply: {}", reply.escape_ascii());
+            };
+            let beside = (value.size_in_memory() - value.size_in_bytes()) as u64;
+            assert_eq!(memory - length, ELEMENT + beside, "{}", reply.escape_ascii());
+        }
     }
 
     #[test]
