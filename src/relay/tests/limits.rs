@@ -85,6 +85,32 @@ fn a_key_that_needs_most_of_the_room_is_read_alone() {
     panic!("it is never read");
 }
 
+/// Four batches are under way at most, so that each takes no more than a quarter of a small room.
+#[test]
+fn batches_are_no_larger_than_their_share_of_the_room() {
+    let (mut world, mut client) = with_large(&[]);
+    let keys: Vec<_> = (0..20).map(|id| leak(format!("k:{id}"))).collect();
+    for key in &keys {
+        world.set(key, "a");
+    }
+    world.run();
+    world.pass(10);
+    for key in &keys {
+        world.mirror.keys.get_mut(key.as_bytes()).expect("a key").size = Some(1 << 20);
+        world.set(key, "b");
+    }
+    let mut largest = 0;
+    while let Some((_, _, results)) = world.reads.front() {
+        largest = largest.max(results.len());
+        world.answer();
+    }
+    assert_eq!(largest, 2);
+    assert_eq!(
+        client.news(&world).iter().filter(|news| news.contains("=b")).count(),
+        keys.len()
+    );
+}
+
 /// However often they change, others have their turn; and so have those that only need to be known.
 #[test]
 fn keys_that_are_read_alone_keep_no_others_from_being_read() {
