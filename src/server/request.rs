@@ -31,6 +31,9 @@ use crate::transport::{Wire, sse, ws};
 /// Milliseconds after which a lost client comes back: soon, and not all in the same second.
 const RETRY: (u32, u32) = (1_000, 3_000);
 
+/// What operators and their tools look for at the wrong listener. This one never serves it.
+const FOR_OPERATORS: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/status"];
+
 /// What all requests of the process are answered with.
 #[derive(Clone, Debug)]
 pub struct Desk {
@@ -128,7 +131,10 @@ impl Desk {
     ) -> Result<Outcome, Refusal> {
         let Some(route) = Route::find(&self.path, request.uri.path()) else {
             let path = &self.path;
-            let error = format!("nothing is here: the URLs are {path}/events, {path}/ws and {path}/channels");
+            let mut error = format!("nothing is here: the URLs are {path}/events, {path}/ws and {path}/channels");
+            if FOR_OPERATORS.contains(&request.uri.path()) {
+                error.push_str("; those for operators are at the listener of [admin] (docs/operations.md)");
+            }
             return Err(Refusal::new(StatusCode::NOT_FOUND, error));
         };
         if let Some(limit) = guest.refused {

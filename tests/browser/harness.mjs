@@ -63,7 +63,8 @@ export function chromiumFile() {
   return program(wanted ? [wanted] : ["chromium", "chromium-browser", "google-chrome"]);
 }
 
-async function freePort() {
+/** A port that nobody listens at. */
+export async function freePort() {
   const probe = createTcpServer();
   await new Promise((done) => probe.listen(0, "127.0.0.1", done));
   const { port } = probe.address();
@@ -88,6 +89,7 @@ export async function startServer() {
   writeFileSync(join(dir, "server.conf"), `port ${port}\nbind 127.0.0.1\ndir ${dir}\nsave ""\nappendonly no\n`);
   const child = spawn(file, [join(dir, "server.conf")], { stdio: "ignore" });
   const server = {
+    port,
     url: `redis://127.0.0.1:${port}/0`,
     /** Runs one command; its arguments are strings or buffers. */
     run: (...parts) => command(port, parts),
@@ -123,9 +125,13 @@ function command(port, parts) {
   });
 }
 
+/** The executable, as `cargo build` left it. */
+export function relayFile() {
+  return process.env.KEYRELAY ?? join(process.env.CARGO_TARGET_DIR ?? join(HERE, "../../target"), "debug/keyrelay");
+}
+
 /** The relay in front of a server. `origins` are the pages that may connect, `mappings` is TOML. */
 export async function startRelay(server, { origins = [], mappings }) {
-  const file = process.env.KEYRELAY ?? join(process.env.CARGO_TARGET_DIR ?? join(HERE, "../../target"), "debug/keyrelay");
   const dir = mkdtempSync(join(tmpdir(), "keyrelay-relay-"));
   const { REDIS_URL, PORT, ...env } = process.env;
   let child;
@@ -143,7 +149,7 @@ export async function startRelay(server, { origins = [], mappings }) {
           `[admin]\nlisten = "127.0.0.1:0"\n[upstream]\nurl = "${server.url}"\n${mappings}\n`,
       );
       this.log = "";
-      child = spawn(file, ["run", join(dir, "keyrelay.toml")], { env, stdio: ["ignore", "pipe", "pipe"] });
+      child = spawn(relayFile(), ["run", join(dir, "keyrelay.toml")], { env, stdio: ["ignore", "pipe", "pipe"] });
       const started = child;
       for (const pipe of [child.stdout, child.stderr]) pipe.on("data", (piece) => (this.log += piece));
       this.port = await eventually("the relay listens", () => {

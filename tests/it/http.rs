@@ -126,6 +126,13 @@ fn requests_that_are_wrong() {
         assert_eq!(response.status(), status, "{target}: {}", response.text());
         assert!(!response.body.is_empty(), "{target}: an answer says what is wrong");
     }
+    for target in ["/", "/readyz", "/metrics"] {
+        let told = get(relay.address(), target).text();
+        assert!(
+            told.contains("[admin]"),
+            "what is elsewhere is said to be there: {told}"
+        );
+    }
     for method in ["HEAD", "POST", "PUT", "DELETE"] {
         let response = request(
             relay.address(),
