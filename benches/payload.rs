@@ -16,6 +16,7 @@ fn renderer(format: Format, decode: Decode) -> Renderer {
         decode,
         fields: None,
         expires: false,
+        heard: false,
         max_value: 1024 * 1024,
     };
     Renderer::new(options, &["id".into()]).expect("the templates are right")
@@ -30,6 +31,7 @@ fn change(renderer: &Renderer, value: &Value, event: &EventName, captures: &[(Ar
         captures,
         value: &projected,
         event: Some(event),
+        heard_at: None,
         expires_at: None,
     });
     black_box(payload.expect("the value can be sent"));

@@ -184,6 +184,9 @@ impl Compiler<'_> {
         {
             self.problems.add(not_raw("expires", expires.at));
         }
+        if let Some(heard) = own.heard.as_ref().filter(|it| it.value) {
+            self.problems.add(not_raw("heard", heard.at));
+        }
     }
 
     /// An events channel must stay as long as what it keeps, or those who come back would find nothing.

@@ -240,6 +240,7 @@ impl Compiler<'_> {
                 decode: if raw { payload::Decode::None } else { options.decode },
                 fields: options.fields.clone().filter(|_| !raw),
                 expires: options.expires,
+                heard: options.heard,
                 max_value: options.max_value,
             },
             captures,

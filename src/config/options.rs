@@ -109,6 +109,7 @@ pub(crate) struct Options {
     pub(crate) min_interval: Duration,
     pub(crate) poll: Option<Duration>,
     pub(crate) expires: bool,
+    pub(crate) heard: bool,
     pub(crate) fields: Option<Vec<String>>,
     pub(crate) decode: Decode,
     pub(crate) form: Form,
@@ -132,6 +133,7 @@ impl Default for Options {
             min_interval: Duration::ZERO,
             poll: None,
             expires: false,
+            heard: false,
             fields: None,
             decode: Decode::None,
             form: Form::Json,
@@ -202,6 +204,7 @@ impl Compiler<'_> {
             ),
             poll: self.duration_or_off(name("poll"), own.poll.as_ref(), base.poll, &POLL_BOUNDS),
             expires: self.flag(name("expires"), own.expires.as_ref(), base.expires),
+            heard: self.flag(name("heard"), own.heard.as_ref(), base.heard),
             fields: own
                 .fields
                 .as_ref()

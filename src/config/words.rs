@@ -168,7 +168,7 @@ impl Section {
 }
 
 /// The options of a mapping; the first four cannot be defaults.
-const MAPPING: [&str; 21] = [
+const MAPPING: [&str; 22] = [
     "key",
     "subscribe",
     "channel",
@@ -183,6 +183,7 @@ const MAPPING: [&str; 21] = [
     "min_interval",
     "poll",
     "expires",
+    "heard",
     "fields",
     "decode",
     "format",
@@ -243,7 +244,7 @@ pub(crate) fn example(option: &str) -> &'static str {
         "mode" => "\"state\"",
         "on" => "[\"set\", \"del\"]",
         "event_name" => "\"update\"",
-        "snapshot" | "expires" => "true or false",
+        "snapshot" | "expires" | "heard" => "true or false",
         "retain" => "{ messages = 256, bytes = \"4MiB\", age = \"5m\" }",
         "messages" => "256",
         "max_channels" => "100_000",

@@ -37,6 +37,8 @@ struct Json<'a> {
     expires_at: Option<u64>,
     #[serde(default)]
     event: Option<String>,
+    #[serde(default)]
+    heard_at: Option<f64>,
 }
 
 /// A WebSocket message, and no member more.
@@ -77,6 +79,7 @@ pub fn payload(data: &[u8]) {
             value: &value,
             event: is(3).then_some(&event),
             expires_at: is(4).then_some(u64::from(*kind) << 40),
+            heard_at: is(5).then_some(u64::from(*kind) << 40),
         };
         let Ok(payload) = renderer.render(&change) else {
             continue;
@@ -112,6 +115,7 @@ fn renderers(choice: u8) -> Vec<(Format, Renderer)> {
             decode: if is(0) { Decode::Json } else { Decode::None },
             fields: is(1).then(|| vec!["a".to_owned(), "é\"".to_owned()]),
             expires: true,
+            heard: true,
             max_value: if is(2) { 16 } else { 1 << 20 },
         };
         (
@@ -172,19 +176,18 @@ fn value(kind: u8, items: &[Bytes]) -> Value {
 }
 
 fn json(payload: &Payload, change: &Change<'_>) {
-    for (bytes, has_event) in [
-        (&payload.live[..], change.event.is_some()),
-        (&payload.snapshot(), false),
-    ] {
+    for (bytes, is_live) in [(&payload.live[..], true), (&payload.snapshot(), false)] {
         let text = std::str::from_utf8(bytes).expect("JSON is text");
         assert!(!text.contains(['\n', '\r']), "more than one line: {text:?}");
         let read: Json<'_> = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         assert_eq!(read.channel, change.channel);
         assert_eq!(
             read.event.as_deref(),
-            change.event.filter(|_| has_event).map(|event| event.as_str())
+            change.event.filter(|_| is_live).map(|event| event.as_str())
         );
         assert_eq!(read.expires_at, change.expires_at);
+        let heard_at = change.heard_at.filter(|_| is_live).map(|at| at as f64 / 1000.0);
+        assert_eq!(read.heard_at, heard_at);
         assert_eq!(read.too_large, matches!(change.value.value(), Value::TooLarge(_)));
         if let Ok(key) = std::str::from_utf8(change.key) {
             assert_eq!(

@@ -20,6 +20,9 @@ impl fmt::Display for Renderer {
         if self.expires {
             f.write_str("; with the time at which the key expires")?;
         }
+        if self.heard {
+            f.write_str("; with the time at which a change was heard of")?;
+        }
         Ok(())
     }
 }

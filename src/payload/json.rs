@@ -1,6 +1,6 @@
-//! The payload `json`: `{"channel","key","value","expires_at"?,"too_large"?,"event"?}` on one line.
+//! The payload `json`: `{"channel","key","value","expires_at"?,"too_large"?,"event"?,"heard_at"?}` on one line.
 //!
-//! `event` stands last, so that a snapshot, which has none, is the same bytes with that stretch cut out.
+//! `event` and `heard_at` stand last, so that a snapshot, which has neither, is the same bytes with that stretch cut out.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -39,13 +39,20 @@ pub(super) fn render(change: &Change<'_>, decode: Decode) -> Payload {
         write_value(&mut out, value, decode);
         write_expiry(&mut out, change.expires_at);
     }
-    let mut snapshot = Snapshot::Same;
+    let start = out.len();
     if let Some(event) = change.event {
-        let start = out.len();
         out.extend_from_slice(b",\"event\":");
         write_string(&mut out, event.as_str());
-        snapshot = Snapshot::Without(start..out.len());
     }
+    if let Some(at) = change.heard_at {
+        // In milliseconds, as every time that clients are told: a message may be on the screen before one has passed.
+        let (whole, rest) = (at / 1000, at % 1000);
+        write!(out, ",\"heard_at\":{whole}.{rest:03}").expect("a Vec takes all that is written");
+    }
+    let snapshot = match start == out.len() {
+        true => Snapshot::Same,
+        false => Snapshot::Without(start..out.len()),
+    };
     out.push(b'}');
     // The log keeps the bytes for long: give back what was not needed.
     Payload {

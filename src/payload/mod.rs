@@ -36,6 +36,8 @@ pub struct Options {
     pub fields: Option<Vec<String>>,
     /// Whether the time at which the key expires is part of the payload.
     pub expires: bool,
+    /// Whether the time at which a change was heard of is part of the payload.
+    pub heard: bool,
     /// Largest value that is sent, in bytes as [`Value::size_in_bytes`] counts them.
     pub max_value: u64,
 }
@@ -108,6 +110,8 @@ pub struct Change<'a> {
     pub value: &'a Projected,
     /// The last event, if it was one that led to the read.
     pub event: Option<&'a EventName>,
+    /// When that event, or the published message, was heard, in microseconds since 1970; sent only if the mapping says so.
+    pub heard_at: Option<u64>,
     /// When the key expires, in milliseconds since 1970; sent only if the mapping says so.
     pub expires_at: Option<u64>,
 }
@@ -165,6 +169,7 @@ pub struct Renderer {
     decode: Decode,
     fields: Option<Fields>,
     expires: bool,
+    heard: bool,
     max_value: u64,
 }
 
@@ -186,13 +191,15 @@ impl Renderer {
             decode,
             fields,
             expires,
+            heard,
             max_value,
         } = options;
+        let sent = template::Sent { expires, heard };
         let form = match format {
             Format::Json => Form::Json,
-            Format::Raw { absent, on_reset } => Form::Raw(Templates::compile(
-                None, absent, on_reset, captures, expires, max_value,
-            )?),
+            Format::Raw { absent, on_reset } => {
+                Form::Raw(Templates::compile(None, absent, on_reset, captures, sent, max_value)?)
+            }
             Format::Template {
                 change,
                 absent,
@@ -202,7 +209,7 @@ impl Renderer {
                 absent,
                 on_reset,
                 captures,
-                expires,
+                sent,
                 max_value,
             )?),
         };
@@ -211,6 +218,7 @@ impl Renderer {
             decode,
             fields: fields.map(Fields::new),
             expires,
+            heard,
             max_value,
         })
     }
@@ -275,6 +283,7 @@ impl Renderer {
     pub fn render(&self, change: &Change<'_>) -> Result<Payload, Unsendable> {
         let change = &Change {
             expires_at: change.expires_at.filter(|_| self.expires),
+            heard_at: change.heard_at.filter(|_| self.heard),
             ..*change
         };
         if change.value.has_no_fields {

@@ -22,7 +22,7 @@ use crate::keyspace::Value;
 pub use problem::TemplateError;
 
 /// The variables of every template beside the captures; no capture may have such a name.
-pub const RESERVED: [&str; 6] = ["channel", "event", "expires_at", "key", "snapshot", "value"];
+pub const RESERVED: [&str; 7] = ["channel", "event", "expires_at", "heard_at", "key", "snapshot", "value"];
 
 /// Steps one rendering may take: enough for a list of some 50,000 items, and about 50 ms at the worst, in which nothing
 /// else of the mirror moves.
@@ -36,6 +36,15 @@ const MAX_MARKUP_PER_BYTE: u64 = 8;
 const CHANGE: &str = "template";
 const ABSENT: &str = "absent";
 const ON_RESET: &str = "on_reset";
+
+/// What a mapping sends only where it says so, and a template may name only then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// `expires_at`
+    pub expires: bool,
+    /// `heard_at`
+    pub heard: bool,
+}
 
 /// The compiled templates of one mapping.
 #[derive(Debug)]
@@ -52,7 +61,7 @@ impl Templates {
         absent: Option<String>,
         on_reset: Option<String>,
         captures: &[Arc<str>],
-        expires: bool,
+        sent: Sent,
         max_value: u64,
     ) -> Result<Templates, Vec<TemplateError>> {
         let mut templates = Templates {
@@ -81,10 +90,14 @@ impl Templates {
             let used = templates.variables_of(which);
             let unknown = used.iter().filter(|name| !known(name) && !templates.is_global(name));
             errors.extend(unknown.map(|name| problem::unknown_variable(which, &source, name, captures)));
-            if used.iter().any(|name| name == "expires_at") && !expires {
+            let uses = |variable: &str| used.iter().any(|name| name == variable);
+            if uses("expires_at") && !sent.expires {
                 errors.push(problem::no_expiry(which, &source));
             }
-            if used.iter().any(|name| name == "event" || name == "snapshot") {
+            if uses("heard_at") && !sent.heard {
+                errors.push(problem::not_heard(which, &source));
+            }
+            if ["event", "heard_at", "snapshot"].into_iter().any(uses) {
                 templates.differ_in_snapshot.insert(which);
             }
             errors.extend(templates.try_out(which, &source));
@@ -156,11 +169,13 @@ impl Templates {
             "event".into(),
             change.event.map(|event| event.as_str().to_owned()).into(),
         );
+        variables.insert("heard_at".into(), change.heard_at.map(|at| at as f64 / 1000.0).into());
         variables.insert("snapshot".into(), false.into());
         let live = self.run(which, variables.clone().into())?;
         let mut snapshot = Snapshot::Same;
         if self.differ_in_snapshot.contains(which) {
             variables.insert("event".into(), ().into());
+            variables.insert("heard_at".into(), ().into());
             variables.insert("snapshot".into(), true.into());
             let other = self.run(which, variables.into())?;
             if other != live {

@@ -23,6 +23,7 @@ fn options(format: Format) -> Options {
         decode: Decode::None,
         fields: None,
         expires: false,
+        heard: false,
         max_value: 1024 * 1024,
     }
 }
@@ -66,6 +67,7 @@ fn render(renderer: &Renderer, key: &[u8], value: Value, event: Option<&str>) ->
         value: &renderer.project(value),
         event: event.map(|name| EventName::from_bytes(name.as_bytes())).as_ref(),
         expires_at: Some(1_763_762_345_678),
+        heard_at: event.map(|_| 1_763_762_345_678_009),
     })
 }
 
@@ -118,6 +120,37 @@ fn the_expiry_is_sent_only_by_mappings_that_say_so() {
     let payload = render(&renderer, b"k", Value::String(b("v")), Some("set")).unwrap();
     let expected = r#"{"channel":"c:1","key":"k","value":"v","expires_at":1763762345678,"event":"set"}"#;
     assert_eq!(live(&payload), expected);
+}
+
+#[test]
+fn when_it_was_heard_is_sent_only_by_mappings_that_say_so_and_never_in_a_snapshot() {
+    let renderer = |format, heard| {
+        let options = Options {
+            heard,
+            ..options(format)
+        };
+        Renderer::new(options, &[])
+    };
+    let heard = renderer(Format::Json, true).unwrap();
+    let payload = render(&heard, b"k", Value::String(b("v")), Some("set")).unwrap();
+    let expected = r#"{"channel":"c:1","key":"k","value":"v","event":"set","heard_at":1763762345678.009}"#;
+    assert_eq!(live(&payload), expected);
+    assert_eq!(&*payload.snapshot(), br#"{"channel":"c:1","key":"k","value":"v"}"#);
+    let payload = render(&heard, b"k", Value::String(b("v")), None).unwrap();
+    assert_eq!(live(&payload), r#"{"channel":"c:1","key":"k","value":"v"}"#);
+
+    let markup = template("{{ heard_at }}");
+    let payload = render(
+        &renderer(markup.clone(), true).unwrap(),
+        b"k",
+        Value::String(b("v")),
+        Some("set"),
+    )
+    .unwrap();
+    assert_eq!(live(&payload), "1763762345678.009");
+    assert_eq!(&*payload.snapshot(), b"");
+    let errors = renderer(markup, false).unwrap_err();
+    assert_eq!(errors[0].instead, "set `heard = true` in this mapping");
 }
 
 #[test]

@@ -82,9 +82,14 @@ pub(super) struct KeyEntry {
     pub size: Option<usize>,
 }
 
-/// That a key may have changed was heard; with the server's name for what happened, which client tracking does not tell.
+/// That a key may have changed was heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Event(pub Option<EventName>);
+pub(super) struct Event {
+    /// The server's name for what happened, which client tracking does not tell.
+    pub name: Option<EventName>,
+    /// When it was heard, in microseconds since 1970.
+    pub heard_at: u64,
+}
 
 /// Where a key stands between "may have changed" and "was read".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

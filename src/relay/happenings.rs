@@ -38,7 +38,11 @@ pub(super) struct Fifo {
 #[derive(Debug)]
 enum Pending {
     /// Waits for the value.
-    Happening { event: EventName, captures: Captures },
+    Happening {
+        event: EventName,
+        heard_at: u64,
+        captures: Captures,
+    },
     /// May be appended; nothing where the mapping has no form for it.
     Ready {
         payload: Option<Payload>,
@@ -100,8 +104,15 @@ impl Fifo {
 }
 
 impl Mirror {
-    /// Something happened to a key of an events channel.
-    pub(super) fn happened(&mut self, id: u64, mapping: MappingId, key: Bytes, event: EventName, now: Now) {
+    /// Something happened to a key of an events channel, and was heard at that time.
+    pub(super) fn happened(
+        &mut self,
+        id: u64,
+        mapping: MappingId,
+        key: Bytes,
+        (event, heard_at): (EventName, u64),
+        now: Now,
+    ) {
         let captures = self.captures(mapping, &key);
         let Some(log) = self.logs.get_mut(&id) else { return };
         let Some(fifo) = &mut log.fifo else { return };
@@ -112,7 +123,11 @@ impl Mirror {
             self.appender.hub().limited.hit(Limit::Keys);
             return self.missed(id, 1, now);
         }
-        let ticket = fifo.push(Pending::Happening { event, captures });
+        let ticket = fifo.push(Pending::Happening {
+            event,
+            heard_at,
+            captures,
+        });
         let happening = Happening {
             log: id,
             ticket,
@@ -122,8 +137,15 @@ impl Mirror {
         self.dirty(&key, true, now);
     }
 
-    /// A message was published for an events channel.
-    pub(super) fn published(&mut self, id: u64, mapping: MappingId, topic: &[u8], message: Value, now: Now) {
+    /// A message was published for an events channel, and was heard at that time.
+    pub(super) fn published(
+        &mut self,
+        id: u64,
+        mapping: MappingId,
+        topic: &[u8],
+        (message, heard_at): (Value, u64),
+        now: Now,
+    ) {
         let captures = self.captures(mapping, topic);
         let Some(log) = self.logs.get_mut(&id) else { return };
         let Some(fifo) = &mut log.fifo else { return };
@@ -134,6 +156,7 @@ impl Mirror {
             captures: &captures,
             value: &self.table.rule(mapping).payload.project(message),
             event: None,
+            heard_at: Some(heard_at),
             expires_at: None,
         };
         let payload = render(&self.table, &self.shared.stats, &mut self.said, mapping, &change);
@@ -206,7 +229,12 @@ impl Mirror {
             .checked_sub(fifo.first)
             .and_then(|at| fifo.entries.get_mut(at as usize));
         let Some(pending) = at else { return };
-        let Pending::Happening { event, captures } = &*pending else {
+        let Pending::Happening {
+            event,
+            heard_at,
+            captures,
+        } = &*pending
+        else {
             return;
         };
         let payload = value.and_then(|value| {
@@ -216,6 +244,7 @@ impl Mirror {
                 captures,
                 value,
                 event: Some(event),
+                heard_at: Some(*heard_at),
                 expires_at,
             };
             render(&self.table, &self.shared.stats, &mut self.said, mapping, &change)

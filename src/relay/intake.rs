@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -198,6 +198,7 @@ impl Listener for Intake {
         if interests.is_empty() {
             return;
         }
+        let heard_at = now_us();
         let mut mapped = 0;
         for (at, &KeyEvent { key, event: name }) in batch.iter().enumerate() {
             let mut event = None;
@@ -206,8 +207,11 @@ impl Listener for Intake {
                 let Some(interest) = interests.get(channel) else {
                     return;
                 };
-                let event = event.get_or_insert_with(|| Event(name.map(EventName::from_bytes)));
-                match (&interest.backlog, &event.0) {
+                let event = event.get_or_insert_with(|| Event {
+                    name: name.map(EventName::from_bytes),
+                    heard_at,
+                });
+                match (&interest.backlog, &event.name) {
                     (None, _) => state = true,
                     (Some(backlog), Some(name)) if table.takes(mapping, name) => hits.push(Hit::Happening {
                         at,
@@ -245,6 +249,7 @@ impl Listener for Intake {
                     mapping,
                     key: Bytes::copy_from_slice(batch[at].key),
                     event,
+                    heard_at,
                 }),
             }
         }
@@ -288,6 +293,7 @@ impl Listener for Intake {
         if hits.is_empty() {
             return;
         }
+        let heard_at = now_us();
         let mut taken = shared.taken();
         for (log, mapping, backlog) in hits {
             // What is too large is told to be so, and need not be kept.
@@ -301,6 +307,7 @@ impl Listener for Intake {
                     true => Value::String(Bytes::copy_from_slice(message)),
                     false => Value::TooLarge(Size::Bytes(message.len() as u64)),
                 },
+                heard_at,
             });
         }
         drop(taken);
@@ -369,4 +376,11 @@ impl Listener for Intake {
     fn role(&mut self, role: Role) {
         self.shared.stats.node(self.node, |node| node.role = Some(role));
     }
+}
+
+/// The time in microseconds since 1970.
+fn now_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64)
 }

@@ -144,13 +144,15 @@ impl Mirror {
                     mapping,
                     key,
                     event,
-                } => self.happened(log, mapping, key, event, now),
+                    heard_at,
+                } => self.happened(log, mapping, key, (event, heard_at), now),
                 Item::Published {
                     log,
                     mapping,
                     topic,
                     message,
-                } => self.published(log, mapping, &topic, message, now),
+                    heard_at,
+                } => self.published(log, mapping, &topic, (message, heard_at), now),
                 Item::Missed { log, count } => self.missed(log, count, now),
             }
         }

@@ -43,6 +43,8 @@ pub(super) enum Item {
         mapping: MappingId,
         key: Bytes,
         event: EventName,
+        /// When it was heard, in microseconds since 1970.
+        heard_at: u64,
     },
     /// A message was published for an events channel.
     Published {
@@ -51,6 +53,8 @@ pub(super) enum Item {
         topic: Bytes,
         /// The message, or how large it is where it is over the mapping's `max_value`.
         message: Value,
+        /// When it was heard, in microseconds since 1970.
+        heard_at: u64,
     },
     /// Happenings of an events channel were too many to be kept.
     Missed { log: u64, count: u64 },

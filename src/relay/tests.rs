@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -62,6 +62,7 @@ pub(super) fn rule(id: u32, key: &str, channel: &str) -> Rule {
         decode: Decode::None,
         fields: None,
         expires: false,
+        heard: false,
         max_value: 1000,
     };
     Rule {
@@ -389,16 +390,22 @@ impl Client {
 
     /// The values alone of what is new, as they are sent.
     fn values(&mut self, world: &World) -> Vec<String> {
-        let mut values = Vec::new();
+        let values = self.members(world, "value");
+        values.iter().map(serde_json::Value::to_string).collect()
+    }
+
+    /// One member of what is new, null where it is not there.
+    fn members(&mut self, world: &World, name: &str) -> Vec<serde_json::Value> {
+        let mut members = Vec::new();
         let watermark = world.hub.watermark();
         self.subscription.log().view().since(self.after, watermark, |message| {
             if let Body::Change(payload) = &message.body {
                 let json: serde_json::Value = serde_json::from_slice(&payload.live).unwrap();
-                values.push(json["value"].to_string());
+                members.push(json[name].clone());
             }
         });
         self.after = watermark;
-        values
+        members
     }
 
     fn is_filled(&self, world: &World) -> bool {

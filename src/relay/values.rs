@@ -150,7 +150,8 @@ impl Mirror {
                 key,
                 captures: &slot.captures,
                 value,
-                event: event.and_then(|event| event.0.as_ref()),
+                event: event.and_then(|event| event.name.as_ref()),
+                heard_at: event.map(|event| event.heard_at),
                 expires_at,
             };
             render(&self.table, &self.shared.stats, &mut self.said, slot.mapping, &change)

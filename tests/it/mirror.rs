@@ -35,6 +35,7 @@ fn rule(id: u32, key: &str, channel: &str) -> Rule {
         decode: Decode::None,
         fields: None,
         expires: false,
+        heard: false,
         max_value: 1000,
     };
     Rule {

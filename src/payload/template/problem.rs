@@ -103,6 +103,18 @@ pub(super) fn no_expiry(which: &'static str, source: &str) -> TemplateError {
     }
 }
 
+pub(super) fn not_heard(which: &'static str, source: &str) -> TemplateError {
+    let at = place_of(source, "heard_at");
+    TemplateError {
+        which,
+        line: line_of(source, at.start),
+        at,
+        what: "`heard_at` is used, but the mapping does not send it".to_owned(),
+        why: "a time in every change makes it longer, and few look at it".to_owned(),
+        instead: "set `heard = true` in this mapping".to_owned(),
+    }
+}
+
 fn listed(names: &[&str]) -> String {
     names
         .iter()

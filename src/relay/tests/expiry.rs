@@ -103,6 +103,7 @@ fn an_expiry_that_is_sent_is_a_change_but_not_its_jitter() {
         decode: Decode::None,
         fields: None,
         expires: true,
+        heard: false,
         max_value: 1000,
     };
     rule.payload = Renderer::new(options, &[]).unwrap();

@@ -243,6 +243,7 @@ fn what_cannot_be_sent_takes_back_what_was() {
             decode: Decode::Json,
             fields: Some(vec!["name".into()]),
             expires: false,
+            heard: false,
             max_value: 1000,
         };
         rule.payload = Renderer::new(options, rule.pattern.captures()).unwrap();
@@ -286,6 +287,52 @@ fn what_cannot_be_sent_takes_back_what_was() {
     world.run();
     assert_eq!(one.values(&world), [r#"{"name":"c"}"#]);
     assert_eq!(all.values(&world), [r#"{"name":"d"}"#]);
+}
+
+/// Whoever asks for it is told when a change was heard of, of several the last; a comparison heard of nothing.
+#[test]
+fn when_a_change_was_heard_of_comes_with_what_was_read_for_it() {
+    let mut rules = vec![rule(0, "k", "k"), rule(1, "k", "log"), rule(2, "pub", "log:pub")];
+    for rule in &mut rules {
+        let options = Options {
+            format: Format::Json,
+            decode: Decode::None,
+            fields: None,
+            expires: false,
+            heard: true,
+            max_value: 1000,
+        };
+        rule.payload = Renderer::new(options, rule.pattern.captures()).unwrap();
+    }
+    let mut world = World::of(rules);
+    world.up();
+    world.hold("k", "a");
+    let mut clients = ["k", "log", "log:pub"].map(|channel| world.subscribe(channel));
+    world.run();
+    let mut heard_at = |world: &World| -> Vec<Option<f64>> {
+        let of = |client: &mut Client| client.members(world, "heard_at").pop().and_then(|at| at.as_f64());
+        clients.iter_mut().map(of).collect()
+    };
+    assert_eq!(heard_at(&world), [None; 3], "a snapshot");
+
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64() * 1000.0;
+    world.set("k", "b");
+    // The last one, however far apart they were.
+    let before = now();
+    world.set("k", "c");
+    world.intake.published(b"pub", b"news");
+    let after = now();
+    world.run();
+    for at in heard_at(&world) {
+        let at = at.expect("a time");
+        assert!((before - 0.01..=after + 0.01).contains(&at), "{before} {at} {after}");
+    }
+
+    world.lost();
+    world.hold("k", "d");
+    world.up();
+    world.run();
+    assert_eq!(heard_at(&world), [None; 3], "found by a comparison");
 }
 
 /// What a claim must hold is what the name says, byte for byte; a capture that is no text no claim can hold.
