@@ -1,6 +1,7 @@
-//! Numbers that several layers keep: counts by word, and how long things took.
+//! Numbers that several layers keep: counts by word, how long things took, and how reloads ended.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,17 @@ impl Durations {
     pub fn sums(&self) -> Sums {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// How the reloads of the config ended.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Those after which the new config holds.
+    pub applied: AtomicU64,
+    /// Those after which the old config went on, because the new one has errors.
+    pub refused: AtomicU64,
+    /// When the config that holds was read, in milliseconds since 1970: the last success, or the start; 0 never.
+    pub last: AtomicU64,
 }
 
 #[cfg(test)]
