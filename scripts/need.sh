@@ -37,9 +37,11 @@ for thing in "$@"; do
             ruby -e 'require "logger"; require "active_support"; require "jwt"' 2>/dev/null ||
                 packages+=(ruby-activesupport ruby-jwt)
             ;;
+        # Makes the smallest Debian in a folder.
+        debootstrap) any debootstrap || packages+=(debootstrap) ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node, chromium or ruby" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap or chromium" >&2
             exit 2
             ;;
     esac
