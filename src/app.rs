@@ -27,8 +27,10 @@ use crate::upstream::feed::{self, FatalError};
 use crate::upstream::topology::{self, Doubt};
 use crate::upstream::{NodeId, reader};
 use crate::{admin, limits, relay, server};
+use reload::Reload;
 
 mod checks;
+pub mod reload;
 
 /// How long the upstream side may take to let go of its connections at the end; nothing is lost if it does not.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -42,19 +44,19 @@ const OTHERS: usize = limits::TOLD + 256;
 
 /// Runs until a signal asks to end and every stream was ended, or the drain time has passed. A second signal ends it at
 /// once, and is what is returned then. `started` is called once signals are caught, from when on it ends in order.
+/// `reload`: how the config is read again, at SIGHUP too; without it SIGHUP ends the process, as everywhere.
 ///
 /// # Errors
 /// If it cannot listen, if the server's notifications are refused, or if a part breaks down; it is drained then too.
-pub fn run(config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+pub fn run(config: Config, reload: Option<Reload>, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config, started))
+    runtime.block_on(serve(config, reload, started))
 }
 
-async fn serve(mut config: Config, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
     switches::check().map_err(anyhow::Error::msg)?;
     let signals = Signals::catch().context("cannot catch signals")?;
-    // Where no file is read again, it ends the process, as everywhere.
-    let hangups = config.server.tls.is_some().then(Hangups::catch).transpose();
+    let hangups = reload.is_some().then(Hangups::catch).transpose();
     let hangups = hangups.context("cannot catch signals")?;
     started();
     let connections = &mut config.server.limits.connections;
@@ -129,17 +131,18 @@ async fn serve(mut config: Config, started: impl FnOnce()) -> anyhow::Result<Opt
         relay: relayed,
         drain: drain.clone(),
     };
-    let (reload, reloads) = watch::channel(());
-    let hearing = async {
-        match hangups {
-            Some(hangups) => hangups.follow(reload).await,
-            None => pending().await,
-        }
+    let (files, certificates) = watch::channel(());
+    let reloading = async {
+        let Some((reload, hangups)) = reload.as_ref().zip(hangups) else {
+            return pending().await;
+        };
+        let hearing = hangups.follow(reload.asked.clone());
+        tokio::join!(hearing, reload.follow(files));
     };
     let mut server = pin!(async {
         select! {
-            served = server::run(config.server, config.fanout, hub, stats, drain.clone(), reloads) => served,
-            () = hearing => Ok(()),
+            served = server::run(config.server, config.fanout, hub, stats, drain.clone(), certificates) => served,
+            () = reloading => Ok(()),
             failed = admin::run(admin, sources) => failed.context("cannot accept admin connections"),
         }
     });

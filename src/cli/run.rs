@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app;
-use crate::config::Config;
+use crate::app::{self, reload::Reload};
+use crate::config::{self, Config};
 use crate::process::logging;
 use crate::process::signals::Signal;
 
@@ -20,7 +20,15 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     for warning in super::warnings(&config) {
         tracing::warn!("{warning}");
     }
-    Ok(ended(app::run(config, || {})?))
+    let reload = Reload::new(move || {
+        let environment = |name: &str| std::env::var(name).ok();
+        let config = config::load(&path, &environment).map_err(|problems| problems.each())?;
+        for warning in super::warnings(&config) {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
+    });
+    Ok(ended(app::run(config, Some(reload), || {})?))
 }
 
 /// The exit code of a relay that was drained, or cut short by a second signal.

@@ -157,17 +157,27 @@ impl Problems {
     /// `path` is the file that was asked for; secrets in the lines shown are hidden.
     pub fn render(&self, path: &Path, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let texts: Vec<String> = self.sources.iter().map(|source| hide_secrets(&source.text)).collect();
-        let mut list: Vec<&Problem> = self.list.iter().collect();
-        list.sort_by_key(|problem| problem.order());
         let mut out = String::new();
-        for problem in list {
-            out.push_str(&renderer.render(&[self.group(problem, &texts)]));
+        for problem in self.rendered(&renderer) {
+            out.push_str(&problem);
             out.push_str("\n\n");
         }
         let problems = if self.list.len() == 1 { "problem" } else { "problems" };
         out.push_str(&format!("{}: {} {problems}\n", path.display(), self.list.len()));
         out
+    }
+
+    /// Each problem by itself, in the order of the files; secrets in the lines shown are hidden.
+    pub fn each(&self) -> Vec<String> {
+        self.rendered(&Renderer::plain())
+    }
+
+    fn rendered(&self, renderer: &Renderer) -> Vec<String> {
+        let texts: Vec<String> = self.sources.iter().map(|source| hide_secrets(&source.text)).collect();
+        let mut list: Vec<&Problem> = self.list.iter().collect();
+        list.sort_by_key(|problem| problem.order());
+        let render = |problem| renderer.render(&[self.group(problem, &texts)]);
+        list.into_iter().map(render).collect()
     }
 
     fn group<'a>(&'a self, problem: &'a Problem, texts: &'a [String]) -> Group<'a> {

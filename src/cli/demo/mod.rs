@@ -65,7 +65,7 @@ pub(super) fn demo() -> anyhow::Result<ExitCode> {
             .name("page".into())
             .spawn(move || page::serve(page, filled, stop))?
     };
-    let done = app::run(config, || {
+    let done = app::run(config, None, || {
         // Without anyone to read it the demo still runs.
         let _ = super::print(&welcome);
     });
