@@ -21,8 +21,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause: a descriptor that becomes free is used within a second.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts until told to stop; then the listener is closed. `admit` makes of a connection what the threads take, or lets it
-/// go.
+/// Accepts until told to stop; then the listener is closed, and what was accepted is still dealt out. `admit` makes of a
+/// connection what the threads take, or lets it go.
 pub async fn accept<T>(
     listener: Listener,
     admit: impl Fn(Accepted) -> Option<T>,
@@ -50,11 +50,10 @@ pub async fn accept<T>(
                     let mut left = admit(stream).and_then(|admitted| deal(admitted, &threads, &mut next));
                     // Every thread has a full queue: further connections wait in the kernel's.
                     while let Some(admitted) = left {
-                        tokio::select! {
-                            biased;
-                            () = stop.cancelled() => return Ok(()),
-                            () = tokio::time::sleep(MIN_PAUSE) => {}
+                        if threads.iter().all(Sender::is_closed) {
+                            return Ok(());
                         }
+                        tokio::time::sleep(MIN_PAUSE).await;
                         left = deal(admitted, &threads, &mut next);
                     }
                 }

@@ -35,6 +35,10 @@ use crate::limits::{Limit, Permits};
 /// The time for the head of a connection that is only to be told that there is no place for it.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a drain waits for the first request of a connection, which is then told to come back: a client that was let in
+/// a moment before would take an end without a word for a failure. A connection needs a round trip to begin, or two.
+const UNHEARD: Duration = Duration::from_secs(1);
+
 /// What every connection of a thread is served with.
 #[derive(Debug)]
 pub struct Site {
@@ -69,6 +73,12 @@ struct Unread {
 }
 
 impl Site {
+    /// Comes when a connection that has not asked for anything is waited for no longer.
+    pub async fn given_up(&self) {
+        self.desk.drain.cancelled().await;
+        sleep(UNHEARD).await;
+    }
+
     /// The time for a head of this caller, and for whatever must come before one.
     pub fn time_for(&self, caller: &Caller) -> Duration {
         match caller.is_refused() {
@@ -99,7 +109,7 @@ pub async fn serve(arrival: Arrival, site: Rc<Site>) {
     if caller.is_announced() {
         let announced = tokio::select! {
             biased;
-            () = site.desk.drain.cancelled() => return,
+            () = site.given_up() => return,
             announced = timeout(site.head.timeout, caller.announce(&mut io)) => announced,
         };
         match announced {
@@ -133,9 +143,10 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let desk = &site.desk;
     let exit: Rc<Cell<Option<Exit>>> = Rc::default();
     let unread: Rc<Cell<Option<Unread>>> = Rc::default();
-    let drain = desk.drain.clone();
+    let heard = Cell::new(false);
     let write_timeout = site.write_timeout;
     let service = service_fn(|request: Request<Incoming>| {
+        heard.set(true);
         let (desk, exit, unread) = (desk.clone(), exit.clone(), unread.clone());
         let mut guest = caller.guest(request.headers());
         let permits = std::mem::take(&mut guest.permits);
@@ -170,15 +181,24 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service);
 
-    let mut drained = pin!(drain.cancelled());
-    let mut draining = false;
+    let mut drained = pin!(desk.drain.cancelled());
+    let mut given_up = pin!(site.given_up());
+    let (mut draining, mut closing) = (false, false);
     let ended = poll_fn(|cx| {
-        if !draining && drained.as_mut().poll(cx).is_ready() {
-            draining = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(Some(result));
+        draining = draining || drained.as_mut().poll(cx).is_ready();
+        loop {
+            if draining && !closing && (heard.get() || given_up.as_mut().poll(cx).is_ready()) {
+                closing = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            let was_heard = heard.get();
+            if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            // Its first request was its last.
+            if was_heard == heard.get() || !draining {
+                break;
+            }
         }
         // An answer is one piece to hyper, which writes of it what the socket takes.
         let mut answer = unread.take().filter(|_| stalled.get());

@@ -38,7 +38,7 @@ const READ: usize = 2 * 1024;
 pub async fn serve(io: Io, caller: Caller, config: Arc<ServerConfig>, site: Rc<Site>) {
     let begun = tokio::select! {
         biased;
-        () = site.desk.drain.cancelled() => return,
+        () = site.given_up() => return,
         begun = timeout(site.time_for(&caller), begin(io, config)) => begun,
     };
     let mut stream = match begun {

@@ -105,11 +105,16 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
         };
         tasks.spawn_local(connection::serve(arrival, site.clone()));
     }
-    // What was accepted but never heard may come back elsewhere.
-    drop(incoming);
     handle.drain();
     tasks.close();
-    if tokio::time::timeout(deadline, tasks.wait()).await.is_err() {
+    let rest = async {
+        // What was accepted is told to come back; the accept loops are about to end.
+        while let Some(arrival) = incoming.recv().await {
+            tasks.spawn_local(connection::serve(arrival, site.clone()));
+        }
+        tasks.wait().await;
+    };
+    if tokio::time::timeout(deadline, rest).await.is_err() {
         tracing::warn!(tasks = tasks.len(), "clients were cut off at the end of the drain");
     }
     Ok(())
