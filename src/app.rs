@@ -22,15 +22,20 @@ use crate::fanout::Stats;
 use crate::hub::Hub;
 use crate::process::files;
 use crate::process::signals::{Hangups, Signal, Signals};
+use crate::process::systemd::{Manager, Notifier, Watchdog};
+use crate::server::Server;
 use crate::switches::{self, Switch};
 use crate::upstream::feed::{self, FatalError};
 use crate::upstream::topology::{self, Doubt};
 use crate::upstream::{NodeId, reader};
-use crate::{admin, limits, relay, server};
+use crate::{admin, limits, relay};
+use listeners::Listeners;
 use reload::Reload;
 
 mod checks;
+mod listeners;
 pub mod reload;
+mod supervised;
 
 /// How long the upstream side may take to let go of its connections at the end; nothing is lost if it does not.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -43,17 +48,42 @@ const FEW_DIRTY: usize = 20;
 const OTHERS: usize = limits::TOLD + 256;
 
 /// Runs until a signal asks to end and every stream was ended, or the drain time has passed. A second signal ends it at
-/// once, and is what is returned then. `started` is called once signals are caught, from when on it ends in order.
-/// `reload`: how the config is read again, at SIGHUP too; without it SIGHUP ends the process, as everywhere.
+/// once, and is what is returned then. `manager` is told how it stands. `started` is called once signals are caught, from
+/// when on it ends in order. `reload`: how the config is read again, at SIGHUP too; without it SIGHUP ends the process, as
+/// everywhere.
 ///
 /// # Errors
 /// If it cannot listen, if the server's notifications are refused, or if a part breaks down; it is drained then too.
-pub fn run(config: Config, reload: Option<Reload>, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+pub fn run(
+    config: Config,
+    manager: Manager,
+    reload: Option<Reload>,
+    started: impl FnOnce(),
+) -> anyhow::Result<Option<Signal>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config, reload, started))
+    let Manager {
+        notifier,
+        watchdog,
+        sockets,
+    } = manager;
+    let listeners = sockets.map_err(anyhow::Error::from);
+    let listeners = listeners.and_then(|sockets| listeners::open(&config, sockets));
+    let done = listeners
+        .and_then(|listeners| runtime.block_on(serve(config, listeners, &notifier, watchdog, reload, started)));
+    if let Err(error) = &done {
+        supervised::failed(&notifier, error);
+    }
+    done
 }
 
-async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce()) -> anyhow::Result<Option<Signal>> {
+async fn serve(
+    mut config: Config,
+    Listeners { public, admin }: Listeners,
+    notifier: &Notifier,
+    watchdog: Option<Watchdog>,
+    reload: Option<Reload>,
+    started: impl FnOnce(),
+) -> anyhow::Result<Option<Signal>> {
     switches::check().map_err(anyhow::Error::msg)?;
     let signals = Signals::catch().context("cannot catch signals")?;
     let hangups = reload.is_some().then(Hangups::catch).transpose();
@@ -70,7 +100,9 @@ async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce(
         endpoint.db,
         upstream.notifications,
     );
-    let admin = admin::bind(&config.admin).context("the admin listener (`listen` of [admin])")?;
+    admin::announce(&admin);
+    let stats = Arc::new(Stats::default());
+    let loops = stats.loops.clone();
     let doubt = Doubt::default();
     let (catalog, intake, relay) = relay::new(relay::Options {
         rules: config.mappings,
@@ -83,6 +115,7 @@ async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce(
             true => FEW_DIRTY,
         },
         limits: config.mirror,
+        turns: loops.add("relay"),
     })
     .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
     let epoch = getrandom::u64().context("no random numbers to be had")?;
@@ -111,14 +144,15 @@ async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce(
             notifications: needs.notifications,
             strict: true,
         };
-        move || async {
+        let turns = loops.add("feed");
+        move || async move {
             select! {
                 ended = topology::run(upstream.topology, options, subscriptions, intake, doubt, stop) => ended,
                 () = relaying => Ok(()),
+                never = turns.keep(Switch::FeedTurns) => match never {},
             }
         }
     })?;
-    let stats = Arc::new(Stats::default());
     let mut signals = pin!(signals.follow(drain.clone()));
     let checks = async {
         checks::tell(&topology, &endpoint, &needs).await;
@@ -131,6 +165,8 @@ async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce(
         relay: relayed,
         drain: drain.clone(),
     };
+    let drain_time = config.fanout.drain;
+    let mut supervised = pin!(supervised::follow(notifier, watchdog, &sources, &loops, drain_time));
     let (files, certificates) = watch::channel(());
     let reloading = async {
         let Some((reload, hangups)) = reload.as_ref().zip(hangups) else {
@@ -139,17 +175,21 @@ async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce(
         let hearing = hangups.follow(reload.asked.clone());
         tokio::join!(hearing, reload.follow(files));
     };
+    let server = Server::open(public, config.server)?;
+    supervised::ready(notifier, &sources);
     let mut server = pin!(async {
         select! {
-            served = server::run(config.server, config.fanout, hub, stats, drain.clone(), certificates) => served,
+            served = server.run(config.fanout, hub, stats, drain.clone(), certificates) => served,
             () = reloading => Ok(()),
-            failed = admin::run(admin, sources) => failed.context("cannot accept admin connections"),
+            failed = admin::run(admin, sources.clone()) => failed.context("cannot accept admin connections"),
         }
     });
 
     let failed = select! {
         biased;
         signal = &mut signals => return Ok(Some(signal)),
+        // Before the server, which has ended at once where nobody is connected.
+        never = &mut supervised => match never {},
         served = &mut server => {
             served?;
             stop.cancel();
@@ -168,6 +208,7 @@ async fn serve(mut config: Config, reload: Option<Reload>, started: impl FnOnce(
     select! {
         biased;
         _ = &mut signals => {}
+        never = &mut supervised => match never {},
         _ = &mut server => {}
     }
     Err(failed)

@@ -12,6 +12,7 @@
 //! * [`pattern`]: the one grammar of key patterns and channel templates
 //! * `keyspace`: key events, values, notification flags
 //! * `tally`: counts that several layers keep
+//! * `turns`: whether loops still turn
 //! * `limits`: how much clients may take, and who has how much
 //! * `pem_files`: certificates and keys in files
 //! * `upstream`: the feed of key events and published messages, and the reader of values
@@ -26,7 +27,7 @@
 //! * `server`: listeners, HTTP requests, hand-over to a shard
 //! * `admin`: health, metrics and status, for operators
 //! * `config`: the file as written, and what it means
-//! * `process`: signals and logging
+//! * `process`: signals, logging, systemd
 //! * `cli`: the commands
 //! * `app`: builds everything from a config and runs until drained
 //! * [`switches`]: what tests may put out of order
@@ -54,4 +55,5 @@ pub mod session;
 pub mod switches;
 pub mod tally;
 pub mod transport;
+pub mod turns;
 pub mod upstream;

@@ -37,6 +37,12 @@ pub enum Switch {
     Room,
     /// Keys that are another node's than before are read again.
     Moved,
+    /// The loop of the feed goes on turning.
+    FeedTurns,
+    /// The loop of the relay goes on turning.
+    RelayTurns,
+    /// The loops of the shards go on turning.
+    ShardTurns,
 }
 
 /// Names the switches that are off, separated by commas.
@@ -44,7 +50,7 @@ pub const VARIABLE: &str = "KEYRELAY_SWITCH_OFF";
 
 impl Switch {
     /// All switches by their names.
-    pub const NAMED: [(&str, Switch); 17] = [
+    pub const NAMED: [(&str, Switch); 20] = [
         ("resync", Switch::Resync),
         ("flush-signal", Switch::FlushSignal),
         ("silent-watch", Switch::SilentWatch),
@@ -62,6 +68,9 @@ impl Switch {
         ("overflow", Switch::Overflow),
         ("room", Switch::Room),
         ("moved", Switch::Moved),
+        ("feed-turns", Switch::FeedTurns),
+        ("relay-turns", Switch::RelayTurns),
+        ("shard-turns", Switch::ShardTurns),
     ];
 }
 

@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pattern", &[]),
     ("keyspace", &[]),
     ("tally", &[]),
+    ("turns", &[]),
     ("limits", &[]),
     ("pem_files", &["rustls"]),
     // The side of the keys.
@@ -28,7 +29,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("payload", &["keyspace", "hub", "minijinja"]),
     (
         "relay",
-        &["keyspace", "tally", "pattern", "upstream", "mapping", "payload", "hub"],
+        &[
+            "keyspace", "tally", "turns", "pattern", "upstream", "mapping", "payload", "hub",
+        ],
     ),
     // The middle: names and bytes.
     ("hub", &["limits"]),
@@ -39,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "fanout",
         &[
             "limits",
+            "turns",
             "hub",
             "session",
             "transport",

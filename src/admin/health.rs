@@ -19,6 +19,16 @@ pub struct Part {
     since: Option<SystemTime>,
 }
 
+impl Part {
+    /// What is wrong with it, without the detail; none if nothing is.
+    pub fn brief(&self) -> Option<String> {
+        let Part { name, ill, trouble, .. } = self;
+        trouble
+            .as_ref()
+            .map(|trouble| format!("{name} {ill}: {}", trouble.reason))
+    }
+}
+
 /// All parts, as they are now.
 pub fn parts(sources: &Sources) -> Vec<Part> {
     let draining = sources.drain.is_cancelled().then(|| Trouble {

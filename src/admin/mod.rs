@@ -4,7 +4,7 @@
 //!
 //! * `health`: `/livez` and `/readyz`
 //! * `metrics`: `/metrics`
-//! * `status`: `/status`
+//! * `status`: `/status`, and the same in a line
 
 mod health;
 mod metrics;
@@ -30,9 +30,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
-use crate::server::{Accepted, Address, Io, ListenError, Listener, accept};
+use crate::server::{Accepted, Address, Io, Listener, accept};
 use crate::{fanout, relay};
 use metrics::Metrics;
+pub use status::line;
 
 /// Most connections at once: a few scrapers and probes keep one each, and anything more must not take descriptors from
 /// clients. Further ones wait.
@@ -67,12 +68,8 @@ pub struct Sources {
     pub drain: CancellationToken,
 }
 
-/// Binds, and says on stdout where it listens (`admin http://127.0.0.1:7401`).
-///
-/// # Errors
-/// If the address cannot be listened at; it says what to do.
-pub fn bind(options: &Options) -> Result<Listener, ListenError> {
-    let listener = Listener::bind(&options.listen)?;
+/// Says on stdout where it listens (`admin http://127.0.0.1:7401`).
+pub fn announce(listener: &Listener) {
     let mut stdout = io::stdout().lock();
     let line = match listener.address() {
         Address::Tcp(address) => format!("admin http://{address}"),
@@ -80,7 +77,6 @@ pub fn bind(options: &Options) -> Result<Listener, ListenError> {
     };
     // A closed stdout is no reason not to serve.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-    Ok(listener)
 }
 
 /// Answers until it is dropped, in a drain too.

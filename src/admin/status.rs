@@ -53,6 +53,27 @@ struct Channels {
     stale: usize,
 }
 
+/// How it stands, in a line: `12 clients, 3 channels; upstream 127.0.0.1:6379 is heard`.
+pub fn line(sources: &Sources) -> String {
+    let counted = |count: usize, one: &str| match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {one}s"),
+    };
+    let clients = counted(sources.fanout.sessions(), "client");
+    let channels = counted(sources.hub.channels(), "channel");
+    let parts = health::parts(sources);
+    let ill: Vec<String> = parts.iter().filter_map(health::Part::brief).collect();
+    let standing = match &*ill {
+        [] => match &*sources.relay.nodes() {
+            [node] => format!("upstream {} is heard", node.address),
+            nodes => format!("{} upstream nodes are heard", nodes.len()),
+        },
+        [first] => first.clone(),
+        [first, others @ ..] => format!("{first}, and {} more", counted(others.len(), "trouble")),
+    };
+    format!("{clients}, {channels}; {standing}")
+}
+
 /// One JSON object.
 pub fn json(sources: &Sources) -> String {
     let status = Status {

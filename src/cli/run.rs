@@ -7,14 +7,20 @@ use crate::app::{self, reload::Reload};
 use crate::config::{self, Config};
 use crate::process::logging;
 use crate::process::signals::Signal;
+use crate::process::systemd::{Manager, State};
 
 /// Runs what the config says until drained.
 pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (path, config) = match super::load(named) {
         Ok(loaded) => loaded,
-        Err(code) => return Ok(code),
+        Err(code) => {
+            let status = State::Status("the config cannot be used; what is wrong with it is in the log");
+            Manager::of_environment().notifier.tell(&[status]);
+            return Ok(code);
+        }
     };
     logging::start(&config.log)?;
+    let manager = Manager::of_environment();
     tracing::info!(file = %path.display(), mappings = config.mappings.len(), "config");
     tell_origins(&config);
     for warning in super::warnings(&config) {
@@ -28,7 +34,7 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         }
         Ok(config)
     });
-    Ok(ended(app::run(config, Some(reload), || {})?))
+    Ok(ended(app::run(config, manager, Some(reload), || {})?))
 }
 
 /// The exit code of a relay that was drained, or cut short by a second signal.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::Interest;
@@ -11,6 +12,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hub::Hub;
+use crate::switches::Switch;
+use crate::turns::Turns;
 
 use super::Options;
 use super::core::Core;
@@ -29,6 +32,7 @@ pub struct Shard {
     core: Core,
     /// The set of all sockets; readable while any of them has something.
     epoll: AsyncFd<Rc<OwnedFd>>,
+    turns: Arc<Turns>,
 }
 
 /// A shard, and the handle that gives it clients. To be called within the runtime of the thread that it is to run on; the
@@ -37,6 +41,7 @@ pub struct Shard {
 /// # Errors
 /// If the system grants no further epoll set.
 pub fn shard(options: Options, hub: &Hub, stats: Arc<Stats>, seed: u64) -> io::Result<(Shard, Handle)> {
+    let turns = stats.loops.add(thread::current().name().unwrap_or("shard"));
     let core = Core::new(options, hub, stats, seed, Instant::now())?;
     #[expect(
         deprecated,
@@ -44,13 +49,13 @@ pub fn shard(options: Options, hub: &Hub, stats: Arc<Stats>, seed: u64) -> io::R
     )]
     let epoll = AsyncFd::with_interest(core.epoll.clone(), Interest::READABLE)?;
     let handle = core.handle.clone();
-    Ok((Shard { core, epoll }, handle))
+    Ok((Shard { core, epoll, turns }, handle))
 }
 
 impl Shard {
     /// Serves its clients until it was drained ([`Handle::drain`]).
     pub async fn run(self) {
-        let Shard { mut core, epoll } = self;
+        let Shard { mut core, epoll, turns } = self;
         let inbox = core.inbox.clone();
         let handle = core.handle.clone();
         let mut crowded = core.books.stats.crowded.subscribe();
@@ -58,7 +63,9 @@ impl Shard {
         let mut news = 0;
         let timer = sleep_until(Instant::now());
         tokio::pin!(timer);
+        let mut idle = Turns::idle();
         loop {
+            turns.next(Switch::ShardTurns);
             let now = Instant::now();
             let more = core.slice(now);
             if core.is_over(now) {
@@ -107,6 +114,7 @@ impl Shard {
                 // The sender is the shard's own as well.
                 Ok(()) = crowded.changed() => {}
                 () = &mut timer, if wake.is_some() => {}
+                _ = idle.tick() => {}
             }
         }
     }

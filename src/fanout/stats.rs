@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 use crate::limits::Counts;
+use crate::turns::Loops;
 
 /// Shared by all shards. Every number is read on its own; together they are a moment's blur.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub struct Stats {
     pub(super) crowded: watch::Sender<()>,
     /// How often each limit was reached, those of connections included.
     pub limited: Arc<Counts>,
+    /// The loops of the shards, beside those of the rest of the process.
+    pub loops: Arc<Loops>,
 }
 
 impl Stats {

@@ -22,6 +22,8 @@ use super::stats::Stats;
 use super::taken::Taken;
 use crate::hub::Appender;
 use crate::mapping::RuleError;
+use crate::switches::Switch;
+use crate::turns::Turns;
 use crate::upstream::reader::{self, ConnectError, ReadError, ReadErrorKind, Reader, Reading, ScanPage};
 use crate::upstream::topology::Doubt;
 use crate::upstream::{Address, Endpoint, NodeId};
@@ -52,6 +54,8 @@ pub struct Options {
     pub max_dirty: usize,
     /// What it may hold, and what it may ask of the server.
     pub limits: Limits,
+    /// Counts the turns of its loop.
+    pub turns: Arc<Turns>,
 }
 
 /// The relay before it runs.
@@ -63,6 +67,7 @@ pub struct Relay {
     verify: Option<Duration>,
     doubt: Doubt,
     limits: Limits,
+    turns: Arc<Turns>,
 }
 
 /// The three parts of a relay: what the hub asks for channels, what the feed of the first node talks to, and what reads
@@ -82,6 +87,7 @@ pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>>
         verify: options.verify,
         doubt: options.doubt,
         limits: options.limits,
+        turns: options.turns,
     };
     Ok((catalog, intake, relay))
 }
@@ -154,7 +160,9 @@ impl Relay {
             links: Vec::new(),
             tasks: FuturesUnordered::new(),
         };
+        let mut idle = Turns::idle();
         loop {
+            self.turns.next(Switch::RelayTurns);
             let now = Now::read();
             mirror.interest(hub.interest(), now);
             shared.take(&mut taken);
@@ -188,6 +196,7 @@ impl Relay {
                     work.connected(node, &mut mirror, &shared.stats, connected);
                 }
                 () = sleep_until(wake) => {}
+                _ = idle.tick() => {}
             }
         }
     }

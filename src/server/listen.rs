@@ -1,9 +1,11 @@
 //! The sockets that clients connect to.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,9 @@ use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::Address;
+
+#[cfg(test)]
+mod tests;
 
 /// Connections that the kernel keeps until they are accepted. After a restart every browser comes back at once; with the usual
 /// 1,024 a thousand SYNs are lost and each costs its client a second.
@@ -27,6 +32,14 @@ pub struct ListenError {
     address: Address,
     what: String,
     instead: String,
+    errno: Option<i32>,
+}
+
+impl ListenError {
+    /// The number of the system's error, as in `errno(3)`, if it was the system that refused.
+    pub fn errno(&self) -> Option<i32> {
+        self.errno
+    }
 }
 
 /// A bound, listening, non-blocking socket.
@@ -111,6 +124,36 @@ impl Listener {
         }
     }
 
+    /// Takes over a listening socket that another process has bound and keeps: when this one goes, connections wait in
+    /// it, and the file of a Unix socket stays.
+    ///
+    /// # Errors
+    /// If nobody listens at it, or the system does not say what it is bound to.
+    pub fn inherit(socket: Socket) -> io::Result<Listener> {
+        if !socket.is_listener()? {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the socket does not listen"));
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        let bound = socket.local_addr()?;
+        let (socket, address) = match bound.as_socket() {
+            Some(address) => (Bound::Tcp(socket.into()), Address::Tcp(address)),
+            None => {
+                let name = bound
+                    .as_abstract_namespace()
+                    .map(|name| [b"@", name].concat())
+                    .map(|name| PathBuf::from(OsString::from_vec(name)));
+                let path = name.or_else(|| bound.as_pathname().map(Path::to_path_buf));
+                (Bound::Unix(socket.into()), Address::Unix(path.unwrap_or_default()))
+            }
+        };
+        Ok(Listener {
+            socket,
+            address,
+            _file: None,
+        })
+    }
+
     /// What it is bound to; the port is the real one.
     pub fn address(&self) -> &Address {
         &self.address
@@ -184,6 +227,7 @@ fn make_room(path: &Path) -> Result<(), ListenError> {
             address: Address::Unix(path.to_owned()),
             what,
             instead: instead.to_owned(),
+            errno: None,
         })
     };
     let length = path.as_os_str().len();
@@ -243,6 +287,7 @@ fn tcp_error(address: SocketAddr, error: &io::Error) -> ListenError {
         address: Address::Tcp(address),
         what: error.to_string(),
         instead,
+        errno: error.raw_os_error(),
     }
 }
 
@@ -256,95 +301,6 @@ fn unix_error(path: &Path, error: &io::Error) -> ListenError {
         address: Address::Unix(path.to_owned()),
         what: error.to_string(),
         instead: instead.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-
-    use super::*;
-
-    fn tcp(address: &str) -> Listener {
-        Listener::bind(&Address::Tcp(address.parse().unwrap())).unwrap()
-    }
-
-    fn port(listener: &Listener) -> u16 {
-        match listener.address() {
-            Address::Tcp(address) => address.port(),
-            Address::Unix(_) => unreachable!("a TCP listener has a TCP address"),
-        }
-    }
-
-    #[test]
-    fn any_free_port_is_taken_and_told() {
-        let listener = tcp("127.0.0.1:0");
-        assert_ne!(port(&listener), 0);
-        let _client = std::net::TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
-        let Accepted::Tcp(stream) = listener.accept().unwrap() else {
-            panic!("a TCP listener accepts TCP");
-        };
-        assert!(stream.nodelay().unwrap());
-        assert_eq!((&stream).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
-    }
-
-    #[test]
-    fn both_families_reach_the_unspecified_ipv6_address() {
-        let Ok(listener) = Listener::bind(&Address::Tcp("[::]:0".parse().unwrap())) else {
-            assert!(std::net::TcpListener::bind("[::1]:0").is_err(), "this machine has IPv6");
-            return;
-        };
-        std::net::TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
-    }
-
-    #[test]
-    fn a_taken_port_is_an_error_with_a_remedy() {
-        let listener = tcp("127.0.0.1:0");
-        let error = Listener::bind(listener.address()).unwrap_err().to_string();
-        assert!(error.contains(&format!("127.0.0.1:{}", port(&listener))), "{error}");
-        assert!(error.contains("ss -ltnp"), "{error}");
-    }
-
-    #[test]
-    fn a_dead_servers_socket_file_is_replaced_and_a_live_ones_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("relay.sock");
-        let address = Address::Unix(path.clone());
-        drop(UnixListener::bind(&path).unwrap());
-        assert!(path.exists(), "the standard library leaves the file");
-
-        let listener = Listener::bind(&address).unwrap();
-        let error = Listener::bind(&address).unwrap_err().to_string();
-        assert!(error.contains("another process answers"), "{error}");
-        drop(listener);
-        assert!(!path.exists(), "the file goes with the listener");
-    }
-
-    #[test]
-    fn a_file_that_is_not_ours_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("relay.sock");
-        std::fs::write(&path, "precious").unwrap();
-        let error = Listener::bind(&Address::Unix(path.clone())).unwrap_err().to_string();
-        assert!(error.contains("not a socket"), "{error}");
-        std::fs::remove_file(&path).unwrap();
-
-        let listener = Listener::bind(&Address::Unix(path.clone())).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, "precious").unwrap();
-        drop(listener);
-        assert!(path.exists());
-    }
-
-    #[test]
-    fn a_path_that_cannot_be_is_an_error_with_a_remedy() {
-        let long = Address::Unix(format!("/run/{}", "x".repeat(120)).into());
-        let error = Listener::bind(&long).unwrap_err().to_string();
-        assert!(error.contains("107") && error.contains("shorter"), "{error}");
-        let dir = tempfile::tempdir().unwrap();
-        let missing = Address::Unix(dir.path().join("no/relay.sock"));
-        let error = Listener::bind(&missing).unwrap_err().to_string();
-        assert!(error.contains("create the directory"), "{error}");
+        errno: error.raw_os_error(),
     }
 }

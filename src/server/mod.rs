@@ -126,32 +126,58 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Binds, says on stdout where it listens (a line each: `listening http://127.0.0.1:7400`), and serves until drained. When
-/// `reload` tells so, files are read again that may have changed.
-///
-/// # Errors
-/// If an address cannot be listened at, a file is of no use, a thread cannot be started, or one breaks down.
-pub async fn run(
+/// The public listeners, open and said to be.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<Listener>,
     options: Options,
-    fanout: fanout::Options,
-    hub: Arc<Hub>,
-    stats: Arc<Stats>,
-    drain: CancellationToken,
-    reload: watch::Receiver<()>,
-) -> anyhow::Result<()> {
-    let listeners = bind(&options.listen)?;
-    let tls = options.tls.clone().map(Keeper::new).transpose();
-    let tls = tls.context("`tls` of [server]")?.map(Arc::new);
-    announce(&listeners, &options.path, tls.is_some());
-    let keeping = async {
-        match &tls {
-            Some(tls) => tls.keep(reload).await,
-            None => pending().await,
+    tls: Option<Arc<Keeper>>,
+}
+
+impl Server {
+    /// Serves at these listeners, which it takes in place of `options.listen`; says on stdout where that is (a line each:
+    /// `listening http://127.0.0.1:7400`). Whoever connects from now on waits until it runs.
+    ///
+    /// # Errors
+    /// If a file is of no use.
+    pub fn open(listeners: Vec<Listener>, options: Options) -> anyhow::Result<Server> {
+        let tls = options.tls.clone().map(Keeper::new).transpose();
+        let tls = tls.context("`tls` of [server]")?.map(Arc::new);
+        announce(&listeners, &options.path, tls.is_some());
+        Ok(Server {
+            listeners,
+            options,
+            tls,
+        })
+    }
+
+    /// Serves until drained. When `reload` tells so, files are read again that may have changed.
+    ///
+    /// # Errors
+    /// If a thread cannot be started, or one breaks down.
+    pub async fn run(
+        self,
+        fanout: fanout::Options,
+        hub: Arc<Hub>,
+        stats: Arc<Stats>,
+        drain: CancellationToken,
+        reload: watch::Receiver<()>,
+    ) -> anyhow::Result<()> {
+        let Server {
+            listeners,
+            options,
+            tls,
+        } = self;
+        let keeping = async {
+            match &tls {
+                Some(tls) => tls.keep(reload).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            served = serve(listeners, options, tls.clone(), fanout, hub, stats, drain) => served,
+            () = keeping => Ok(()),
         }
-    };
-    tokio::select! {
-        served = serve(listeners, options, tls.clone(), fanout, hub, stats, drain) => served,
-        () = keeping => Ok(()),
     }
 }
 

@@ -84,6 +84,8 @@ mod slow_client;
 mod stale;
 /// Snapshot, `ready`, then changes, with no hole between them.
 mod subscribe;
+/// What systemd and keyrelay tell each other.
+mod systemd;
 /// TLS to the server: who is trusted, and what is said when nobody is.
 mod tls;
 /// What only client tracking does.

@@ -111,6 +111,7 @@ impl Mirror {
             doubt: Doubt::default(),
             max_dirty,
             limits: relay::Limits::NONE,
+            turns: Arc::default(),
         })
         .unwrap();
         let (hub, appender) = Hub::new(hub::Options::channels(10_000), 1, catalog);

@@ -12,6 +12,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::logging;
+use crate::process::systemd::Manager;
 use crate::{app, config};
 use server::Server;
 
@@ -65,7 +66,7 @@ pub(super) fn demo() -> anyhow::Result<ExitCode> {
             .name("page".into())
             .spawn(move || page::serve(page, filled, stop))?
     };
-    let done = app::run(config, None, || {
+    let done = app::run(config, Manager::none(), None, || {
         // Without anyone to read it the demo still runs.
         let _ = super::print(&welcome);
     });
