@@ -39,9 +39,14 @@ for thing in "$@"; do
             ;;
         # Makes the smallest Debian in a folder.
         debootstrap) any debootstrap || packages+=(debootstrap) ;;
+        # What tries the units: systemd need not run, and strace sees what keyrelay asks of the system.
+        systemd)
+            any systemd-analyze || packages+=(systemd)
+            any strace || packages+=(strace)
+            ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap or chromium" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, systemd or chromium" >&2
             exit 2
             ;;
     esac

@@ -4,6 +4,7 @@
 mod manager;
 mod notify;
 mod sockets;
+mod unit;
 mod watchdog;
 
 pub use manager::{Manager, Service, Setup};
