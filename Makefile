@@ -1,7 +1,7 @@
 # What one types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test autobahn fuzz chaos bench
+.PHONY: help demo test autobahn fuzz chaos bench package try-package
 
 help:
 	@echo 'make demo      a throwaway server, the relay in front, and a page to watch'
@@ -9,6 +9,8 @@ help:
 	@echo 'make autobahn  the WebSocket protocol, by the suite that browsers are tested with'
 	@echo 'make fuzz      each fuzz target for FUZZ_SECONDS (600)'
 	@echo 'make chaos     random schedules of writes, faults and subscribers, until Ctrl-C'
+	@echo 'make package   the Debian package'
+	@echo 'make try-package  build, judge, install, upgrade and remove it, on a Debian in a folder'
 	@echo 'make bench     mapping index, payload rendering, fan-out beside its floor, expiry'
 
 demo:
@@ -40,3 +42,10 @@ chaos:
 bench:
 	scripts/need.sh cargo server
 	cargo bench
+
+package:
+	scripts/need.sh cargo
+	@scripts/package.sh
+
+try-package:
+	scripts/try-package.sh

@@ -39,6 +39,13 @@ for thing in "$@"; do
             ;;
         # Makes the smallest Debian in a folder.
         debootstrap) any debootstrap || packages+=(debootstrap) ;;
+        # What makes a package, and what judges it.
+        package)
+            any dpkg-shlibdeps || packages+=(dpkg-dev)
+            any lintian || packages+=(lintian)
+            ;;
+        # Shows manual pages.
+        man) any man || packages+=(man-db) ;;
         # What tries the units: systemd need not run, and strace sees what keyrelay asks of the system.
         systemd)
             any systemd-analyze || packages+=(systemd)
@@ -46,7 +53,7 @@ for thing in "$@"; do
             ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, systemd or chromium" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd or chromium" >&2
             exit 2
             ;;
     esac
