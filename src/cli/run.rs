@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::app::{self, reload::Reload};
+use crate::app::{self, reload::Progress, reload::Reload};
 use crate::config::{self, Config};
 use crate::process::logging;
 use crate::process::signals::Signal;
@@ -26,13 +26,20 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     for warning in super::warnings(&config) {
         tracing::warn!("{warning}");
     }
-    let reload = Reload::new(move || {
+    let mut reload = Reload::new(move || {
         let environment = |name: &str| std::env::var(name).ok();
         let config = config::load(&path, &environment).map_err(|problems| problems.each())?;
         for warning in super::warnings(&config) {
             tracing::warn!("{warning}");
         }
         Ok(config)
+    });
+    let notifier = manager.notifier.clone();
+    reload.told = Box::new(move |progress| {
+        notifier.tell(&[match progress {
+            Progress::Begun => State::Reloading,
+            Progress::Ended => State::Ready,
+        }]);
     });
     Ok(ended(app::run(config, manager, Some(reload), || {})?))
 }

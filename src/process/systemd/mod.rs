@@ -5,6 +5,8 @@
 //! * `watchdog`: the service shows that it has not hung
 //! * `sockets`: systemd hands over sockets that are listened at
 
+use std::sync::Arc;
+
 mod notify;
 mod sockets;
 mod watchdog;
@@ -17,7 +19,7 @@ pub use watchdog::{Verdict, Watchdog};
 #[derive(Debug)]
 pub struct Manager {
     /// Tells it how the process stands.
-    pub notifier: Notifier,
+    pub notifier: Arc<Notifier>,
     /// What it wants to be shown again and again, if it does.
     pub watchdog: Option<Watchdog>,
     /// The sockets that it hands over.
@@ -28,7 +30,7 @@ impl Manager {
     /// There is none.
     pub fn none() -> Manager {
         Manager {
-            notifier: Notifier::default(),
+            notifier: Arc::default(),
             watchdog: None,
             sockets: Ok(Vec::new()),
         }
@@ -45,7 +47,7 @@ impl Manager {
         });
         let (usec, pid) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));
         Manager {
-            notifier,
+            notifier: Arc::new(notifier),
             watchdog: Watchdog::new(usec.as_deref(), pid.as_deref(), own),
             sockets: sockets::handed_over(own),
         }

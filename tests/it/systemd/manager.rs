@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -122,7 +123,7 @@ pub struct Setup<'a> {
 pub struct Service {
     process: Child,
     log: Arc<Mutex<String>>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Service {
@@ -159,11 +160,7 @@ impl Service {
         let mut process = command.spawn().unwrap();
         let log: Arc<Mutex<String>> = Arc::default();
         collect(process.stdout.take().unwrap(), log.clone());
-        Service {
-            process,
-            log,
-            _dir: dir,
-        }
+        Service { process, log, dir }
     }
 
     /// What it has printed so far.
@@ -180,6 +177,11 @@ impl Service {
             let (address, _) = rest.split_once('\n')?;
             Some(address.parse().unwrap())
         })
+    }
+
+    /// Its config file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("keyrelay.toml")
     }
 
     pub fn signal(&self, signal: Signal) {

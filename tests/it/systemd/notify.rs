@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{Manager, Service, Setup};
-use crate::harness::{Data, Server, http};
+use crate::harness::{Data, Server, eventually, http};
 
 /// A config of one mapping, with any free ports, and a server at this URL.
 pub(super) fn config(url: &str) -> String {
@@ -142,4 +142,40 @@ fn a_socket_that_is_of_no_use_is_no_failure() {
     );
     service.signal(Signal::TERM);
     assert!(service.wait().success());
+}
+
+/// systemd takes a reload for over when it is told so after this very moment, by its own clock.
+#[test]
+fn a_reload_is_told_with_its_time() {
+    let mut manager = Manager::start();
+    let config = config("redis://127.0.0.1:1");
+    let setup = Setup {
+        config: &config,
+        ..Setup::default()
+    };
+    let service = Service::start(&manager, setup);
+    manager.wait_until_ready();
+    let monotonic = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec as u128 * 1_000_000 + now.tv_nsec as u128 / 1_000
+    };
+    for (reload, text) in [(1, config.clone()), (2, config.replace("[server]", "[serve]"))] {
+        std::fs::write(service.config(), text).unwrap();
+        let before = monotonic();
+        service.signal(Signal::HUP);
+        eventually("the reload is over", || {
+            (manager.count("READY=1") == 1 + reload).then_some(())
+        });
+        let told = manager.told();
+        let begun = told.iter().rposition(|(_, lines)| lines[0] == "RELOADING=1");
+        let begun = begun.expect("the beginning is told");
+        let ready = told.iter().rposition(|(_, lines)| lines[0] == "READY=1").unwrap();
+        assert!(begun < ready, "{told:?}");
+        let usec = told[begun].1[1]
+            .strip_prefix("MONOTONIC_USEC=")
+            .expect("in the same message");
+        let usec: u128 = usec.parse().unwrap();
+        assert!((before..=monotonic()).contains(&usec), "{usec}");
+    }
+    assert!(service.log().contains("config refused"), "{}", service.log());
 }
