@@ -48,7 +48,7 @@ pub const MAX_HELD: usize = 2 * (cache::MAX_BYTES + 1024 * 1024) + IN_FLIGHT * (
 const TELL: Duration = Duration::from_secs(10);
 
 /// Where the app is asked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The app's own page for it.
     pub url: Url,
@@ -109,6 +109,11 @@ impl fmt::Debug for Credential {
 }
 
 impl Asker {
+    /// Whether it asks where these say.
+    pub(super) fn asks(&self, options: &Options) -> bool {
+        self.url == options.url
+    }
+
     pub(super) fn new(options: Options, client: Client, counts: Arc<Counts>, runtime: Handle) -> Arc<Asker> {
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &ring::rand::SystemRandom::new());
         Arc::new(Asker {

@@ -25,7 +25,7 @@ pub const MAX_TOKEN: usize = 8 * 1024;
 const MAX_TRIES: usize = 16;
 
 /// Who makes tokens that count.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// What their signatures are checked with.
     pub keys: Keys,
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 /// Where keys come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// One key, once and for all.
     One(Key),

@@ -1,5 +1,6 @@
 //! Judges credentials, on whichever thread they come.
 
+use std::cell::LazyCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,7 +24,7 @@ use crate::limits::{Counts, Network};
 const NO_KEYS: Failure = Failure::Unavailable("the keys of tokens could not be fetched");
 
 /// Whose credentials count.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Who makes tokens.
     pub jwt: Vec<jwt::Options>,
@@ -44,7 +45,8 @@ impl Default for Verifier {
             jwt: Vec::new(),
             signed: Vec::new(),
             asker: None,
-            waiting: Waiting::new(Arc::default()),
+            waiting: Arc::new(Waiting::new(Arc::default())),
+            background: None,
         }))
     }
 }
@@ -59,7 +61,17 @@ struct Inner {
     jwt: Vec<Issuer>,
     signed: Vec<signed::Options>,
     asker: Option<Arc<Asker>>,
-    waiting: Waiting,
+    waiting: Arc<Waiting>,
+    /// What a verifier by other options begins with; none: it asks nobody, ever.
+    background: Option<Background>,
+}
+
+/// What happens in the background, and where.
+#[derive(Clone)]
+struct Background {
+    pace: Pace,
+    counts: Arc<Counts>,
+    runtime: Handle,
 }
 
 struct Issuer {
@@ -75,30 +87,50 @@ impl Verifier {
     }
 
     pub(super) fn at_pace(options: Options, pace: Pace, counts: Arc<Counts>, runtime: Handle) -> Verifier {
-        let fetches = |options: &jwt::Options| matches!(options.keys, Keys::Fetched { .. });
-        let is_needed = options.ask.is_some() || options.jwt.iter().any(fetches);
+        let waiting = Arc::new(Waiting::new(counts.clone()));
+        let background = Background { pace, counts, runtime };
+        Verifier::of(options, background, waiting, None)
+    }
+
+    /// One that goes by other options. Sets of keys that both fetch are not fetched anew, and an app that both ask is not
+    /// asked again for what it has answered.
+    pub fn next(&self, options: Options) -> Verifier {
+        match &self.0.background {
+            Some(background) => Verifier::of(options, background.clone(), self.0.waiting.clone(), Some(&self.0)),
+            None => self.clone(),
+        }
+    }
+
+    fn of(options: Options, background: Background, waiting: Arc<Waiting>, before: Option<&Inner>) -> Verifier {
+        let Background { pace, counts, runtime } = &background;
         // The system's trust store is not read for nothing.
-        let client = is_needed.then(Client::new);
+        let client = LazyCell::new(Client::new);
+        let fetched = |keys: &Keys| {
+            let Keys::Fetched { url, algorithm } = keys else {
+                return None;
+            };
+            let mut known = before.iter().flat_map(|before| &before.jwt);
+            let known = known.find(|issuer| issuer.options.keys == *keys);
+            let fetched = known.and_then(|issuer| issuer.fetched.clone());
+            let fetch = || Fetched::new(url.clone(), *algorithm, client.clone(), pace.clone(), runtime);
+            Some(fetched.unwrap_or_else(|| (fetch(), *algorithm)))
+        };
         let issuer = |options: jwt::Options| Issuer {
-            fetched: match (&options.keys, &client) {
-                (Keys::Fetched { url, algorithm }, Some(client)) => {
-                    let fetched = Fetched::new(url.clone(), *algorithm, client.clone(), pace.clone(), &runtime);
-                    Some((fetched, *algorithm))
-                }
-                _ => None,
-            },
+            fetched: fetched(&options.keys),
             options,
         };
         let jwt = options.jwt.into_iter().map(issuer).collect();
-        let asker = match (options.ask, client) {
-            (Some(options), Some(client)) => Some(Asker::new(options, client, counts.clone(), runtime)),
-            _ => None,
-        };
+        let asker = options.ask.map(|options| {
+            let known = before.and_then(|before| before.asker.clone());
+            let ask = || Asker::new(options.clone(), client.clone(), counts.clone(), runtime.clone());
+            known.filter(|asker| asker.asks(&options)).unwrap_or_else(ask)
+        });
         Verifier(Arc::new(Inner {
             jwt,
             signed: options.signed,
             asker,
-            waiting: Waiting::new(counts),
+            waiting,
+            background: Some(background),
         }))
     }
 

@@ -98,6 +98,15 @@ impl Filled {
     }
 }
 
+/// By what was written, which says all.
+impl PartialEq for KeyPattern {
+    fn eq(&self, other: &KeyPattern) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for KeyPattern {}
+
 impl KeyPattern {
     /// Reads a pattern.
     ///

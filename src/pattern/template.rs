@@ -42,6 +42,15 @@ impl fmt::Debug for Piece {
     }
 }
 
+/// By what was written, which says all.
+impl PartialEq for ChannelTemplate {
+    fn eq(&self, other: &ChannelTemplate) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for ChannelTemplate {}
+
 impl ChannelTemplate {
     /// Reads a channel template. A `\` makes the next character literal; `*`, `?` and `[` are literal anyway.
     ///

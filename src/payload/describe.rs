@@ -14,10 +14,10 @@ impl fmt::Display for Renderer {
         if let Some(fields) = &self.fields {
             write!(f, "; of the value only {}", fields.names().join(", "))?;
         }
-        if self.decode == Decode::Json {
+        if self.options.decode == Decode::Json {
             f.write_str("; text that is JSON is sent as JSON")?;
         }
-        if self.expires {
+        if self.options.expires {
             f.write_str("; with the time at which the key expires")?;
         }
         if self.heard {

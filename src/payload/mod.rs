@@ -26,7 +26,7 @@ use template::Templates;
 pub use template::{RESERVED, TemplateError};
 
 /// What a mapping says about its payload.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The form of the payload.
     pub format: Format,
@@ -166,11 +166,16 @@ impl Unsendable {
 #[derive(Debug)]
 pub struct Renderer {
     form: Form,
-    decode: Decode,
     fields: Option<Fields>,
-    expires: bool,
-    heard: bool,
-    max_value: u64,
+    /// What it was made of.
+    options: Options,
+}
+
+/// By what they were made of; patterns with other captures may make another thing of it.
+impl PartialEq for Renderer {
+    fn eq(&self, other: &Renderer) -> bool {
+        self.options == other.options
+    }
 }
 
 #[derive(Debug)]
@@ -186,40 +191,27 @@ impl Renderer {
     /// # Errors
     /// All that is wrong with the templates: bad syntax, variables that do not exist, captures that hide one that does.
     pub fn new(options: Options, captures: &[Arc<str>]) -> Result<Renderer, Vec<TemplateError>> {
-        let Options {
-            format,
-            decode,
-            fields,
-            expires,
-            heard,
-            max_value,
-        } = options;
-        let sent = template::Sent { expires, heard };
-        let form = match format {
+        let max_value = options.max_value;
+        let sent = template::Sent {
+            expires: options.expires,
+            heard: options.heard,
+        };
+        let templates = |change, absent: &Option<String>, on_reset: &Option<String>| {
+            Templates::compile(change, absent.clone(), on_reset.clone(), captures, sent, max_value)
+        };
+        let form = match &options.format {
             Format::Json => Form::Json,
-            Format::Raw { absent, on_reset } => {
-                Form::Raw(Templates::compile(None, absent, on_reset, captures, sent, max_value)?)
-            }
+            Format::Raw { absent, on_reset } => Form::Raw(templates(None, absent, on_reset)?),
             Format::Template {
                 change,
                 absent,
                 on_reset,
-            } => Form::Template(Templates::compile(
-                Some(change),
-                absent,
-                on_reset,
-                captures,
-                sent,
-                max_value,
-            )?),
+            } => Form::Template(templates(Some(change.clone()), absent, on_reset)?),
         };
         Ok(Renderer {
             form,
-            decode,
-            fields: fields.map(Fields::new),
-            expires,
-            heard,
-            max_value,
+            fields: options.fields.clone().map(Fields::new),
+            options,
         })
     }
 
@@ -253,7 +245,7 @@ impl Renderer {
     fn choose(&self, fields: &Fields, value: Value) -> Result<Value, Value> {
         match value {
             Value::Hash(pairs) => Ok(Value::Hash(fields.of_hash(pairs))),
-            Value::String(text) if self.decode == Decode::Json => match fields.of_text(&text) {
+            Value::String(text) if self.options.decode == Decode::Json => match fields.of_text(&text) {
                 Some(object) => Ok(Value::String(object)),
                 None => Err(Value::String(text)),
             },
@@ -264,7 +256,7 @@ impl Renderer {
 
     fn limited(&self, value: Value) -> Value {
         let size = value.size_in_bytes() as u64;
-        if size <= self.max_value {
+        if size <= self.options.max_value {
             value
         } else {
             Value::TooLarge(Size::Bytes(size))
@@ -282,17 +274,17 @@ impl Renderer {
     /// If the mapping cannot send this value; see [`Unsendable`].
     pub fn render(&self, change: &Change<'_>) -> Result<Payload, Unsendable> {
         let change = &Change {
-            expires_at: change.expires_at.filter(|_| self.expires),
-            heard_at: change.heard_at.filter(|_| self.heard),
+            expires_at: change.expires_at.filter(|_| self.options.expires),
+            heard_at: change.heard_at.filter(|_| self.options.heard),
             ..*change
         };
         if change.value.has_no_fields {
             return Err(Unsendable::NoFields);
         }
         match &self.form {
-            Form::Json => Ok(json::render(change, self.decode)),
+            Form::Json => Ok(json::render(change, self.options.decode)),
             Form::Raw(templates) => raw::render(change, templates),
-            Form::Template(templates) => templates.render(change, self.decode),
+            Form::Template(templates) => templates.render(change, self.options.decode),
         }
     }
 

@@ -1,14 +1,18 @@
 //! The log on standard error: for people on a terminal, as JSON lines for machines.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 /// Libraries that write what clients send, tokens among it, into their finest log; nothing of them is ever logged.
 const INDISCREET: [&str; 2] = ["tungstenite", "h2"];
+
+/// The filter of the process.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// What is logged, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,21 +53,38 @@ pub fn filter(level: &str) -> Result<Targets, ParseError> {
     level.parse()
 }
 
-/// Starts logging for the whole process.
+/// Sets what is logged from now on.
 ///
 /// # Errors
-/// If `options.level` is not a filter, or if it was called before.
-pub fn start(options: &Options) -> Result<(), LoggingError> {
-    let filter = filter(&options.level)?;
+/// If the level is no filter. Before [`start`] it does nothing.
+pub fn set_level(level: &str) -> Result<(), ParseError> {
+    let filter = discreet(&filter(level)?);
+    if let Some(handle) = FILTER.get() {
+        // It fails only where the subscriber is gone, which it never is.
+        let _ = handle.reload(filter);
+    }
+    Ok(())
+}
+
+/// The filter without what is never logged.
+fn discreet(filter: &Targets) -> Targets {
     let discreet = INDISCREET.map(|library| (library, LevelFilter::OFF));
     // The more precise target of a filter counts, so what names a module of theirs must go.
-    let filter: Targets = filter
+    filter
         .iter()
         .filter(|(target, _)| !INDISCREET.iter().any(|library| target.starts_with(library)))
         .map(|(target, level)| (target.to_owned(), level))
         .chain(discreet.map(|(library, level)| (library.to_owned(), level)))
         .collect::<Targets>()
-        .with_default(filter.default_level().unwrap_or(LevelFilter::OFF));
+        .with_default(filter.default_level().unwrap_or(LevelFilter::OFF))
+}
+
+/// Starts logging for the whole process.
+///
+/// # Errors
+/// If `options.level` is not a filter, or if it was called before.
+pub fn start(options: &Options) -> Result<(), LoggingError> {
+    let (filter, handle) = reload::Layer::new(discreet(&filter(&options.level)?));
     let terminal = io::stderr().is_terminal();
     let human = match options.format {
         Format::Auto => terminal,
@@ -85,5 +106,7 @@ pub fn start(options: &Options) -> Result<(), LoggingError> {
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()?;
+    // Nobody has set it before: only one start succeeds.
+    let _ = FILTER.set(handle);
     Ok(())
 }
