@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio::select;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -23,14 +24,14 @@ use crate::hub::Hub;
 use crate::process::files;
 use crate::process::signals::{Hangups, Signal, Signals};
 use crate::process::systemd::{Manager, Notifier, Watchdog};
-use crate::server::Server;
+use crate::server::{Live, Server, Terms};
 use crate::switches::{self, Switch};
-use crate::upstream::feed::{self, FatalError};
+use crate::upstream::feed::{self, FatalError, Plan};
 use crate::upstream::topology::{self, Doubt};
 use crate::upstream::{NodeId, reader};
 use crate::{admin, limits, relay};
 use listeners::Listeners;
-use reload::Reload;
+use reload::{Reload, Running};
 
 mod checks;
 mod listeners;
@@ -77,7 +78,7 @@ pub fn run(
 }
 
 async fn serve(
-    mut config: Config,
+    config: Config,
     Listeners { public, admin }: Listeners,
     notifier: &Notifier,
     watchdog: Option<Watchdog>,
@@ -89,9 +90,9 @@ async fn serve(
     let hangups = reload.is_some().then(Hangups::catch).transpose();
     let hangups = hangups.context("cannot catch signals")?;
     started();
-    let connections = &mut config.server.limits.connections;
-    *connections = room_for(*connections);
-    let upstream = config.upstream;
+    let mut served = config.server.clone();
+    served.limits.connections = room_for(served.limits.connections);
+    let upstream = config.upstream.clone();
     let (topology, endpoint) = (upstream.topology.clone(), upstream.endpoint.clone());
     let needs = relay::needs(
         &config.mappings,
@@ -105,7 +106,7 @@ async fn serve(
     let loops = stats.loops.clone();
     let doubt = Doubt::default();
     let (catalog, intake, relay) = relay::new(relay::Options {
-        rules: config.mappings,
+        rules: config.mappings.clone(),
         timeout: reader::TIMEOUT,
         verify: upstream.verify,
         doubt: doubt.clone(),
@@ -119,7 +120,7 @@ async fn serve(
     })
     .map_err(|errors| anyhow::anyhow!("mappings that a checked config does not have: {errors:?}"))?;
     let epoch = getrandom::u64().context("no random numbers to be had")?;
-    let (hub, appender) = Hub::new(config.hub, epoch, catalog);
+    let (hub, appender) = Hub::new(config.hub.clone(), epoch, catalog);
 
     let relayed = relay.stats();
     relayed.node(NodeId::FIRST, |node| {
@@ -128,6 +129,7 @@ async fn serve(
     let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
     // Whichever way this returns, the threads end.
     let _guard = stop.clone().drop_guard();
+    let reviser = relay.reviser();
     let relaying = relay.run(appender, stop.clone());
     let relaying: Pin<Box<dyn Future<Output = ()> + Send>> = if cores() > 1 {
         let relay = start("relay", || relaying)?;
@@ -136,18 +138,22 @@ async fn serve(
     } else {
         Box::pin(relaying)
     };
+    let (plans, planned) = watch::channel(Plan {
+        number: 0,
+        subscriptions: needs.subscriptions.clone(),
+    });
     let mut feed = start("feed", {
         let stop = stop.clone();
-        let subscriptions = needs.subscriptions.clone();
         let options = feed::Options {
             endpoint: upstream.endpoint,
-            notifications: needs.notifications,
+            notifications: upstream.notifications,
+            topics: true,
             strict: true,
         };
         let turns = loops.add("feed");
         move || async move {
             select! {
-                ended = topology::run(upstream.topology, options, subscriptions, intake, doubt, stop) => ended,
+                ended = topology::run(upstream.topology, options, planned, intake, doubt, stop) => ended,
                 () = relaying => Ok(()),
                 never = turns.keep(Switch::FeedTurns) => match never {},
             }
@@ -168,18 +174,30 @@ async fn serve(
     let drain_time = config.fanout.drain;
     let mut supervised = pin!(supervised::follow(notifier, watchdog, &sources, &loops, drain_time));
     let (files, certificates) = watch::channel(());
+    let terms = Terms::new(&served, stats.limited.clone(), Handle::current());
+    let live = Live::new(terms);
+    let fanout = config.fanout.clone();
+    let running = Running {
+        next: config.mappings.len() as u32,
+        config,
+        plans,
+        reviser,
+        live: live.clone(),
+    };
     let reloading = async {
         let Some((reload, hangups)) = reload.as_ref().zip(hangups) else {
+            // What would be given up with it is still heard.
+            let _running = running;
             return pending().await;
         };
         let hearing = hangups.follow(reload.asked.clone());
-        tokio::join!(hearing, reload.follow(files));
+        tokio::join!(hearing, reload.follow(running, files));
     };
-    let server = Server::open(public, config.server)?;
+    let server = Server::open(public, served)?;
     supervised::ready(notifier, &sources);
     let mut server = pin!(async {
         select! {
-            served = server.run(config.fanout, hub, stats, drain.clone(), certificates) => served,
+            served = server.run(live, fanout, hub, stats, drain.clone(), certificates) => served,
             () = reloading => Ok(()),
             failed = admin::run(admin, sources.clone()) => failed.context("cannot accept admin connections"),
         }

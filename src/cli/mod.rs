@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -206,7 +207,7 @@ fn closed(config: &Config) -> Vec<String> {
         )
     }).collect();
     let access = &config.server.access;
-    let asks = |rule: &Rule| !rule.access.is_empty() && !rule.access.iter().any(|way| matches!(way, Way::Public));
+    let asks = |rule: &Arc<Rule>| !rule.access.is_empty() && !rule.access.iter().any(|way| matches!(way, Way::Public));
     let knows_nobody = access.jwt.is_empty() && access.signed.is_empty() && access.ask.is_none();
     if knows_nobody && config.mappings.iter().any(asks) {
         told.push(

@@ -10,6 +10,7 @@
 //! * `agree`: what only shows when all mappings are seen together
 //! * `diagnostics`: what is wrong, told as a compiler would (`hidden`: without the secrets)
 //! * `origin`: where each value came from
+//! * [`reload`]: what another config changes while the relay runs
 //! * `memory`: how much memory it comes to
 //!
 //! Nothing but [`Config`] leaves this module, and no other part knows of it: each defines the options that it takes.
@@ -33,6 +34,7 @@ mod origin;
 mod origins;
 mod proxies;
 mod reader;
+pub mod reload;
 mod room;
 mod server;
 mod server_tls;
@@ -49,6 +51,7 @@ mod words;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use diagnostics::Problems;
@@ -84,7 +87,7 @@ pub struct Config {
     /// What is logged.
     pub log: logging::Options,
     /// The mappings, in the order they were written; included files follow the file that names them.
-    pub mappings: Vec<Rule>,
+    pub mappings: Vec<Arc<Rule>>,
     /// Where each value came from that is not a default, those of single mappings aside.
     pub origin: Vec<Origin>,
 }
@@ -179,7 +182,7 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         file.mappings.len(),
         "a mapping went without a problem being told"
     );
-    let mappings = compiled.into_iter().map(|mapping| mapping.rule).collect();
+    let mappings = compiled.into_iter().map(|mapping| Arc::new(mapping.rule)).collect();
     Ok(Config {
         server,
         admin,

@@ -26,10 +26,12 @@ pub(super) struct Answer {
     said: Said,
 }
 
-enum Said {
+pub(super) enum Said {
     /// To a request for channels, which the client gave this number.
     Opened(Result<Opened, Vec<Refusal>>, Option<u64>),
     Renewed(Result<Renewed, Vec<Refusal>>),
+    /// That it is judged again.
+    Judged(Result<Renewed, Vec<Refusal>>),
 }
 
 impl Core {
@@ -68,7 +70,7 @@ impl Core {
         self.ask(token, reference, asked, Said::Renewed)
     }
 
-    fn ask<T: 'static>(
+    pub(super) fn ask<T: 'static>(
         &mut self,
         token: Token,
         reference: Option<String>,
@@ -95,6 +97,9 @@ impl Core {
     /// Does what a gate has said; `true` if there is more for the session to say.
     pub fn answered(&mut self, answer: Answer) -> bool {
         let Answer { token, reference, said } = answer;
+        if let Said::Judged(_) = said {
+            self.judging.ended();
+        }
         // To one who has ended meanwhile nothing more is said.
         let Some(conn) = client(&mut self.clients, token).filter(|conn| conn.phase == Phase::Open) else {
             return false;
@@ -107,10 +112,11 @@ impl Core {
                 self.subscribe(token, opened, number);
                 return true;
             }
-            Said::Renewed(Ok(Renewed { expires, gate })) => {
+            Said::Judged(result) => self.judged(token, result),
+            Said::Renewed(Ok(Renewed { expires, gate, judged })) => {
                 conn.expires = u32::MAX;
                 // A token that was shown in a message comes back only if the page shows one again.
-                (conn.gate, conn.renewable) = (Some(gate), false);
+                (conn.gate, conn.renewable, conn.judged) = (Some(gate), false, judged);
                 conn.announce = conn.wants_word;
                 if let Some(at) = expires {
                     conn.expire(at, &mut self.books);
@@ -126,6 +132,7 @@ impl Core {
                 self.say(token, &frames.into());
             }
         }
+        self.judge_if_due(token);
         false
     }
 
@@ -140,10 +147,12 @@ impl Core {
             }
             conn.session.subscribe(subscription, start, self.books.walked, number);
         }
+        conn.judged = conn.judged.min(opened.judged);
         if let Some(at) = opened.expires {
             conn.expire(at, &mut self.books);
         }
         self.take();
         self.end_if_ended(token);
+        self.judge_if_due(token);
     }
 }

@@ -77,6 +77,8 @@ pub(super) struct Conn {
     pub token: Token,
     /// What it asks while it is connected.
     pub gate: Option<Arc<dyn Gate>>,
+    /// The hub's revision by which it was let in, or judged last.
+    pub judged: u64,
     /// The tick in which it may no longer read; `u32::MAX` if that never comes.
     pub expires: u32,
     /// The tick in which it is asked to come back, however lively it is.

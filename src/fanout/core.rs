@@ -19,6 +19,7 @@ use crate::session::Ending;
 use super::asking::Asking;
 use super::conn::{Books, Conn, Phase, Pins, Sent, Token};
 use super::handle::Handle;
+use super::judging::Judging;
 use super::socket::Socket;
 use super::stats::Stats;
 use super::subscribers::Subscribers;
@@ -43,6 +44,8 @@ const SCRATCH: usize = 16 * 1024;
 pub(super) struct Core {
     pub options: Options,
     pub epoch: u64,
+    /// Who is judged again.
+    pub judging: Judging,
     /// What gates were asked and have not said yet.
     pub asking: Asking,
     pub inbox: Arc<Inbox>,
@@ -90,6 +93,7 @@ impl Core {
         Ok(Core {
             options,
             epoch: hub.epoch,
+            judging: Judging::new(hub.verdicts()),
             asking: Asking::default(),
             handle: Handle::new(),
             epoll: Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
@@ -135,13 +139,14 @@ impl Core {
         self.timers();
         self.end_some(now);
         self.serve_some();
+        let judging = self.judge_some();
         let walking = self.walk();
         self.unpin();
         let sent = std::mem::take(&mut self.books.messages);
         if sent > 0 {
             self.books.stats.messages.fetch_add(sent, Ordering::Relaxed);
         }
-        walking || !self.ready.is_empty() || !self.due.is_empty() || self.handle.has_next()
+        walking || judging || !self.ready.is_empty() || !self.due.is_empty() || self.handle.has_next()
     }
 
     /// Asks which sockets can be read or written; how many there were.
@@ -213,6 +218,7 @@ impl Core {
             meter: Meter::default(),
             token,
             gate: given.gate,
+            judged: given.judged,
             expires: u32::MAX,
             retires: self.retirement(),
             due: u32::MAX,
@@ -253,6 +259,7 @@ impl Core {
             self.read_ahead(token, &given.read_ahead);
         }
         self.end_if_ended(token);
+        self.judge_if_due(token);
     }
 
     /// Ends a client if a log was that it has just been registered at: this shard may have been told before.

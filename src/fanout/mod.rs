@@ -14,6 +14,7 @@ mod conn;
 mod core;
 mod handle;
 mod inbound;
+mod judging;
 mod pipe;
 mod serve;
 mod shard;
@@ -128,8 +129,11 @@ pub struct Client {
     pub session: Session,
     /// Until when it may read them.
     pub until: Until,
-    /// What it asks while it is connected; a client that cannot ask has none.
+    /// What it asks while it is connected, and what judges it again; a client that cannot ask, and whose channels are open to
+    /// anybody, has none.
     pub gate: Option<Arc<dyn Gate>>,
+    /// By which revision of the hub it was let in.
+    pub judged: u64,
     /// What it gives back when it goes.
     pub permits: Box<Permits>,
 }
@@ -153,6 +157,9 @@ pub trait Gate: Debug + Send + Sync {
     /// Lets another token count in place of what the client has shown so far, if it allows all of these channels.
     /// One refusal without a channel speaks of the token itself.
     fn renew(&self, token: String, names: Vec<Name>) -> Asked<Renewed>;
+
+    /// Judges the client once more for all of these channels, as whose credentials count is another question now.
+    fn again(&self, names: Vec<Name>) -> Asked<Renewed>;
 }
 
 /// What a [`Gate`] says, now or a little later.
@@ -165,6 +172,8 @@ pub struct Opened {
     pub channels: Vec<(Subscription, Start)>,
     /// When the client may no longer read them.
     pub expires: Option<SystemTime>,
+    /// By which revision of the hub they were.
+    pub judged: u64,
 }
 
 /// What counts for a client from now on.
@@ -174,6 +183,8 @@ pub struct Renewed {
     pub expires: Option<SystemTime>,
     /// What it asks from now on.
     pub gate: Arc<dyn Gate>,
+    /// By which revision of the hub that is so.
+    pub judged: u64,
 }
 
 /// Something that is refused.

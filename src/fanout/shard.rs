@@ -58,6 +58,7 @@ impl Shard {
         let Shard { mut core, epoll, turns } = self;
         let inbox = core.inbox.clone();
         let handle = core.handle.clone();
+        let mut verdicts = core.judging.verdicts.clone();
         let mut crowded = core.books.stats.crowded.subscribe();
         let mut wake = None;
         let mut news = 0;
@@ -113,6 +114,8 @@ impl Shard {
                 () = handle.changed() => {}
                 // The sender is the shard's own as well.
                 Ok(()) = crowded.changed() => {}
+                // Its sender lives in the hub.
+                Ok(()) = verdicts.changed() => core.judge_all(),
                 () = &mut timer, if wake.is_some() => {}
                 _ = idle.tick() => {}
             }
@@ -153,7 +156,6 @@ mod tests {
                     bytes: 0,
                     age: Duration::ZERO,
                 },
-                linger: Duration::ZERO,
                 snapshot: true,
                 on_reset: Vec::new(),
             })
@@ -183,6 +185,7 @@ mod tests {
             session,
             until: Until::default(),
             gate: None,
+            judged: 0,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::hub::{Body, Limit, Message};
+use crate::hub::{Body, Ended, Message};
 use crate::session::Ending;
 use crate::switches::{self, Switch};
 
@@ -42,8 +42,8 @@ enum News {
     /// The log no longer has everything that is new, or it was stale meanwhile: its subscribers must look for themselves
     /// what they have missed.
     Lost,
-    /// The log was closed for a limit: so are its subscribers.
-    Ended(Limit),
+    /// The log was closed although it had subscribers: they end with it.
+    Ended(Ended),
 }
 
 impl News {
@@ -78,10 +78,10 @@ impl Core {
         for log in &grown {
             let view = log.view();
             let before = entries.len();
-            if let Some(limit) = view.ended() {
+            if let Some(ended) = view.ended() {
                 entries.push(Entry {
                     log: log.id,
-                    news: News::Ended(limit),
+                    news: News::Ended(ended),
                 });
                 continue;
             }
@@ -147,9 +147,9 @@ impl Core {
                 tokens.swap_remove(turn.before);
                 continue;
             };
-            if let News::Ended(limit) = entry.news {
+            if let News::Ended(ended) = entry.news {
                 *sends += 1;
-                gone.push((token, Some(limit)));
+                gone.push((token, Some(ended)));
                 continue;
             }
             if conn.phase != Phase::Open || conn.blocked {
@@ -205,7 +205,7 @@ impl Core {
         }
         for (token, ended) in gone {
             match ended {
-                Some(limit) => self.end(token, limit.into()),
+                Some(ended) => self.end(token, ended.into()),
                 None => self.close(token, Ending::Gone),
             }
         }

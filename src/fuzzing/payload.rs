@@ -212,7 +212,6 @@ fn on_the_wires(payload: Payload, channel: &str, event_name: Option<&str>) {
             bytes: 1,
             age: Duration::ZERO,
         },
-        linger: Duration::ZERO,
         snapshot: true,
         on_reset: Vec::new(),
     });

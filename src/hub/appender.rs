@@ -9,7 +9,7 @@ use super::inbox::Inbox;
 use super::limit::Limit;
 use super::log::{Log, SlotKey, Trim};
 use super::message::{Body, Message, Payload, Reason};
-use super::registry::Hub;
+use super::registry::{Hub, Revision};
 
 /// There is one in the process, owned by one thread, so sequences and appends are in one order without a lock of their
 /// own. Nothing is visible to subscribers before [`Appender::commit`].
@@ -130,6 +130,21 @@ impl Appender {
             self.sequence();
             self.grown.push(log.clone());
         }
+    }
+
+    /// Has other channels from now on, or others who may read them. Those that are concerned are closed with all their
+    /// subscribers, and given; of their names there are new logs at once. What was appended is made visible before, so that
+    /// nothing of it is seen together with what comes after.
+    pub fn revise(&mut self, revision: Revision<impl Fn(&str) -> bool, impl FnOnce()>) -> Vec<Arc<Log>> {
+        self.commit();
+        let ended = self.hub.revise(revision);
+        if !ended.is_empty() {
+            // There must be a commit that tells the shards.
+            self.sequence();
+            self.grown.extend(ended.iter().cloned());
+        }
+        self.commit();
+        ended
     }
 
     /// Appends that the log may be behind from here on.

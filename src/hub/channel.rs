@@ -38,8 +38,6 @@ pub struct Channel {
     pub event_name: Option<Arc<str>>,
     /// What an events channel keeps; a state channel has no use for it.
     pub retention: Retention,
-    /// How long the log is kept warm after its last subscriber.
-    pub linger: Duration,
     /// Whether a new subscriber is sent the current state before `ready` (state mode only).
     pub snapshot: bool,
     /// Sent after `reset`, before the new snapshot: what clears a list in clients that hear no control events.

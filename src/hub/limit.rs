@@ -31,6 +31,15 @@ pub enum Limit {
     LogBytes,
 }
 
+/// Why a log was closed although it had subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The limit does not let it be what it should be.
+    Limit(Limit),
+    /// What the channel is, or who may read it, is another thing now.
+    Revised,
+}
+
 /// How often each limit was reached since the start.
 #[derive(Debug)]
 pub struct Counts {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::channel::{Channel, Mode};
-use super::limit::{Account, Limit};
+use super::limit::{Account, Ended};
 use super::makers::Maker;
 use super::message::{Body, Message, Reason};
 use crate::switches::{self, Switch};
@@ -105,7 +105,7 @@ pub struct LogView {
     /// Closed for good: whoever still finds it must ask the registry again.
     pub(super) closed: bool,
     /// Closed although it has subscribers, who are to be ended; it is empty since, and never whole again.
-    ended: Option<Limit>,
+    ended: Option<Ended>,
     /// What was in it when it was closed: to be dropped, which may take long, without a lock.
     remains: Option<Remains>,
     /// Already in the queue that tells the left side of changed interest.
@@ -227,8 +227,8 @@ impl LogView {
         self.closed
     }
 
-    /// The limit for which its subscribers are to be ended.
-    pub fn ended(&self) -> Option<Limit> {
+    /// Why its subscribers are to be ended.
+    pub fn ended(&self) -> Option<Ended> {
         self.ended
     }
 
@@ -261,7 +261,7 @@ impl LogView {
     }
 
     /// Closes it for good.
-    pub(super) fn close(&mut self, ended: Option<Limit>) {
+    pub(super) fn close(&mut self, ended: Option<Ended>) {
         self.closed = true;
         self.ended = ended;
         // Who is still in the midst of it finds that it lost its place, and says `ready` for it no more.

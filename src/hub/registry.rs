@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use super::appender::Appender;
 use super::channel::{Access, Catalog};
 use super::inbox::Inbox;
-use super::limit::{Account, Counts, Limit, for_new};
+use super::limit::{Account, Counts, Ended, Limit, for_new};
 use super::log::Log;
 use super::makers::{Maker, Makers};
 use super::message::Name;
@@ -39,6 +39,17 @@ impl Options {
     }
 }
 
+/// What is another thing from now on.
+#[derive(Debug)]
+pub struct Revision<C, F> {
+    /// Whether the channel of this name is concerned. Asked without the hub waiting, and again for the few that came meanwhile.
+    pub concerned: C,
+    /// Makes it so; while this runs nobody subscribes, so it must be quick.
+    pub change: F,
+    /// Whether credentials may count that did not, or the other way around.
+    pub judge_again: bool,
+}
+
 /// Why a subscription was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
@@ -64,6 +75,10 @@ pub struct Hub {
     crowded: AtomicBool,
     /// Stored by the appender after the messages up to it were appended.
     pub(super) watermark: AtomicU64,
+    /// How often what channels there are, and who may read them, was made another. Grows under the registry's lock.
+    revision: AtomicU64,
+    /// The revision since which verdicts on credentials count.
+    verdicts: watch::Sender<u64>,
     /// The watermark again, for the few who wait for progress without a shard.
     pub(super) progress: watch::Sender<u64>,
     /// Taken before any log's lock.
@@ -105,6 +120,8 @@ impl Hub {
             limited: Counts::default(),
             crowded: AtomicBool::new(false),
             watermark: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
+            verdicts: watch::Sender::new(0),
             progress: watch::Sender::new(0),
             registry: Mutex::default(),
             inboxes: Mutex::new(Arc::new([])),
@@ -146,6 +163,19 @@ impl Hub {
     /// Who may read the channel of this name: all of these must be satisfied. `None` where it cannot exist.
     pub fn access(&self, name: &str) -> Option<Vec<Access>> {
         self.catalog.access(name)
+    }
+
+    /// How often what channels there are, and who may read them, was made another ([`super::Appender::revise`]). Whoever judges
+    /// a client and then subscribes it must find this the same before and after: only then the verdict and the channels are
+    /// of one revision, and a later one ends what it concerns.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// The revision before which no verdict on a credential counts any more: sessions that were opened by one are judged
+    /// again when it grows.
+    pub fn verdicts(&self) -> watch::Receiver<u64> {
+        self.verdicts.subscribe()
     }
 
     /// Bytes that the messages of all logs take.
@@ -291,7 +321,7 @@ impl Hub {
     }
 
     /// Closes a log and takes it out of the registry.
-    fn shut(&self, registry: &mut Registry, log: &Arc<Log>, ended: Option<Limit>) {
+    fn shut(&self, registry: &mut Registry, log: &Arc<Log>, ended: Option<Ended>) {
         let mut view = log.view();
         view.close(ended);
         if let Some(idle) = view.idle.take() {
@@ -329,11 +359,46 @@ impl Hub {
             return false;
         }
         self.limited.hit(limit);
-        self.shut(&mut registry, log, Some(limit));
+        self.shut(&mut registry, log, Some(Ended::Limit(limit)));
         drop(registry);
         let remains = log.view().remains();
         drop(remains);
         true
+    }
+
+    /// See [`Appender::revise`]. Gives the logs that were closed.
+    pub(super) fn revise(&self, revision: Revision<impl Fn(&str) -> bool, impl FnOnce()>) -> Vec<Arc<Log>> {
+        let Revision {
+            concerned,
+            change,
+            judge_again,
+        } = revision;
+        let is_concerned = |log: &&Arc<Log>| concerned(&log.channel.name);
+        // Looking at all names may take a while, in which others come and go.
+        let (known, last) = {
+            let registry = self.registry();
+            (registry.logs.values().cloned().collect::<Vec<_>>(), registry.last_id)
+        };
+        let mut ended: Vec<Arc<Log>> = known.iter().filter(is_concerned).cloned().collect();
+        drop(known);
+        let mut registry = self.registry();
+        change();
+        let number = self.revision.fetch_add(1, Ordering::Release) + 1;
+        let later = registry.logs.values().filter(|log| log.id > last);
+        ended.extend(later.filter(is_concerned).cloned());
+        ended.retain(|log| !log.view().closed);
+        for log in &ended {
+            self.shut(&mut registry, log, Some(Ended::Revised));
+        }
+        drop(registry);
+        if judge_again {
+            self.verdicts.send_replace(number);
+        }
+        for log in &ended {
+            let remains = log.view().remains();
+            drop(remains);
+        }
+        ended
     }
 
     /// Closes a log unless it has subscribers, and says whether it is closed now.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{KeySet, MappingId, Mappings, Route, Source, Unroutable, message};
+use super::{KeySet, MappingId, Mappings, Route, Source, Unroutable, message, source};
 use crate::pattern::{Captures, KeyPattern, Memory, Op, Program, Span, Subject, Takes, name};
 
 /// What one mapping makes of a key, a published message or a channel.
@@ -83,28 +83,28 @@ impl Mappings {
 
     fn verdicts(&self, verdict: impl FnMut(&Route) -> Verdict) -> Vec<Explanation> {
         let verdicts = self.routes.iter().map(verdict);
-        (0..)
-            .map(MappingId)
-            .zip(verdicts)
-            .map(|(mapping, verdict)| Explanation { mapping, verdict })
-            .collect()
+        let explained = self.routes.iter().zip(verdicts);
+        let explained = explained.map(|(route, verdict)| Explanation {
+            mapping: route.id,
+            verdict,
+        });
+        explained.collect()
     }
 
     /// What each mapping makes of a channel name, in their order.
     pub fn explain_channel(&self, channel: &str) -> Vec<Explanation> {
         let mut memory = Memory::default();
         let bytes = name::decode(channel);
-        let mut verdict = |mapping: MappingId| {
+        self.verdicts(|route| {
             let Some(bytes) = &bytes else {
                 return Verdict::No(format!(
                     "`{channel}` is not a channel name: `%`, control bytes and bytes that are not UTF-8, and only \
                      these, are written as `%` and two digits of `0-9A-F`"
                 ));
             };
-            if let Some(Source { captures, keys, .. }) = self.source(mapping, bytes, &mut memory) {
+            if let Some(Source { captures, keys, .. }) = source(route, bytes, &mut memory) {
                 return Verdict::Channel { captures, keys };
             }
-            let route = self.route(mapping);
             let program = route.channel.program();
             if program.run(bytes, &mut memory) {
                 return Verdict::No(format!(
@@ -119,14 +119,7 @@ impl Mappings {
             };
             let names: Vec<Arc<str>> = route.channel.sources().iter().map(name_of).collect();
             Verdict::No(why_not(program, &names, bytes))
-        };
-        let mappings = (0..).map(MappingId).take(self.routes.len());
-        mappings
-            .map(|mapping| Explanation {
-                mapping,
-                verdict: verdict(mapping),
-            })
-            .collect()
+        })
     }
 }
 

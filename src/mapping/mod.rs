@@ -1,5 +1,6 @@
 //! From a key or a published message to its channels, and from a channel back to its keys.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub use explain::{Explanation, Verdict};
 use index::Index;
 pub use message::Unroutable;
 
-/// A mapping by its place in the config, from 0 on.
+/// A mapping: in a config its place, from 0 on; in a relay that was given another config, that of its first appearance, and
+/// what comes later has a greater one, so that none is ever another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MappingId(pub u32);
 
@@ -77,7 +79,10 @@ pub enum KeySet {
 /// All mappings, with an index by which the ones that take a key are found without trying each.
 #[derive(Debug)]
 pub struct Mappings {
+    /// In the order of the config.
     routes: Vec<Route>,
+    /// Where each is in `routes`.
+    places: HashMap<MappingId, usize>,
     keys: Index,
     topics: Index,
     channels: Index,
@@ -85,6 +90,7 @@ pub struct Mappings {
 
 #[derive(Debug)]
 struct Route {
+    id: MappingId,
     subject: Subject,
     pattern: KeyPattern,
     channel: BoundChannel,
@@ -105,11 +111,20 @@ impl Mappings {
     /// # Errors
     /// Every rule whose channel template names captures that its pattern does not have, or could not be turned back.
     pub fn new(rules: Vec<Rule>) -> Result<Mappings, Vec<RuleError>> {
-        let mut routes = Vec::with_capacity(rules.len());
+        Mappings::of((0..).map(MappingId).zip(rules))
+    }
+
+    /// The same where each is known by the id that is given with it, no two by the same.
+    ///
+    /// # Errors
+    /// See [`Mappings::new`].
+    pub fn of(rules: impl IntoIterator<Item = (MappingId, Rule)>) -> Result<Mappings, Vec<RuleError>> {
+        let mut routes = Vec::new();
         let mut errors = Vec::new();
-        for (mapping, rule) in (0..).map(MappingId).zip(rules) {
+        for (mapping, rule) in rules {
             match rule.channel.bind(&rule.pattern, rule.subject) {
                 Ok(channel) => routes.push(Route {
+                    id: mapping,
                     subject: rule.subject,
                     pattern: rule.pattern,
                     channel,
@@ -131,6 +146,7 @@ impl Mappings {
                 .map(|(number, route)| (number, route.channel.program())),
         );
         Ok(Mappings {
+            places: routes.iter().map(|route| route.id).zip(0..).collect(),
             routes,
             keys,
             topics,
@@ -148,27 +164,18 @@ impl Mappings {
         self.routes.is_empty()
     }
 
-    /// The pattern of a mapping.
-    ///
-    /// # Panics
-    /// If `mapping` is none of these.
-    pub fn pattern(&self, mapping: MappingId) -> &KeyPattern {
-        &self.route(mapping).pattern
-    }
-
     /// Calls `found` for every mapping that takes `key`, in their order, with the name of the channel.
     pub fn each(&self, key: &[u8], scratch: &mut Scratch, mut found: impl FnMut(MappingId, &str, &Captures<'_>)) {
         self.keys.candidates(key, &mut scratch.candidates);
         for at in 0..scratch.candidates.len() {
-            let mapping = MappingId(scratch.candidates[at]);
+            let route = &self.routes[scratch.candidates[at] as usize];
             let Scratch { memory, channel, .. } = &mut *scratch;
-            let route = self.route(mapping);
             let Some(captures) = route.captures(key, memory) else {
                 continue;
             };
             channel.clear();
             route.channel.render(&captures, &[], channel);
-            found(mapping, channel, &captures);
+            found(route.id, channel, &captures);
         }
     }
 
@@ -183,14 +190,13 @@ impl Mappings {
     ) {
         self.topics.candidates(topic, &mut scratch.candidates);
         for at in 0..scratch.candidates.len() {
-            let mapping = MappingId(scratch.candidates[at]);
+            let route = &self.routes[scratch.candidates[at] as usize];
             let Scratch {
                 memory,
                 channel,
                 fields,
                 ..
             } = &mut *scratch;
-            let route = self.route(mapping);
             let Some(captures) = route.captures(topic, memory) else {
                 continue;
             };
@@ -200,21 +206,18 @@ impl Mappings {
                 route.channel.render(&captures, fields, channel);
                 channel.as_str()
             });
-            found(mapping, routed);
+            found(route.id, routed);
         }
     }
 
-    /// What the captures of a mapping take of a key or topic, if it takes it.
-    ///
-    /// # Panics
-    /// If `mapping` is none of these.
+    /// What the captures of a mapping take of a key or topic, if it is one of these and takes it.
     pub fn captures<'a>(
         &'a self,
         mapping: MappingId,
         name: &'a [u8],
         scratch: &'a mut Scratch,
     ) -> Option<Captures<'a>> {
-        self.route(mapping).captures(name, &mut scratch.memory)
+        self.route(mapping)?.captures(name, &mut scratch.memory)
     }
 
     /// Where to look for the keys of a channel: for every mapping that can give this name, in their order. Empty if none
@@ -227,49 +230,12 @@ impl Mappings {
         self.channels.candidates(&bytes, &mut candidates);
         let sources = candidates
             .iter()
-            .filter_map(|&mapping| self.source(MappingId(mapping), &bytes, &mut memory));
+            .filter_map(|&route| source(&self.routes[route as usize], &bytes, &mut memory));
         sources.collect()
     }
 
-    /// By one mapping, the keys that may stand behind the channel with the decoded name `channel`.
-    fn source(&self, mapping: MappingId, channel: &[u8], memory: &mut Memory) -> Option<Source> {
-        let route = self.route(mapping);
-        let Route {
-            subject,
-            pattern,
-            channel: template,
-        } = route;
-        if !template.program().run(channel, memory) {
-            return None;
-        }
-        let told: Vec<(usize, &[u8])> = (template.sources().iter().zip(&memory.spans))
-            .filter_map(|(index, span)| Some(((*index)?, &channel[span.from..span.to])))
-            .collect();
-        let filled = pattern.fill(|index| told.iter().find(|(told, _)| *told == index).map(|&(_, value)| value));
-        if let Filled::Key(name) = &filled {
-            // A key that would be split into other captures belongs to another channel.
-            let again = route.captures(name, memory)?;
-            if told.iter().any(|&(index, value)| again.at(index) != value) {
-                return None;
-            }
-        }
-        let keys = match (subject, filled) {
-            (Subject::Topics, filled) => KeySet::Published(filled.into_glob().into()),
-            (Subject::Keys, Filled::Key(key)) => KeySet::One(key.into()),
-            (Subject::Keys, Filled::Glob(glob)) => KeySet::Matching(glob.into()),
-        };
-        let captures = (told.iter())
-            .map(|&(index, value)| (pattern.names()[index].clone(), Bytes::copy_from_slice(value)))
-            .collect();
-        Some(Source {
-            mapping,
-            captures,
-            keys,
-        })
-    }
-
-    fn route(&self, mapping: MappingId) -> &Route {
-        &self.routes[mapping.0 as usize]
+    fn route(&self, mapping: MappingId) -> Option<&Route> {
+        self.places.get(&mapping).map(|place| &self.routes[*place])
     }
 }
 
@@ -282,4 +248,41 @@ impl Route {
             key: name,
         })
     }
+}
+
+/// By one mapping, the keys that may stand behind the channel with the decoded name `channel`.
+fn source(route: &Route, channel: &[u8], memory: &mut Memory) -> Option<Source> {
+    let Route {
+        id,
+        subject,
+        pattern,
+        channel: template,
+    } = route;
+    if !template.program().run(channel, memory) {
+        return None;
+    }
+    let told: Vec<(usize, &[u8])> = (template.sources().iter().zip(&memory.spans))
+        .filter_map(|(index, span)| Some(((*index)?, &channel[span.from..span.to])))
+        .collect();
+    let filled = pattern.fill(|index| told.iter().find(|(told, _)| *told == index).map(|&(_, value)| value));
+    if let Filled::Key(name) = &filled {
+        // A key that would be split into other captures belongs to another channel.
+        let again = route.captures(name, memory)?;
+        if told.iter().any(|&(index, value)| again.at(index) != value) {
+            return None;
+        }
+    }
+    let keys = match (subject, filled) {
+        (Subject::Topics, filled) => KeySet::Published(filled.into_glob().into()),
+        (Subject::Keys, Filled::Key(key)) => KeySet::One(key.into()),
+        (Subject::Keys, Filled::Glob(glob)) => KeySet::Matching(glob.into()),
+    };
+    let captures = (told.iter())
+        .map(|&(index, value)| (pattern.names()[index].clone(), Bytes::copy_from_slice(value)))
+        .collect();
+    Some(Source {
+        mapping: *id,
+        captures,
+        keys,
+    })
 }

@@ -20,7 +20,7 @@ impl fmt::Display for Renderer {
         if self.options.expires {
             f.write_str("; with the time at which the key expires")?;
         }
-        if self.heard {
+        if self.options.heard {
             f.write_str("; with the time at which a change was heard of")?;
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! Which channels there can be, and what each of them is.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -9,76 +11,158 @@ use crate::hub::{self, Access, Channel, Mode, Payload, Snapshot, Way};
 use crate::keyspace::EventName;
 use crate::mapping::{self, MappingId, Mappings, RuleError, Source};
 use crate::pattern::ChannelTemplate;
+#[cfg(doc)]
+use crate::upstream::feed;
 
 /// All mappings, and the way from a key to their channels and back.
 #[derive(Debug)]
 pub(super) struct Table {
-    rules: Vec<Rule>,
+    /// In the order of the config.
+    rules: Vec<Entry>,
+    /// Where each is in `rules`.
+    places: HashMap<MappingId, usize>,
     pub mappings: Mappings,
+}
+
+/// A mapping, and what must be heard for it.
+#[derive(Debug)]
+struct Entry {
+    rule: Arc<Rule>,
+    /// The [plan](feed::Plan) with which what it needs came.
+    plan: u64,
 }
 
 impl Table {
     /// # Errors
     /// Every rule whose channel template does not fit its pattern.
-    pub fn new(rules: Vec<Rule>) -> Result<Table, Vec<RuleError>> {
-        let pairs = rules.iter().map(|rule| mapping::Rule {
-            subject: rule.subject,
-            pattern: rule.pattern.clone(),
-            channel: rule.channel.clone(),
+    pub fn new(rules: Vec<Arc<Rule>>) -> Result<Table, Vec<RuleError>> {
+        Table::of(rules.into_iter().map(|rule| Entry { rule, plan: 0 }).collect())
+    }
+
+    /// The table that comes after this one. What mappings need that this one has not got comes with `plan`.
+    ///
+    /// # Errors
+    /// See [`Table::new`].
+    pub fn next(&self, rules: Vec<Arc<Rule>>, plan: u64) -> Result<Table, Vec<RuleError>> {
+        let entry = |rule: Arc<Rule>| Entry {
+            plan: self.entry(rule.id).map_or(plan, |entry| entry.plan),
+            rule,
+        };
+        Table::of(rules.into_iter().map(entry).collect())
+    }
+
+    fn of(rules: Vec<Entry>) -> Result<Table, Vec<RuleError>> {
+        let pairs = rules.iter().map(|Entry { rule, .. }| {
+            let pair = mapping::Rule {
+                subject: rule.subject,
+                pattern: rule.pattern.clone(),
+                channel: rule.channel.clone(),
+            };
+            (rule.id, pair)
         });
-        let mappings = Mappings::new(pairs.collect())?;
-        Ok(Table { rules, mappings })
+        let mappings = Mappings::of(pairs)?;
+        let places = rules.iter().map(|entry| entry.rule.id).zip(0..).collect();
+        Ok(Table {
+            rules,
+            places,
+            mappings,
+        })
     }
 
-    pub fn rule(&self, mapping: MappingId) -> &Rule {
-        &self.rules[mapping.0 as usize]
+    fn entry(&self, mapping: MappingId) -> Option<&Entry> {
+        self.places.get(&mapping).map(|place| &self.rules[*place])
     }
 
-    pub fn rules(&self) -> &[Rule] {
-        &self.rules
+    /// A mapping, if it is one of these: what is on its way between the threads may be of one that went.
+    pub fn rule(&self, mapping: MappingId) -> Option<&Rule> {
+        self.entry(mapping).map(|entry| &*entry.rule)
+    }
+
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().map(|entry| &*entry.rule)
+    }
+
+    /// Whether both have the same mappings, however they are set.
+    pub fn has_same(&self, other: &Table) -> bool {
+        self.places.len() == other.places.len() && self.places.keys().all(|id| other.places.contains_key(id))
+    }
+
+    /// The mappings that can give the channel of this name, in their order.
+    pub fn of_channel(&self, name: &str) -> Vec<MappingId> {
+        let sources = self.mappings.sources(name);
+        sources.into_iter().map(|source| source.mapping).collect()
+    }
+
+    /// The [plan](feed::Plan) by which everything is heard that these sources need.
+    pub fn plan(&self, sources: &[Source]) -> u64 {
+        let entries = sources.iter().filter_map(|source| self.entry(source.mapping));
+        entries.map(|entry| entry.plan).max().unwrap_or_default()
+    }
+
+    /// How long a channel of these sources is kept warm: as long as the longest of its mappings says.
+    pub fn linger(&self, sources: &[Source]) -> Duration {
+        let rules = sources.iter().filter_map(|source| self.rule(source.mapping));
+        rules.map(|rule| rule.linger).max().unwrap_or_default()
     }
 
     /// Whether the mapping takes an event of this name.
     pub fn takes(&self, mapping: MappingId, event: &EventName) -> bool {
-        let on = self.rule(mapping).on.as_ref();
-        on.is_none_or(|names| names.contains(event))
+        let on = |rule: &Rule| rule.on.as_ref().is_none_or(|names| names.contains(event));
+        self.rule(mapping).is_some_and(on)
     }
 }
 
 /// Says which channel names the mappings can give.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    pub(super) table: Arc<Table>,
+    /// Replaced as a whole, while the hub lets nobody in.
+    table: Arc<RwLock<Arc<Table>>>,
+}
+
+impl Catalog {
+    pub(super) fn new(table: Arc<Table>) -> Catalog {
+        Catalog {
+            table: Arc::new(RwLock::new(table)),
+        }
+    }
+
+    pub(super) fn put(&self, table: Arc<Table>) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    fn table(&self) -> Arc<Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl hub::Catalog for Catalog {
     fn access(&self, name: &str) -> Option<Vec<Access>> {
-        let sources = self.table.mappings.sources(name);
+        let table = self.table();
+        let sources = table.mappings.sources(name);
         let asked = |source: &Source| {
-            let ways = &self.table.rule(source.mapping).access;
+            // One that is not there opens the channel to nobody.
+            let ways = table.rule(source.mapping).map(|rule| &*rule.access).unwrap_or_default();
             ways.iter().filter_map(|way| filled(way, &source.captures)).collect()
         };
         let asked: Vec<Access> = sources.iter().map(asked).collect();
         Some(asked).filter(|asked| !asked.is_empty())
     }
 
-    /// Mappings of one channel agree in mode, event name and retention; it lingers as long as the longest of them says,
-    /// and has a snapshot if one of them wants it.
+    /// Mappings of one channel agree in mode, event name and retention; it has a snapshot if one of them wants it.
     fn describe(&self, name: &str) -> Option<Channel> {
-        let sources = self.table.mappings.sources(name);
-        let rules = sources.iter().map(|source| self.table.rule(source.mapping));
+        let table = self.table();
+        let sources = table.mappings.sources(name);
+        let rules = sources.iter().filter_map(|source| table.rule(source.mapping));
         let first = rules.clone().next()?;
         let mut channel = Channel {
             name: name.into(),
             mode: first.mode,
             event_name: first.event_name.clone(),
             retention: first.retain,
-            linger: first.linger,
             snapshot: false,
             on_reset: Vec::new(),
         };
         for rule in rules {
-            channel.linger = channel.linger.max(rule.linger);
             channel.snapshot |= rule.snapshot && channel.mode == Mode::State;
             match rule.payload.on_reset(name) {
                 Ok(Some(text)) => channel.on_reset.push(plain(text)),

@@ -16,6 +16,8 @@ use crate::keyspace::{EventName, Kind};
 use crate::mapping::{MappingId, Source};
 use crate::payload::Fingerprint;
 use crate::upstream::NodeId;
+#[cfg(doc)]
+use crate::upstream::feed;
 
 /// Reads of one key are at least this far apart, whatever happens to it: no browser shows more.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(1);
@@ -179,7 +181,8 @@ impl KeyEntry {
 
     /// From when on it may be read.
     pub fn due(&self, table: &Table, now: Instant) -> Instant {
-        let wanted = self.uses.iter().map(|each| table.rule(each.mapping).min_interval);
+        let rules = self.uses.iter().filter_map(|each| table.rule(each.mapping));
+        let wanted = rules.map(|rule| rule.min_interval);
         let wanted = wanted.min().filter(|_| self.happenings.is_empty()).unwrap_or_default();
         let paced = self.last_read.map(|last| last + wanted.max(MIN_INTERVAL));
         let retry = self.trouble.as_ref().map(|trouble| trouble.retry_at);
@@ -202,6 +205,8 @@ pub(super) struct LogEntry {
     pub awaiting: usize,
     /// The nodes that may have its keys.
     pub parts: SmallVec<[Part; 1]>,
+    /// The [plan](feed::Plan) by which its nodes must be heard.
+    pub plan: u64,
     /// Keys that could not be read for a while.
     pub failing: usize,
     /// It is being read again after a loss, and counted in the mirror's recovery.

@@ -149,12 +149,13 @@ impl Mirror {
         let captures = self.captures(mapping, topic);
         let Some(log) = self.logs.get_mut(&id) else { return };
         let Some(fifo) = &mut log.fifo else { return };
+        let Some(rule) = self.table.rule(mapping) else { return };
         let bytes = message.size_in_bytes();
         let change = Change {
             channel: &log.log.channel.name,
             key: topic,
             captures: &captures,
-            value: &self.table.rule(mapping).payload.project(message),
+            value: &rule.payload.project(message),
             event: None,
             heard_at: Some(heard_at),
             expires_at: None,

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, watch};
 
+use super::Rule;
 use super::backlog::Backlog;
 use super::channels::Table;
 use super::entries::Event;
@@ -36,12 +37,20 @@ pub(super) struct Interest {
     pub backlog: Option<Arc<Backlog>>,
 }
 
+/// What is to be made of what is heard. Table and channels are replaced together: of a channel that is here, the table is
+/// that of the relay's thread.
+#[derive(Debug)]
+struct Interests {
+    table: Arc<Table>,
+    /// A channel comes here before a key of it is first read: an event that is not heard yet is older than that read.
+    channels: HashMap<Name, Interest>,
+}
+
 /// What both threads share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
-    /// Written by the relay's thread alone, before it first reads a key of the channel: an event that is not heard yet is
-    /// older than that read.
-    interests: RwLock<HashMap<Name, Interest>>,
+    /// Written by the relay's thread alone.
+    interests: RwLock<Interests>,
     /// Filled by the feed's thread, emptied by the relay's.
     taken: Mutex<Taken>,
     /// Told after something was put into `taken`.
@@ -53,14 +62,34 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub fn new(table: Arc<Table>) -> Shared {
+        Shared {
+            interests: RwLock::new(Interests {
+                table,
+                channels: HashMap::new(),
+            }),
+            taken: Mutex::default(),
+            notify: Notify::new(),
+            stats: Arc::default(),
+            question: watch::Sender::default(),
+        }
+    }
+
     pub fn insert(&self, name: Name, interest: Interest) {
-        let mut interests = self.interests.write().unwrap_or_else(PoisonError::into_inner);
-        interests.insert(name, interest);
+        self.write().channels.insert(name, interest);
     }
 
     pub fn remove(&self, name: &Name) {
-        let mut interests = self.interests.write().unwrap_or_else(PoisonError::into_inner);
-        interests.remove(name);
+        self.write().channels.remove(name);
+    }
+
+    /// From here on what is heard is sorted by this table; channels that are another thing by it were removed.
+    pub fn put(&self, table: Arc<Table>) {
+        self.write().table = table;
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Interests> {
+        self.interests.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets all feeds ask their servers, and say by [`Item::Answered`] when they have heard all that was said before. Of
@@ -85,7 +114,6 @@ pub struct Intake {
     node: NodeId,
     shared: Arc<Shared>,
     question: watch::Receiver<u64>,
-    table: Arc<Table>,
     max_dirty: usize,
     scratch: Scratch,
     hits: Vec<Hit>,
@@ -112,13 +140,21 @@ enum Hit {
     },
 }
 
+/// An events channel that a message belongs to, and that somebody listens to.
+struct Listened {
+    log: u64,
+    mapping: MappingId,
+    /// Whether the message is within the mapping's `max_value`.
+    fits: bool,
+    backlog: Arc<Backlog>,
+}
+
 impl Intake {
-    pub(super) fn new(shared: Arc<Shared>, table: Arc<Table>, max_dirty: usize) -> Intake {
+    pub(super) fn new(shared: Arc<Shared>, max_dirty: usize) -> Intake {
         Intake {
             node: NodeId::FIRST,
             question: shared.question.subscribe(),
             shared,
-            table,
             max_dirty,
             scratch: Scratch::default(),
             hits: Vec::new(),
@@ -154,7 +190,7 @@ impl Ears for Intake {
     fn ear(&self, node: NodeId) -> Intake {
         Intake {
             node,
-            ..Intake::new(self.shared.clone(), self.table.clone(), self.max_dirty)
+            ..Intake::new(self.shared.clone(), self.max_dirty)
         }
     }
 
@@ -183,11 +219,14 @@ impl Listener for Intake {
         self.tell(Item::Up(Heard { run_id, at: at.clone() }));
     }
 
+    fn hears(&mut self, plan: u64) {
+        self.tell(Item::Hears(plan));
+    }
+
     fn events(&mut self, batch: &[KeyEvent<'_>]) {
         let Intake {
             node,
             shared,
-            table,
             scratch,
             hits,
             ..
@@ -195,7 +234,8 @@ impl Listener for Intake {
         let stats = &shared.stats;
         stats.events.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let interests = shared.interests.read().unwrap_or_else(PoisonError::into_inner);
-        if interests.is_empty() {
+        let Interests { table, channels } = &*interests;
+        if channels.is_empty() {
             return;
         }
         let heard_at = now_us();
@@ -204,7 +244,7 @@ impl Listener for Intake {
             let mut event = None;
             let mut state = false;
             table.mappings.each(key, scratch, |mapping, channel, _| {
-                let Some(interest) = interests.get(channel) else {
+                let Some(interest) = channels.get(channel) else {
                     return;
                 };
                 let event = event.get_or_insert_with(|| Event {
@@ -261,29 +301,36 @@ impl Listener for Intake {
         let Intake {
             node,
             shared,
-            table,
             scratch,
             said,
             ..
         } = self;
         shared.stats.published.fetch_add(1, Ordering::Relaxed);
         let interests = shared.interests.read().unwrap_or_else(PoisonError::into_inner);
-        if interests.is_empty() {
+        let Interests { table, channels } = &*interests;
+        if channels.is_empty() {
             return;
         }
-        let mut hits: SmallVec<[(u64, MappingId, Arc<Backlog>); 2]> = SmallVec::new();
+        let mut hits: SmallVec<[Listened; 2]> = SmallVec::new();
         table
             .mappings
             .each_published(topic, message, scratch, |mapping, routed| match routed {
                 Ok(channel) => {
-                    let interest = interests.get(channel);
+                    let interest = channels.get(channel);
                     let backlog = interest.and_then(|interest| Some((interest.log, interest.backlog.clone()?)));
-                    hits.extend(backlog.map(|(log, backlog)| (log, mapping, backlog)));
+                    let fits = |rule: &Rule| message.len() as u64 <= rule.max_value;
+                    hits.extend(backlog.map(|(log, backlog)| Listened {
+                        log,
+                        mapping,
+                        fits: table.rule(mapping).is_some_and(fits),
+                        backlog,
+                    }));
                 }
                 Err(error) => {
                     shared.stats.unroutable.add(error.reason());
-                    if said.insert((mapping, error.reason())) {
-                        let rule = table.rule(mapping);
+                    if said.insert((mapping, error.reason()))
+                        && let Some(rule) = table.rule(mapping)
+                    {
                         let (file, line) = (rule.file.display(), rule.line);
                         tracing::warn!(%file, line, %error, "a published message has no channel: it is passed over");
                     }
@@ -295,9 +342,14 @@ impl Listener for Intake {
         }
         let heard_at = now_us();
         let mut taken = shared.taken();
-        for (log, mapping, backlog) in hits {
+        for Listened {
+            log,
+            mapping,
+            fits,
+            backlog,
+        } in hits
+        {
             // What is too large is told to be so, and need not be kept.
-            let fits = message.len() as u64 <= table.rule(mapping).max_value;
             let bytes = if fits { message.len() } else { 0 };
             taken.happening(*node, log, &backlog, bytes, || Item::Published {
                 log,

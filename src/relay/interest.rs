@@ -39,7 +39,7 @@ impl Mirror {
                     self.awaken(log.id, now);
                 }
                 Some(entry) if entry.lingering.is_some() => {}
-                Some(_) if lingers && !log.channel.linger.is_zero() => self.linger(log.id, now),
+                Some(entry) if lingers && !self.table.linger(&entry.sources).is_zero() => self.linger(log.id, now),
                 Some(_) => self.close(&log),
             }
         }
@@ -56,13 +56,14 @@ impl Mirror {
         self.shared.insert(name.clone(), Interest { log: id, backlog });
         self.appender.activate(&log);
         let sources = self.table.mappings.sources(&name);
+        let plan = self.table.plan(&sources);
         let state = fifo.is_none();
         self.by_name.insert(name, id);
         let nodes = self.nodes.owners().of_all(&sources).into_iter();
         let parts = nodes.map(|node| Part {
             node,
             // Of happenings only those count that are heard.
-            outdated: state || self.nodes[node].feed.is_none(),
+            outdated: state || !self.nodes[node].hears(plan),
             lost: false,
             scan: Scan::Done,
         });
@@ -76,6 +77,7 @@ impl Mirror {
             awaiting: 0,
             failing: 0,
             parts,
+            plan,
             recovering: false,
             missed: None,
             stale: None,
@@ -114,9 +116,10 @@ impl Mirror {
     /// Brings a log that is listened to up to date, as far as that is possible now.
     pub(super) fn resume(&mut self, id: u64, now: Now) {
         let Some(log) = self.logs.get(&id) else { return };
+        let plan = log.plan;
         for part in log.parts.clone() {
             let node = &self.nodes[part.node];
-            let heard = node.feed.is_some();
+            let heard = node.hears(plan);
             if let Some(outage) = node.outage.as_ref().filter(|outage| outage.told) {
                 let (reason, since) = (outage.reason, outage.since.wall);
                 self.stale(id, reason, since);
@@ -136,7 +139,7 @@ impl Mirror {
 
     fn linger(&mut self, id: u64, now: Now) {
         let Some(log) = self.logs.get_mut(&id) else { return };
-        let at = now.mono + log.log.channel.linger;
+        let at = now.mono + self.table.linger(&log.sources);
         let was_stale = log.is_stale();
         log.lingering = Some(self.timers.set(at, Timer::Linger(id)));
         if was_stale && !log.is_stale() {

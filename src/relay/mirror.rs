@@ -19,7 +19,7 @@ use super::reads::BATCH_KEYS;
 use super::refusal::Troubled;
 use super::resync::Recovery;
 use super::taken::{Item, Taken};
-use super::timers::{Timer, Timers};
+use super::timers::{Timer, TimerId, Timers};
 use super::verify::Verify;
 use crate::hub::{Appender, Limit, Name};
 use crate::mapping::{MappingId, Scratch};
@@ -57,6 +57,8 @@ pub(super) struct Mirror {
     /// When something last came, for what is said of how long a recovery took.
     pub(super) now: Now,
     pub(super) jitter: Jitter,
+    /// The timers of mappings that are polled.
+    pub(super) polls: HashMap<MappingId, TimerId>,
     /// What was logged once already.
     pub(super) said: HashSet<(MappingId, &'static str)>,
     /// Bytes of memory that the values read lately took, on average.
@@ -96,11 +98,12 @@ impl Mirror {
             recovery: None,
             now,
             jitter: Jitter(seed),
+            polls: HashMap::new(),
             said: HashSet::new(),
             typical: super::reads::BATCH_BYTES / BATCH_KEYS,
         };
         mirror.away(NodeId::FIRST, now);
-        mirror.begin_polling(now);
+        mirror.begin_polling(None, now.mono);
         mirror
     }
 
@@ -131,6 +134,7 @@ impl Mirror {
             self.know(node, now);
             match item {
                 Item::Up(heard) => self.up(node, heard, now),
+                Item::Hears(plan) => self.hears(node, plan, now),
                 Item::Lost { why, reason } => self.lost(node, &why, reason, now),
                 Item::Unheard => self.be_unheard(node, now),
                 Item::Flushed(cause) => self.changed(node, cause, now),

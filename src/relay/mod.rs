@@ -22,6 +22,7 @@
 //! * `timers`: what else is to be done later
 //! * `poll`: keys whose changes are silent
 //! * `verify`: a second look at what nothing else noticed
+//! * `revise`: other mappings while it runs
 //! * `needs`: what all that asks of the server
 //! * `stats`: what is counted, and what is true of the nodes
 //! * `report`: what operators are told of the mirror
@@ -44,6 +45,7 @@ mod reads;
 mod refusal;
 mod report;
 mod resync;
+mod revise;
 mod rule;
 mod run;
 mod scan;
@@ -60,6 +62,7 @@ pub use channels::Catalog;
 pub use intake::{Intake, MAX_DIRTY};
 pub use limits::Limits;
 pub use needs::needs;
+pub use revise::{ReviseError, Reviser, Revision};
 pub use rule::Rule;
 pub use run::{Options, Relay, new};
 pub use stats::Stats;

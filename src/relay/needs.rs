@@ -1,5 +1,7 @@
 //! What the mappings ask of the server and its user.
 
+use std::sync::Arc;
+
 use super::rule::Rule;
 use crate::hub::Mode;
 use crate::pattern::{Filled, KeyPattern, Subject};
@@ -8,7 +10,7 @@ use crate::upstream::probe::Needs;
 use crate::upstream::{Source, Subscriptions, Topology};
 
 /// What the relay of these rules is going to ask of each server of the topology.
-pub fn needs(rules: &[Rule], source: Source, topology: &Topology, db: u32, notifications: Notifications) -> Needs {
+pub fn needs(rules: &[Arc<Rule>], source: Source, topology: &Topology, db: u32, notifications: Notifications) -> Needs {
     let keys = || of(rules, Subject::Keys);
     let patterns = |subject| -> Vec<&KeyPattern> { of(rules, subject).map(|rule| &rule.pattern).collect() };
     let notifications = match keys().next() {
@@ -26,8 +28,11 @@ pub fn needs(rules: &[Rule], source: Source, topology: &Topology, db: u32, notif
     }
 }
 
-fn of(rules: &[Rule], subject: Subject) -> impl Iterator<Item = &Rule> {
-    rules.iter().filter(move |rule| rule.subject == subject)
+fn of(rules: &[Arc<Rule>], subject: Subject) -> impl Iterator<Item = &Rule> {
+    rules
+        .iter()
+        .map(|rule| &**rule)
+        .filter(move |rule| rule.subject == subject)
 }
 
 /// Whether the name of a channel does not tell its keys, so that they must be looked for.

@@ -13,6 +13,8 @@ use super::report::{Failing, Report};
 use super::resync::Outage;
 use super::scan::{Scans, literal_prefix};
 use crate::mapping::{KeySet, Source};
+#[cfg(doc)]
+use crate::upstream::feed;
 use crate::upstream::topology::slots::{Slots, slot_of};
 use crate::upstream::{Address, Endpoint, NodeId};
 
@@ -23,6 +25,8 @@ pub(super) struct Node {
     pub generation: u64,
     /// The process that the feed hears, while it does.
     pub feed: Option<Heard>,
+    /// The [plan](feed::Plan) by which it hears, or heard last.
+    pub plan: u64,
     /// The process that the reader reads, while it does.
     pub reader: Option<String>,
     /// Since when the server does not answer the feed.
@@ -94,6 +98,11 @@ impl Node {
     /// Whether it can be asked for keys: events are heard, and values can be read.
     pub fn is_there(&self) -> bool {
         self.feed.is_some() && self.reader.is_some()
+    }
+
+    /// Whether all is heard of it that this plan, or an earlier one, asks for.
+    pub fn hears(&self, plan: u64) -> bool {
+        self.feed.is_some() && self.plan >= plan
     }
 
     /// Keys in queues and in flight.

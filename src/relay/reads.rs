@@ -166,7 +166,7 @@ impl Mirror {
         let mappings = entry.uses.iter().map(|each| each.mapping);
         let rules = mappings
             .chain(entry.reading.iter().map(|each| each.mapping))
-            .map(|mapping| self.table.rule(mapping));
+            .filter_map(|mapping| self.table.rule(mapping));
         let max_value = rules.clone().map(|rule| rule.max_value).max().unwrap_or_default();
         let request = ReadRequest {
             key: key.clone(),

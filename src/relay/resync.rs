@@ -242,10 +242,10 @@ impl Mirror {
     }
 
     /// Lets all logs that somebody listens to be read again from the node; the others when somebody returns.
-    fn begin_outdated(&mut self, node: NodeId, recovery: Option<(Reason, Now)>, now: Now) {
+    pub(super) fn begin_outdated(&mut self, node: NodeId, recovery: Option<(Reason, Now)>, now: Now) {
         let listened = |id: &u64| {
             let log = self.logs.get(id).filter(|log| log.is_told());
-            log.is_some_and(|log| log.part(node).is_some_and(|part| part.outdated))
+            log.is_some_and(|log| log.part(node).is_some_and(|part| part.outdated) && self.nodes[node].hears(log.plan))
         };
         let ids: Vec<u64> = self.ids().into_iter().filter(listened).collect();
         if let Some((reason, since)) = recovery {

@@ -13,7 +13,7 @@ use crate::payload::Renderer;
 /// One mapping.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its position among all mappings.
+    /// Which one it is: in a config its position among all mappings.
     pub id: MappingId,
     /// Whether it takes keys, or what is published; that is always for events mode.
     pub subject: Subject,

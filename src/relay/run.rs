@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Catalog, Table};
@@ -16,6 +17,7 @@ use super::limits::Limits;
 use super::mirror::Mirror;
 use super::reads::Batch;
 use super::resync::LOST;
+use super::revise::{Ordered, Reviser};
 use super::rule::Rule;
 use super::scan::Page;
 use super::stats::Stats;
@@ -42,7 +44,7 @@ const BRIEF_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Options {
     /// All mappings, in the order of the config.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Arc<Rule>>,
     /// How long a round of reads may take, see [`reader::TIMEOUT`].
     pub timeout: Duration,
     /// How long a round of second looks at all mirrored keys takes; `None` if there are none.
@@ -62,6 +64,9 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Relay {
     table: Arc<Table>,
+    catalog: Catalog,
+    reviser: Reviser,
+    ordered: mpsc::Receiver<Ordered>,
     shared: Arc<Shared>,
     timeout: Duration,
     verify: Option<Duration>,
@@ -77,11 +82,15 @@ pub struct Relay {
 /// Every rule whose channel template does not fit its key pattern; a checked config has none.
 pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>> {
     let table = Arc::new(Table::new(options.rules)?);
-    let shared = Arc::new(Shared::default());
-    let catalog = Catalog { table: table.clone() };
-    let intake = Intake::new(shared.clone(), table.clone(), options.max_dirty);
+    let shared = Arc::new(Shared::new(table.clone()));
+    let catalog = Catalog::new(table.clone());
+    let intake = Intake::new(shared.clone(), options.max_dirty);
+    let (reviser, ordered) = Reviser::new();
     let relay = Relay {
         table,
+        catalog: catalog.clone(),
+        reviser,
+        ordered,
         shared,
         timeout: options.timeout,
         verify: options.verify,
@@ -138,8 +147,13 @@ impl Relay {
         self.shared.stats.clone()
     }
 
+    /// Gives it other mappings while it runs.
+    pub fn reviser(&self) -> Reviser {
+        self.reviser.clone()
+    }
+
     /// Mirrors until `stop`. It wants a thread of its own with a current-thread runtime: nothing else should delay it.
-    pub async fn run(self, appender: Appender, stop: CancellationToken) {
+    pub async fn run(mut self, appender: Appender, stop: CancellationToken) {
         let seed = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         let hub = appender.hub().clone();
         let shared = self.shared.clone();
@@ -175,6 +189,7 @@ impl Relay {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = hub.interested() => {}
+                Some(ordered) = self.ordered.recv() => ordered.carry_out(&mut mirror, &self.catalog, Now::read()),
                 () = shared.notify.notified() => {}
                 Some((node, done)) = work.tasks.next(), if !work.tasks.is_empty() => match done {
                     Done::Batch(flight, results) => {

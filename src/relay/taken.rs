@@ -21,6 +21,8 @@ use crate::upstream::topology::Slots;
 pub(super) enum Item {
     /// The feed hears this server's process; nothing is missed from here on.
     Up(Heard),
+    /// The feed hears by this plan from here on.
+    Hears(u64),
     /// The feed may miss events from here on; the reason is the word that clients are told.
     Lost { why: String, reason: Reason },
     /// The server does not send all key events any more.

@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::mirror::Mirror;
 use super::node::Owners;
 use super::reads::{BATCH_BYTES, Batch};
+use super::revise::Revision;
 use super::rule::Rule;
 use super::scan::Page;
 use super::taken::Taken;
@@ -38,6 +39,7 @@ mod passes;
 mod published;
 mod refusals;
 mod reports;
+mod revisions;
 mod silent;
 mod state;
 mod verify;
@@ -112,6 +114,7 @@ fn endpoint(node: NodeId) -> Endpoint {
 
 struct World {
     hub: Arc<Hub>,
+    catalog: Catalog,
     mirror: Mirror,
     shared: Arc<Shared>,
     intake: Intake,
@@ -171,11 +174,11 @@ impl World {
     }
 
     fn limited(rules: Vec<Rule>, verify: Option<Duration>, options: hub::Options, limits: Limits) -> World {
-        let table = Arc::new(Table::new(rules).unwrap());
-        let shared = Arc::new(Shared::default());
-        let catalog = Catalog { table: table.clone() };
-        let (hub, appender) = Hub::new(options, 1, catalog);
-        let intake = Intake::new(shared.clone(), table.clone(), MAX_DIRTY);
+        let table = Arc::new(Table::new(rules.into_iter().map(Arc::new).collect()).unwrap());
+        let shared = Arc::new(Shared::new(table.clone()));
+        let catalog = Catalog::new(table.clone());
+        let (hub, appender) = Hub::new(options, 1, catalog.clone());
+        let intake = Intake::new(shared.clone(), MAX_DIRTY);
         let now = Now {
             mono: Instant::now(),
             wall: SystemTime::now(),
@@ -183,6 +186,7 @@ impl World {
         let mirror = Mirror::new(table, shared.clone(), appender, verify, limits, 7, now);
         World {
             hub,
+            catalog,
             mirror,
             shared,
             intake,
@@ -198,6 +202,25 @@ impl World {
             broken: None,
             denied: None,
         }
+    }
+
+    /// Goes by other mappings, which are heard at once. Gives how many channels were ended.
+    fn revise(&mut self, rules: Vec<Rule>) -> usize {
+        let plan = self.mirror.nodes[NODE].plan;
+        self.revise_by(rules, plan)
+    }
+
+    /// The same where what is new is heard by this plan only.
+    fn revise_by(&mut self, rules: Vec<Rule>, plan: u64) -> usize {
+        let revision = Revision {
+            rules: rules.into_iter().map(Arc::new).collect(),
+            plan,
+            judge_again: false,
+            also: Box::new(|| {}),
+        };
+        let ended = self.mirror.revise(&self.catalog, revision, self.now);
+        self.step();
+        ended.unwrap()
     }
 
     fn up(&mut self) {

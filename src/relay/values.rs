@@ -69,7 +69,8 @@ impl Mirror {
         }
         for happening in happenings {
             let rule = self.table.rule(happening.mapping);
-            let value = value.clone().map(|value| rule.payload.project(value));
+            let value = value.clone().zip(rule);
+            let value = value.map(|(value, rule)| rule.payload.project(value));
             self.serve(happening, key, value.as_ref(), expires_at);
             self.drain(happening.log, now.mono);
         }
@@ -121,7 +122,9 @@ impl Mirror {
         let Some(log) = self.logs.get(&slot.log).map(|entry| entry.log.clone()) else {
             return false;
         };
-        let rule = self.table.rule(slot.mapping);
+        let Some(rule) = self.table.rule(slot.mapping) else {
+            return false;
+        };
         let value = value.map(|value| rule.payload.project(value.clone()));
         let fingerprint = value.as_ref().map(|value| rule.payload.fingerprint(value));
         let unread = value
@@ -193,7 +196,7 @@ pub(super) fn render(
     mapping: MappingId,
     change: &Change<'_>,
 ) -> Option<Payload> {
-    let rule = table.rule(mapping);
+    let rule = table.rule(mapping)?;
     match rule.payload.render(change) {
         Ok(payload) => Some(payload),
         Err(Unsendable::AbsentWithoutTemplate) => None,

@@ -166,7 +166,7 @@ impl Mirror {
     /// A second look found another value than the one that was shown.
     pub(super) fn suspect(&mut self, key: &Bytes, mapping: MappingId, now: Now) {
         // Such keys are expected to change without a word.
-        if self.table.rule(mapping).poll.is_some() || self.verify.suspects.len() >= SUSPECTS {
+        if self.table.rule(mapping).is_none_or(|rule| rule.poll.is_some()) || self.verify.suspects.len() >= SUSPECTS {
             return;
         }
         self.verify.question += 1;
@@ -185,7 +185,9 @@ impl Mirror {
     pub(super) fn count_repairs(&mut self, now: Now) {
         let due = |suspect: &Suspect| suspect.answered && suspect.found + NOTICED <= now.mono;
         for (key, suspect) in self.verify.suspects.extract_if(|_, suspect| due(suspect)) {
-            let rule = self.table.rule(suspect.mapping);
+            let Some(rule) = self.table.rule(suspect.mapping) else {
+                continue;
+            };
             let repairs = self.shared.stats.repairs.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::warn!(
                 file = %rule.file.display(),

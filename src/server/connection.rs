@@ -260,6 +260,7 @@ pub async fn leave<S: AsyncRead + AsyncWrite + Unpin>(
             session: opening.session,
             until: opening.until,
             gate: opening.gate,
+            judged: opening.judged,
             permits: opening.permits,
         }),
         Err(error) => tracing::debug!(%error, "a connection could not be handed over"),

@@ -96,6 +96,11 @@ impl Credentials {
         }
     }
 
+    /// Whether there is anything that was looked for in [`Places`].
+    pub fn is_personal(&self) -> bool {
+        self.token.is_some() || self.authorization.is_some() || self.cookie.is_some()
+    }
+
     /// Those of a client that shows this token in a message.
     pub fn of_token(token: String) -> Credentials {
         let token = cut(token);

@@ -9,6 +9,7 @@ use hyper::HeaderMap;
 use super::io::Io;
 use super::listen::Accepted;
 use super::proxy_protocol::{self, Origin};
+use super::terms::Live;
 use super::visitor::{ClientAddress, Visitor, Visitors};
 use crate::limits::{Limit, Limits, Permits};
 
@@ -16,7 +17,7 @@ use crate::limits::{Limit, Limits, Permits};
 #[derive(Clone, Debug)]
 pub struct Door {
     limits: Arc<Limits>,
-    visitors: Arc<Visitors>,
+    live: Live,
 }
 
 /// A connection that was let in.
@@ -33,6 +34,8 @@ pub struct Arrival {
 pub struct Caller {
     door: Door,
     peer: Visitor,
+    /// Who speaks for whom, as it was when this came.
+    visitors: Arc<Visitors>,
     /// Whether its word about others counts.
     is_believed: bool,
     refused: Option<Limit>,
@@ -54,11 +57,8 @@ pub struct Guest {
 }
 
 impl Door {
-    pub fn new(limits: Arc<Limits>, visitors: Visitors) -> Door {
-        Door {
-            limits,
-            visitors: Arc::new(visitors),
-        }
+    pub fn new(limits: Arc<Limits>, live: Live) -> Door {
+        Door { limits, live }
     }
 
     /// Lets a connection in, if only to tell it that there is no place for it; nothing if not even that can be done.
@@ -68,10 +68,12 @@ impl Door {
     }
 
     fn caller(&self, peer: Visitor) -> Option<Caller> {
+        let visitors = self.live.terms().visitors.clone();
         let mut caller = Caller {
             door: self.clone(),
             peer,
-            is_believed: self.visitors.believe(peer),
+            is_believed: visitors.believe(peer),
+            visitors,
             refused: None,
             permits: Permits::default(),
             has_asked: Cell::new(false),
@@ -90,7 +92,7 @@ impl Door {
 impl Caller {
     /// Whether a header of the PROXY protocol comes before the first request.
     pub fn is_announced(&self) -> bool {
-        self.is_believed && self.door.visitors.told == ClientAddress::ProxyProtocol
+        self.is_believed && self.visitors.told == ClientAddress::ProxyProtocol
     }
 
     /// Takes that header off the connection. Nothing if the client that it names is not let in.
@@ -143,7 +145,7 @@ impl Caller {
         }
         let limits = &self.door.limits;
         // A listed proxy speaks for many, so that it is itself not counted.
-        let named = self.is_believed.then(|| self.door.visitors.named(headers)).flatten();
+        let named = self.is_believed.then(|| self.visitors.named(headers)).flatten();
         let place = match (named, self.peer.counted()) {
             (
                 Some(Visitor {
@@ -211,7 +213,7 @@ mod tests {
     use crate::limits::{Options, Rate, TOLD};
 
     fn door(options: Options) -> Door {
-        Door::new(Limits::new(options, Arc::default()), Visitors::default())
+        Door::new(Limits::new(options, Arc::default()), Live::default())
     }
 
     fn knock(door: &Door, address: &str) -> Option<Caller> {

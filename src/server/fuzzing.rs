@@ -14,14 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::credentials::Places;
 use super::door::Guest;
 use super::gate::Gate;
-use super::origin::Origins;
 use super::proxy_protocol;
 use super::query::{MAX_NAME, Query};
 use super::request::{Desk, Outcome};
 use super::route::Route;
+use super::terms::Live;
 use super::testing::hub;
 use super::visitor::{ClientAddress, Visitor, Visitors};
-use crate::access::Verifier;
 use crate::limits::{self, Limits};
 
 /// As many channels as one request may name where the config says nothing.
@@ -69,14 +68,13 @@ pub fn request(data: &[u8]) {
     }
     let (hub, _appender) = hub(50);
     let limits = Limits::new(limits::Options::default(), Arc::default());
+    let places = Places {
+        cookie: Some("keyrelay".to_owned()),
+        ..Places::default()
+    };
     let desk = Desk {
         path: String::new(),
-        origins: Origins::new(&[LISTED.to_owned()]),
-        places: Places {
-            cookie: Some("keyrelay".to_owned()),
-            ..Places::default()
-        },
-        gate: Gate::new(hub.clone(), Verifier::default(), limits.clone()),
+        gate: Gate::new(hub.clone(), Live::letting(&[LISTED], places), limits.clone()),
         limits,
         channels: CHANNELS,
         drain: CancellationToken::new(),

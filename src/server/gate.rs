@@ -7,11 +7,12 @@ use std::time::SystemTime;
 use tracing::Instrument as _;
 
 use super::credentials::Credentials;
-use super::holder::{Closed, Expiry, Holder};
+use super::holder::{CHANGED, Closed, Expiry, Holder, Page, is_public};
 use super::query::{QueryError, check_name};
 use super::refusals::Refusals;
+use super::terms::{Live, Terms};
 use super::visitor::Visitor;
-use crate::access::{Deadline, Failure, Verifier};
+use crate::access::{Deadline, Failure};
 use crate::fanout::{self, Asked, Opened, Renewed};
 use crate::hub::{Hub, Limit, Name, SubscribeError, Subscription, set_of};
 use crate::limits::Limits;
@@ -29,10 +30,25 @@ pub const JUDGED_AT_ONCE: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct Gate {
     hub: Arc<Hub>,
-    verifier: Verifier,
+    live: Live,
     limits: Arc<Limits>,
     /// What is logged of those who are not let in.
     pub refusals: Arc<Refusals>,
+}
+
+/// Channels that were opened.
+#[derive(Debug)]
+pub struct Grant {
+    /// The hold on each, in the order of the names.
+    pub subscriptions: Vec<Subscription>,
+    /// Until when the client may read all of them.
+    pub expires: Expiry,
+    /// The client, as it was judged.
+    pub holder: Arc<Holder>,
+    /// By which revision of the hub it was.
+    pub judged: u64,
+    /// Whether anybody may read them, whatever he shows.
+    pub is_public: bool,
 }
 
 /// Why a list of channels was not opened.
@@ -111,11 +127,11 @@ fn listed(denied: &BTreeMap<String, Denial>) -> String {
 }
 
 impl Gate {
-    /// A gate to the hub's channels, for those whom the verifier knows.
-    pub fn new(hub: Arc<Hub>, verifier: Verifier, limits: Arc<Limits>) -> Gate {
+    /// A gate to the hub's channels, by the terms of now.
+    pub fn new(hub: Arc<Hub>, live: Live, limits: Arc<Limits>) -> Gate {
         Gate {
             hub,
-            verifier,
+            live,
             limits,
             refusals: Arc::default(),
         }
@@ -126,12 +142,23 @@ impl Gate {
         &self.hub
     }
 
-    /// The client that shows these credentials and comes from there.
+    /// By what clients are let in now.
+    pub fn terms(&self) -> Arc<Terms> {
+        self.live.terms()
+    }
+
+    /// The client that shows these credentials by these terms, from this page, and comes from there.
     ///
     /// # Errors
     /// If a signed name does not count; it is logged here.
-    pub fn holder(&self, credentials: Credentials, visitor: Visitor) -> Result<Holder, Failure> {
-        let holder = Holder::new(self.verifier.clone(), credentials, visitor, SystemTime::now());
+    pub fn holder(
+        &self,
+        terms: Arc<Terms>,
+        credentials: Credentials,
+        visitor: Visitor,
+        page: Option<Page>,
+    ) -> Result<Holder, Failure> {
+        let holder = Holder::new(terms, credentials, visitor, page, SystemTime::now());
         holder.inspect_err(|failure| {
             if let Some(unsaid) = self.refusals.say() {
                 tracing::info!(reason = failure.word(), unsaid, "signed name refused");
@@ -146,9 +173,9 @@ impl Gate {
         }
     }
 
-    /// Judges the channels for a client: until when it may read all of them. A refusal is logged here, once. Every way to
-    /// a channel leads through here.
-    async fn judge(&self, holder: &Holder, names: &[impl AsRef<str>], deadline: Deadline) -> Result<Expiry, Refused> {
+    /// Judges the channels for a client: whether it may read all of them, and until when. A refusal is logged here, once.
+    /// Every way to a channel leads through here.
+    async fn judge(&self, holder: &Holder, names: &[impl AsRef<str>], deadline: Deadline) -> Result<Judged, Refused> {
         let mut denied = BTreeMap::new();
         let mut asked = Vec::new();
         for name in names.iter().map(AsRef::as_ref) {
@@ -171,7 +198,10 @@ impl Gate {
             }
         }
         if denied.is_empty() {
-            return Ok(until);
+            return Ok(Judged {
+                until,
+                is_public: is_public(&asked),
+            });
         }
         if let Some(unsaid) = self.refusals.say() {
             tracing::info!(count = denied.len(), channels = %listed(&denied), unsaid, "channels refused");
@@ -181,14 +211,57 @@ impl Gate {
 
     /// Opens the channels for a client that stays (`lingers`) or for one that only looks, and says until when it may read
     /// them.
+    ///
+    /// While it is judged, and until its channels are open, both the channels and the terms may become other ones. Then all of
+    /// it is done again, whatever came of it, so that a verdict never opens a channel that it was not about: either nothing had
+    /// changed when the channels were open, and a change that comes now ends what it concerns; or they are dropped unread.
     pub async fn open(
         &self,
-        holder: &Holder,
+        holder: &Arc<Holder>,
         names: &[String],
         lingers: bool,
         deadline: Deadline,
-    ) -> Result<(Vec<Subscription>, Expiry), Refused> {
-        let until = self.judge(holder, names, deadline).await?;
+    ) -> Result<Grant, Refused> {
+        let mut judged_as = holder.clone();
+        loop {
+            let judged = self.hub.revision();
+            match judged_as.by(self.terms()) {
+                Ok(None) => {}
+                Ok(Some(anew)) => judged_as = Arc::new(anew),
+                Err(failure) => {
+                    self.log_unavailable(&failure);
+                    return Err(Refused::Unavailable(CHANGED));
+                }
+            }
+            let opened = self.attempt(&judged_as, names, deadline).await;
+            if self.hub.revision() != judged {
+                continue;
+            }
+            let (Judged { until, is_public }, subscriptions) = opened?;
+            // Who only looks has left again before it counts. Of who is turned away nothing lingers.
+            if lingers {
+                if !holder.has_place() {
+                    judged_as.take_place(&self.limits).map_err(|_| Refused::TooMany)?;
+                }
+                subscriptions.iter().for_each(Subscription::linger);
+            }
+            return Ok(Grant {
+                subscriptions,
+                expires: until,
+                holder: judged_as,
+                judged,
+                is_public,
+            });
+        }
+    }
+
+    async fn attempt(
+        &self,
+        holder: &Holder,
+        names: &[String],
+        deadline: Deadline,
+    ) -> Result<(Judged, Vec<Subscription>), Refused> {
+        let verdict = self.judge(holder, names, deadline).await?;
         let mut opened = Vec::new();
         for name in names {
             match self.hub.subscribe_for(holder.visitor().into(), name) {
@@ -210,12 +283,23 @@ impl Gate {
                 }
             }
         }
-        // Who only looks has left again before it counts. Of who is turned away nothing lingers.
-        if lingers {
-            holder.take_place(&self.limits).map_err(|_| Refused::TooMany)?;
-            opened.iter().for_each(Subscription::linger);
+        Ok((verdict, opened))
+    }
+
+    /// Judges all the channels of a session for a client.
+    async fn judge_all(&self, holder: &Holder, names: &[Name], deadline: Deadline) -> Result<Expiry, Refused> {
+        let (mut expires, mut denied) = (Expiry::None, BTreeMap::new());
+        for part in parts(names) {
+            match self.judge(holder, part, deadline).await {
+                Ok(Judged { until, .. }) => expires = expires.into_iter().chain(until).min(),
+                Err(Refused::ForGood(more)) => denied.extend(more),
+                Err(refused) => return Err(refused),
+            }
         }
-        Ok((opened, until))
+        match denied.is_empty() {
+            true => Ok(expires),
+            false => Err(Refused::ForGood(denied)),
+        }
     }
 
     /// Where a client begins that asks for these channels: `header` is `Last-Event-ID`, which wins where it is not empty;
@@ -233,6 +317,13 @@ impl Gate {
     }
 }
 
+/// What was made of channels that a client may read.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    until: Expiry,
+    is_public: bool,
+}
+
 /// One connected client before the gate.
 #[derive(Clone, Debug)]
 pub struct Visit {
@@ -246,44 +337,79 @@ impl Visit {
         Visit { gate, holder }
     }
 
+    /// For a client that was let in, if another config may have it judged again.
+    pub fn of(gate: &Gate, grant: &Grant) -> Option<Visit> {
+        let may_be_judged = !grant.is_public || grant.holder.is_of_a_page();
+        may_be_judged.then(|| Visit::new(gate.clone(), grant.holder.clone()))
+    }
+
     async fn open(self, names: Vec<String>, cursor: Option<String>) -> Result<Opened, Vec<fanout::Refusal>> {
         let opened = self.gate.open(&self.holder, &names, true, Deadline::from_now());
-        let (subscriptions, expires) = opened.await.map_err(|refused| refusals(refused, &names))?;
+        let grant = opened.await.map_err(|refused| refusals(refused, &names))?;
         let start = self.gate.start(&names, false, None, cursor.as_deref());
-        let channels = subscriptions.into_iter().map(|subscription| (subscription, start));
+        let channels = grant.subscriptions.into_iter();
+        let channels = channels.map(|subscription| (subscription, start));
         Ok(Opened {
             channels: channels.collect(),
-            expires,
+            expires: grant.expires,
+            judged: grant.judged,
         })
     }
 
     async fn renew(self, token: String, names: Vec<Name>) -> Result<Renewed, Vec<fanout::Refusal>> {
         let deadline = Deadline::from_now();
-        let holder = self.holder.renewed(token);
-        // A token that is good for nothing yet is told so, not taken on trust.
-        holder.plain_names(deadline).await.map_err(|failure| {
+        let judged = self.gate.hub.revision();
+        let refused = |failure: Failure| {
             if let Some(unsaid) = self.gate.refusals.say() {
                 tracing::info!(reason = failure.word(), unsaid, "renewal refused");
             }
             vec![of_token(&failure)]
-        })?;
-        let (mut expires, mut denied) = (Expiry::None, BTreeMap::new());
-        for part in parts(&names) {
-            match self.gate.judge(&holder, part, deadline).await {
-                Ok(until) => expires = expires.into_iter().chain(until).min(),
-                Err(Refused::ForGood(more)) => denied.extend(more),
-                Err(refused) => return Err(refusals(refused, &names)),
+        };
+        let holder = self.holder.renewed(token, self.gate.terms()).map_err(refused)?;
+        // A token that is good for nothing yet is told so, not taken on trust.
+        holder.plain_names(deadline).await.map_err(refused)?;
+        self.move_to(holder, &names, judged, deadline).await
+    }
+
+    async fn again(self, names: Vec<Name>) -> Result<Renewed, Vec<fanout::Refusal>> {
+        let judged = self.gate.hub.revision();
+        match self.holder.by(self.gate.terms()) {
+            Ok(Some(holder)) => self.move_to(holder, &names, judged, Deadline::from_now()).await,
+            Ok(None) => {
+                let verdict = self.gate.judge_all(&self.holder, &names, Deadline::from_now()).await;
+                let expires = verdict.map_err(|refused| refusals(refused, &names))?;
+                Ok(Renewed {
+                    expires,
+                    gate: Arc::new(self),
+                    judged,
+                })
             }
+            Err(CHANGED) => Err(vec![fanout::Refusal {
+                channel: None,
+                reason: "reload",
+                what: CHANGED.to_string(),
+            }]),
+            Err(failure) => Err(vec![of_token(&failure)]),
         }
-        if !denied.is_empty() {
-            return Err(refusals(Refused::ForGood(denied), &names));
-        }
+    }
+
+    /// Lets the client go on as this holder, if it may read all its channels as that.
+    async fn move_to(
+        self,
+        holder: Holder,
+        names: &[Name],
+        judged: u64,
+        deadline: Deadline,
+    ) -> Result<Renewed, Vec<fanout::Refusal>> {
+        let verdict = self.gate.judge_all(&holder, names, deadline).await;
+        let expires = verdict.map_err(|refused| refusals(refused, names))?;
         let moved = holder.move_place(&self.holder, &self.gate.limits);
-        moved.map_err(|_| refusals(Refused::TooMany, &names))?;
+        moved.map_err(|_| refusals(Refused::TooMany, names))?;
         let visit = Visit::new(self.gate, Arc::new(holder));
         Ok(Renewed {
             expires,
             gate: Arc::new(visit),
+            judged,
         })
     }
 }
@@ -303,6 +429,10 @@ impl fanout::Gate for Visit {
                 .renew(token, names)
                 .instrument(self.holder.visitor().span()),
         )
+    }
+
+    fn again(&self, names: Vec<Name>) -> Asked<Renewed> {
+        Box::pin(self.clone().again(names).instrument(self.holder.visitor().span()))
     }
 }
 

@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use hyper::header::HeaderValue;
 use tokio::sync::OnceCell;
 
 use super::credentials::Credentials;
+use super::origin::Verdict;
+use super::terms::Terms;
 use super::visitor::Visitor;
-use crate::access::{Claims, Credential, Deadline, Failure, Signed, Verifier};
+use crate::access::{Claims, Credential, Deadline, Failure, Signed};
 use crate::hub::{Access, Way};
 use crate::limits::{Limit, Limits, Network, Permit, Subject};
 
@@ -15,10 +18,12 @@ use crate::limits::{Limit, Limits, Network, Permit, Subject};
 /// most, but for the token of its header, and `docs/limits.md` counts it so.
 #[derive(Debug)]
 pub struct Holder {
-    verifier: Verifier,
-    /// Without signed names: those are verified at once.
+    /// By what it is judged.
+    terms: Arc<Terms>,
     credentials: Credentials,
     visitor: Visitor,
+    /// The page that has sent its request, if it is one of another origin.
+    page: Option<Page>,
     /// Verified at the first look, and kept once it counts; what does not count now may do so later.
     token: OnceCell<Claims>,
     signed: Vec<Signed>,
@@ -27,6 +32,18 @@ pub struct Holder {
     /// The place that its subject holds by it.
     place: Mutex<Option<Permit>>,
 }
+
+/// A page of another origin than the server's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its origin, as its browser says it.
+    pub origin: HeaderValue,
+    /// Why it may read.
+    pub verdict: Verdict,
+}
+
+/// What a client hears that must show anew what it has shown, for what is asked of it is another thing now.
+pub const CHANGED: Failure = Failure::Unavailable("the config was just loaded again");
 
 /// Why a channel is not open to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,34 +65,65 @@ impl Holder {
     /// # Errors
     /// If a signed name does not count: it names a channel, and which is not known then.
     pub fn new(
-        verifier: Verifier,
-        mut credentials: Credentials,
+        terms: Arc<Terms>,
+        credentials: Credentials,
         visitor: Visitor,
+        page: Option<Page>,
         now: SystemTime,
     ) -> Result<Holder, Failure> {
-        let signed = std::mem::take(&mut credentials.signed).into_iter();
+        let signed = credentials.signed.iter();
         let signed = signed
-            .map(|text| verifier.signed(&text, now))
+            .map(|text| terms.verifier.signed(text, now))
             .collect::<Result<_, _>>()?;
-        Ok(Holder::knowing(verifier, credentials, visitor, signed))
-    }
-
-    fn knowing(verifier: Verifier, credentials: Credentials, visitor: Visitor, signed: Vec<Signed>) -> Holder {
-        Holder {
-            verifier,
+        Ok(Holder {
+            terms,
             credentials,
             visitor,
+            page,
             token: OnceCell::new(),
             signed,
             named: OnceCell::new(),
             place: Mutex::default(),
-        }
+        })
     }
 
-    /// The same client, showing this token in place of all that it has shown but for signed names.
-    pub fn renewed(&self, token: String) -> Holder {
-        let credentials = Credentials::of_token(token);
-        Holder::knowing(self.verifier.clone(), credentials, self.visitor, self.signed.clone())
+    /// The same client by these terms, showing this token in place of all that it has shown but for signed names.
+    ///
+    /// # Errors
+    /// See [`Holder::by`].
+    pub fn renewed(&self, token: String, terms: Arc<Terms>) -> Result<Holder, Failure> {
+        let credentials = Credentials {
+            signed: self.credentials.signed.clone(),
+            ..Credentials::of_token(token)
+        };
+        self.showing(credentials, terms)
+    }
+
+    /// The same client by other terms; none if it is by these already.
+    ///
+    /// # Errors
+    /// If a signed name does not count any more, or what it has shown need not be what a request would show now.
+    pub fn by(&self, terms: Arc<Terms>) -> Result<Option<Holder>, Failure> {
+        if Arc::ptr_eq(&terms, &self.terms) {
+            return Ok(None);
+        }
+        if terms.places != self.terms.places && self.credentials.is_personal() {
+            return Err(CHANGED);
+        }
+        self.showing(self.credentials.clone(), terms).map(Some)
+    }
+
+    fn showing(&self, credentials: Credentials, terms: Arc<Terms>) -> Result<Holder, Failure> {
+        let is_let = |page: &Page| terms.origins.of_page(&page.origin) == page.verdict;
+        if !self.page.as_ref().is_none_or(is_let) {
+            return Err(CHANGED);
+        }
+        Holder::new(terms, credentials, self.visitor, self.page.clone(), SystemTime::now())
+    }
+
+    /// Whether a change of the terms may concern it though anybody may read its channels.
+    pub fn is_of_a_page(&self) -> bool {
+        self.page.is_some()
     }
 
     /// Whom it comes from.
@@ -191,6 +239,11 @@ impl Holder {
         self.place().take()
     }
 
+    /// Whether it holds a place.
+    pub fn has_place(&self) -> bool {
+        self.place().is_some()
+    }
+
     fn place(&self) -> MutexGuard<'_, Option<Permit>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,7 +254,12 @@ impl Holder {
     }
 
     async fn claims(&self, now: SystemTime, deadline: Deadline) -> Result<&Claims, Failure> {
-        let Some(text) = self.credentials.token.as_ref().filter(|_| self.verifier.takes_tokens()) else {
+        let Some(text) = self
+            .credentials
+            .token
+            .as_ref()
+            .filter(|_| self.terms.verifier.takes_tokens())
+        else {
             return Err(match self.credentials.untrusted {
                 true => Failure::Untrusted,
                 false => Failure::Missing,
@@ -210,7 +268,7 @@ impl Holder {
         let address = self.address();
         let verified = self
             .token
-            .get_or_try_init(|| self.verifier.token(text, now, address, deadline));
+            .get_or_try_init(|| self.terms.verifier.token(text, now, address, deadline));
         let claims = verified.await?;
         // It may have been verified a while ago.
         match now.duration_since(claims.expires()) {
@@ -223,7 +281,7 @@ impl Holder {
         let Credentials {
             authorization, cookie, ..
         } = &self.credentials;
-        self.verifier.asks() && (authorization.is_some() || cookie.is_some())
+        self.terms.verifier.asks() && (authorization.is_some() || cookie.is_some())
     }
 
     async fn ask(&self, channels: &[&str], deadline: Deadline) -> Result<Arc<Claims>, Failure> {
@@ -234,7 +292,7 @@ impl Holder {
             authorization: authorization.clone(),
             cookie: cookie.clone(),
         };
-        let verifier = &self.verifier;
+        let verifier = &self.terms.verifier;
         verifier.ask(&credential, channels, self.address(), deadline).await
     }
 
@@ -261,6 +319,11 @@ fn fill(found: &mut [Option<Expiry>], open: Vec<bool>, expires: SystemTime) {
 /// Orders expiries, the one that never comes last.
 fn later(expires: Expiry) -> (bool, Expiry) {
     (expires.is_none(), expires)
+}
+
+/// Whether anybody may read these channels, each given with who may.
+pub fn is_public(channels: &[(&str, Vec<Access>)]) -> bool {
+    channels.iter().all(|(name, access)| meets(access, None, name))
 }
 
 /// Whether every mapping of the channel allows whoever has these claims.

@@ -268,6 +268,7 @@ fn stream(mut opening: Opening, permits: Permits, shard: &Handle) -> Response<Co
         session: opening.session,
         until: opening.until,
         gate: opening.gate,
+        judged: opening.judged,
         permits: opening.permits,
     });
     let mut response = Response::new(Content::Stream(far));

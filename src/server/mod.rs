@@ -27,6 +27,7 @@ mod request;
 mod route;
 mod secured;
 mod snapshot;
+mod terms;
 #[cfg(any(test, fuzzing))]
 #[cfg_attr(not(test), allow(dead_code, reason = "fuzzing needs the hub alone"))]
 mod testing;
@@ -44,12 +45,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{self, Verifier};
+use crate::access;
 use crate::fanout::{self, Stats};
 use crate::hub::Hub;
 use crate::limits::{self, Limits};
@@ -60,9 +60,9 @@ use gate::Gate;
 pub use gate::JUDGED_AT_ONCE;
 pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
-use origin::Origins;
 use request::Desk;
 pub use snapshot::MAX_BODIES;
+pub use terms::{Live, Terms};
 use thread::{Parts, Thread};
 use tls::{Keeper, Tls};
 pub use visitor::{ClientAddress, Visitors};
@@ -94,6 +94,15 @@ pub struct Options {
     pub limits: limits::Options,
     /// How the listeners at TCP addresses are encrypted; None: not at all. Unix sockets never are.
     pub tls: Option<Tls>,
+}
+
+/// What becomes another thing while clients are served.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Who is let in, and as whom.
+    pub live: Live,
+    /// What TCP connections are encrypted with; None: they are not.
+    pub tls: Option<Arc<Keeper>>,
 }
 
 /// What the head of a request may take.
@@ -151,12 +160,13 @@ impl Server {
         })
     }
 
-    /// Serves until drained. When `reload` tells so, files are read again that may have changed.
+    /// Serves until drained, by the terms of `live`. When `reload` tells so, files are read again that may have changed.
     ///
     /// # Errors
     /// If a thread cannot be started, or one breaks down.
     pub async fn run(
         self,
+        live: Live,
         fanout: fanout::Options,
         hub: Arc<Hub>,
         stats: Arc<Stats>,
@@ -168,6 +178,7 @@ impl Server {
             options,
             tls,
         } = self;
+        let kept = Kept { live, tls: tls.clone() };
         let keeping = async {
             match &tls {
                 Some(tls) => tls.keep(reload).await,
@@ -175,7 +186,7 @@ impl Server {
             }
         };
         tokio::select! {
-            served = serve(listeners, options, tls.clone(), fanout, hub, stats, drain) => served,
+            served = serve(listeners, options, kept, fanout, hub, stats, drain) => served,
             () = keeping => Ok(()),
         }
     }
@@ -205,30 +216,27 @@ fn announce(listeners: &[Listener], path: &str, tls: bool) {
 }
 
 /// Serves at these listeners until drained: then they are closed, every stream is ended, and this returns when all have
-/// gone or [`fanout::Options::drain`] has passed. TCP connections are encrypted with `tls`; `options.listen` and
-/// `options.tls` are not looked at.
+/// gone or [`fanout::Options::drain`] has passed. Of the options those count that `kept` does not hold.
 ///
 /// # Errors
 /// If a thread cannot be started, or one breaks down.
 pub async fn serve(
     listeners: Vec<Listener>,
     options: Options,
-    tls: Option<Arc<Keeper>>,
+    kept: Kept,
     fanout: fanout::Options,
     hub: Arc<Hub>,
     stats: Arc<Stats>,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Kept { live, tls } = kept;
     let deadline = fanout.drain + GRACE;
-    let verifier = Verifier::new(options.access, stats.limited.clone(), Handle::current());
     let limits = Limits::new(options.limits, stats.limited.clone());
-    let door = Door::new(limits.clone(), options.visitors);
+    let door = Door::new(limits.clone(), live.clone());
     let parts = Parts {
         desk: Desk {
             path: options.path,
-            origins: Origins::new(&options.origins),
-            places: options.places,
-            gate: Gate::new(hub, verifier, limits.clone()),
+            gate: Gate::new(hub, live, limits.clone()),
             limits,
             channels: fanout.bounds.channels,
             drain: drain.clone(),

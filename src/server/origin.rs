@@ -19,7 +19,7 @@ const ALLOWED_HEADERS: &str = "authorization, cache-control, content-type, last-
 const MAX_AGE: &str = "600";
 
 /// The configured origins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origins {
     listed: Vec<String>,
     any: bool,
@@ -68,6 +68,16 @@ impl Origins {
             Verdict::Any
         } else {
             Verdict::Foreign
+        }
+    }
+
+    /// Judges a page of another origin than the server's own.
+    pub fn of_page(&self, origin: &HeaderValue) -> Verdict {
+        let text = origin.to_str().unwrap_or_default();
+        match self.listed.iter().any(|listed| covers(listed, text)) {
+            true => Verdict::Listed,
+            false if self.any => Verdict::Any,
+            false => Verdict::Foreign,
         }
     }
 

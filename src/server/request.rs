@@ -11,16 +11,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::answer::{self, Answer, Refusal, lines};
-use super::credentials::{Credentials, Places};
+use super::credentials::Credentials;
 use super::door::Guest;
-use super::gate::{Denial, Gate, Refused, Visit, no_room};
+use super::gate::{Denial, Gate, Grant, Refused, Visit, no_room};
 use super::handshake::Handshake;
-use super::holder::{Expiry, Holder};
-use super::origin::{self, Origins, Verdict, preflight};
+use super::holder::{Expiry, Holder, Page};
+use super::origin::{self, Verdict, preflight};
 use super::query::{Query, QueryError};
 use super::refuse::{RETRY_REFUSED, bad, farewell, full, jitter, later, no_place, refused, unauthorized};
 use super::route::Route;
 use super::snapshot;
+use super::terms::Terms;
 use crate::access::{Deadline, Failure};
 use crate::fanout::{self, Transport, Until};
 use crate::hub::{self, Subscription};
@@ -39,10 +40,6 @@ const FOR_OPERATORS: [&str; 5] = ["/", "/livez", "/readyz", "/metrics", "/status
 pub struct Desk {
     /// Prefix of all URLs.
     pub path: String,
-    /// Whose pages may read.
-    pub origins: Origins,
-    /// Where clients show their credentials.
-    pub places: Places,
     /// Which channels are open.
     pub gate: Gate,
     /// What clients may take together.
@@ -79,6 +76,8 @@ pub struct Opening {
     pub until: Until,
     /// What it asks while it is connected, if it can.
     pub gate: Option<Arc<dyn fanout::Gate>>,
+    /// By which revision of the hub it was let in.
+    pub judged: u64,
     /// What it gives back when it goes, what its connection holds aside.
     pub permits: Box<Permits>,
 }
@@ -108,11 +107,15 @@ impl Wanted<'_> {
 impl Desk {
     /// Handles one request. `has_body`: more than a head was sent.
     pub async fn handle(&self, request: &Parts, has_body: bool, guest: Guest) -> Outcome {
-        let headers = self.origins.headers(&request.headers);
+        let terms = self.gate.terms();
+        let headers = terms.origins.headers(&request.headers);
         // Where a body ends, a proxy in front may see otherwise: nothing behind it is taken for a request.
         let is_last = guest.is_last || has_body;
         let client = guest.visitor.span();
-        let outcome = self.judge(request, has_body, guest, &headers).instrument(client).await;
+        let outcome = self
+            .judge(terms, request, has_body, guest, &headers)
+            .instrument(client)
+            .await;
         let mut outcome = outcome.unwrap_or_else(|refusal| Outcome::Answer(refusal.answer(headers)));
         if let (true, Outcome::Answer(answer)) = (is_last, &mut outcome) {
             answer
@@ -124,6 +127,7 @@ impl Desk {
 
     async fn judge(
         &self,
+        terms: Arc<Terms>,
         request: &Parts,
         has_body: bool,
         guest: Guest,
@@ -152,7 +156,7 @@ impl Desk {
         if has_body {
             return Err(bad("a request here has no body: everything stands in the URL"));
         }
-        let verdict = self.origins.judge(&request.headers);
+        let verdict = terms.origins.judge(&request.headers);
         if verdict == Verdict::Foreign {
             if let Some(unsaid) = self.gate.refusals.say() {
                 tracing::info!(origin = ?shown(request.headers.get(ORIGIN)), unsaid, "origin refused");
@@ -168,13 +172,14 @@ impl Desk {
             _ => None,
         };
         let text = request.uri.query().unwrap_or_default();
-        let parsed = Query::parse(name, text, &self.places.parameter, self.channels);
+        let parsed = Query::parse(name, text, &terms.places.parameter, self.channels);
         let mut query = parsed.map_err(|error| self.malformed(&error))?;
         let trusts_cookies = origin::trusts_cookies(verdict, &request.headers, route == Route::WebSocket);
-        let credentials = Credentials::of(&request.headers, &query, &self.places, trusts_cookies);
+        let credentials = Credentials::of(&request.headers, &query, &terms.places, trusts_cookies);
+        let page = page(&request.headers, verdict);
         let holder = self
             .gate
-            .holder(credentials, guest.visitor)
+            .holder(terms, credentials, guest.visitor, page)
             .map_err(|failure| unauthorized(&failure))?;
         let mut asked = Wanted {
             names: std::mem::take(&mut query.channels),
@@ -240,16 +245,18 @@ impl Desk {
         if self.drain.is_cancelled() {
             return later(request, headers, Ending::Drain);
         }
-        let (subscriptions, expires) = match self.open(&asked, true).await {
-            Ok(opened) => opened,
+        let grant = match self.open(&asked, true).await {
+            Ok(grant) => grant,
             Err(Refused::Full(limit)) => return later(request, headers, full(limit)),
             Err(Refused::Unavailable(_)) => return later(request, headers, Ending::Unavailable),
             Err(Refused::TooMany) => return no_place(Limit::ConnectionsPerSubject, Route::Events, request, headers),
             Err(Refused::ForGood(denied)) => return Err(refused(&denied)),
         };
         let last = request.headers.get("last-event-id").map(|value| value.as_bytes());
-        let session = self.session(subscriptions, self.start(&asked, last));
-        asked.guest.permits.subject = asked.holder.give_place();
+        asked.guest.permits.subject = grant.holder.give_place();
+        let gate = Visit::of(&self.gate, &grant).map(|visit| Arc::new(visit) as Arc<dyn fanout::Gate>);
+        let (expires, judged) = (grant.expires, grant.judged);
+        let session = self.session(grant.subscriptions, self.start(&asked, last));
         let opening = sse::opening(jitter(RETRY));
         if request.version == Version::HTTP_2 {
             return Ok(Outcome::Stream(Box::new(Opening {
@@ -258,7 +265,8 @@ impl Desk {
                 headers: answer::stream_headers(headers.clone()),
                 session,
                 until: asked.until(expires),
-                gate: None,
+                gate,
+                judged,
                 permits: asked.guest.permits,
             })));
         }
@@ -279,7 +287,8 @@ impl Desk {
             headers: HeaderMap::new(),
             session,
             until: asked.until(expires),
-            gate: None,
+            gate,
+            judged,
             permits: asked.guest.permits,
         })))
     }
@@ -298,8 +307,8 @@ impl Desk {
             return Ok(farewell(head, wire, Ending::Drain));
         }
         let mut head = BytesMut::from(head);
-        let (subscriptions, expires) = match self.open(&asked, true).await {
-            Ok(opened) => opened,
+        let grant = match self.open(&asked, true).await {
+            Ok(grant) => grant,
             Err(Refused::Full(limit)) => return Ok(farewell(head.freeze(), wire, full(limit))),
             Err(Refused::Unavailable(_)) => return Ok(farewell(head.freeze(), wire, Ending::Unavailable)),
             Err(Refused::TooMany) => return Ok(farewell(head.freeze(), wire, Ending::TooMany)),
@@ -318,28 +327,38 @@ impl Desk {
                     let frame = ws::error_message(Some(channel), denial.word(), &denial.to_string(), None);
                     head.extend_from_slice(&frame);
                 }
-                (Vec::new(), None)
+                Grant {
+                    subscriptions: Vec::new(),
+                    expires: None,
+                    holder: asked.holder.clone(),
+                    judged: self.gate.hub().revision(),
+                    is_public: true,
+                }
             }
         };
-        if raw {
-            // Without a gate nobody else keeps it.
-            asked.guest.permits.subject = asked.holder.give_place();
-        }
-        let gate = (!raw).then(|| Visit::new(self.gate.clone(), asked.holder.clone()));
+        let gate = match raw {
+            true => {
+                // Its holder need not live as long as it does.
+                asked.guest.permits.subject = grant.holder.give_place();
+                Visit::of(&self.gate, &grant)
+            }
+            false => Some(Visit::new(self.gate.clone(), grant.holder.clone())),
+        };
         Ok(Outcome::Stream(Box::new(Opening {
             transport: Transport::WebSocket { raw },
             head: head.freeze(),
             headers: HeaderMap::new(),
-            session: self.session(subscriptions, self.start(&asked, None)),
-            until: asked.until(expires),
+            until: asked.until(grant.expires),
+            judged: grant.judged,
+            session: self.session(grant.subscriptions, self.start(&asked, None)),
             gate: gate.map(|visit| Arc::new(visit) as Arc<dyn fanout::Gate>),
             permits: asked.guest.permits,
         })))
     }
 
     async fn channels(&self, asked: &Wanted<'_>, headers: &HeaderMap) -> Result<Outcome, Refusal> {
-        let (subscriptions, _) = match self.open(asked, false).await {
-            Ok(opened) => opened,
+        let subscriptions = match self.open(asked, false).await {
+            Ok(grant) => grant.subscriptions,
             Err(Refused::Full(limit)) => {
                 let refusal = Refusal::for_now(no_room(limit), jitter(RETRY_REFUSED));
                 let status = match limit {
@@ -379,7 +398,7 @@ impl Desk {
                 ))
             }
             Err(snapshot::Failed::Ended) => Err(Refusal::for_now(
-                "there is no room for these channels now: come back later",
+                "these channels were just ended: come back later",
                 jitter(RETRY_REFUSED),
             )),
             Err(snapshot::Failed::TooLarge) => Err(Refusal::new(
@@ -389,7 +408,7 @@ impl Desk {
         }
     }
 
-    async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<(Vec<Subscription>, Expiry), Refused> {
+    async fn open(&self, asked: &Wanted<'_>, lingers: bool) -> Result<Grant, Refused> {
         self.gate
             .open(&asked.holder, &asked.names, lingers, asked.deadline)
             .await
@@ -409,6 +428,16 @@ impl Desk {
         }
         session
     }
+}
+
+/// The page that sends a request with these headers and this verdict, if it is one of another origin.
+fn page(headers: &HeaderMap, verdict: Verdict) -> Option<Page> {
+    if !matches!(verdict, Verdict::Listed | Verdict::Any) {
+        return None;
+    }
+    // Copied, for the request's own would keep all of its head.
+    let origin = HeaderValue::from_bytes(headers.get(ORIGIN)?.as_bytes()).ok()?;
+    Some(Page { origin, verdict })
 }
 
 /// What a stranger wrote into a header, for a line of the log.

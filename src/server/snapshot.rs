@@ -66,7 +66,7 @@ pub fn missing<'a>(hub: &Hub, subscriptions: &'a [Subscription]) -> impl Iterato
         let log = subscription.log();
         let view = log.view();
         let stale = view.stale().map(|(reason, _)| reason.0);
-        let ended = view.ended().map(|limit| Ending::from(limit).reason());
+        let ended = view.ended().map(|ended| Ending::from(ended).reason());
         let why = ended.or(stale).unwrap_or("filling");
         (!view.is_filled(watermark)).then_some((&*log.channel.name, why))
     })

@@ -12,14 +12,11 @@ use tokio_util::task::TaskTracker;
 
 use super::Head;
 use super::connection::Site;
-use super::credentials::Places;
 use super::door::{Arrival, Door};
 use super::gate::Gate;
 use super::listen::Accepted;
-use super::origin::Origins;
 use super::request::Desk;
-use super::visitor::Visitors;
-use crate::access::Verifier;
+use super::terms::Live;
 use crate::fanout::{self, Shard};
 use crate::hub::{
     Access, Appender, Catalog, Channel, Hub, Mode, Options, Payload, Retention, SlotKey, Snapshot, Subscription, Way,
@@ -50,7 +47,6 @@ impl Catalog for Names {
                 bytes: 1 << 20,
                 age: Duration::from_secs(60),
             },
-            linger: Duration::ZERO,
             snapshot: !name.starts_with("blind:"),
             on_reset: Vec::new(),
         })
@@ -100,9 +96,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
     let limits = Limits::new(limits::Options::default(), Arc::default());
     let desk = Desk {
         path: String::new(),
-        origins: Origins::new(&[]),
-        places: Places::default(),
-        gate: Gate::new(hub.clone(), Verifier::default(), limits.clone()),
+        gate: Gate::new(hub.clone(), Live::default(), limits.clone()),
         limits,
         channels: 1_000,
         drain: CancellationToken::new(),
@@ -121,7 +115,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
 
 /// A connection that was let in.
 pub fn arrival(site: &Site, stream: Accepted) -> Arrival {
-    let door = Door::new(site.desk.limits.clone(), Visitors::default());
+    let door = Door::new(site.desk.limits.clone(), Live::default());
     door.admit(stream).expect("there is a place")
 }
 

@@ -53,7 +53,11 @@ impl Site {
         let (serving, token) = (hub.clone(), drain.clone());
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(serve(listeners, options, None, fanout, serving, Arc::default(), token))
+            let kept = Kept {
+                live: Live::default(),
+                tls: None,
+            };
+            runtime.block_on(serve(listeners, options, kept, fanout, serving, Arc::default(), token))
         });
         Site {
             address,

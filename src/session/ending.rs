@@ -1,6 +1,6 @@
 //! Why a session ends, and whether the client should come back.
 
-use crate::hub::Limit;
+use crate::hub::{Ended, Limit};
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Ending {
     TooFast,
     /// The stream has lived for as long as one may.
     Lifetime,
+    /// One of its channels became another thing, or who may read it is another question now.
+    Reload,
     /// One of its channels has more keys than a channel may have. It may have fewer again.
     TooManyKeys,
     /// The client took nothing for as long as is allowed.
@@ -50,6 +52,15 @@ impl From<Limit> for Ending {
     }
 }
 
+impl From<Ended> for Ending {
+    fn from(ended: Ended) -> Ending {
+        match ended {
+            Ended::Limit(limit) => limit.into(),
+            Ended::Revised => Ending::Reload,
+        }
+    }
+}
+
 impl Ending {
     /// The word for clients and logs.
     pub fn reason(self) -> &'static str {
@@ -59,6 +70,7 @@ impl Ending {
             Ending::TooMany => "too-many",
             Ending::TooFast => "too-fast",
             Ending::Lifetime => "lifetime",
+            Ending::Reload => "reload",
             Ending::TooManyKeys => "too-many-keys",
             Ending::TooSlow => "too-slow",
             Ending::TooBig => "too-big",
@@ -79,6 +91,7 @@ impl Ending {
             | Ending::TooManyKeys
             | Ending::TooFast
             | Ending::Lifetime
+            | Ending::Reload
             | Ending::TooSlow
             | Ending::Unavailable
             | Ending::Expired { renewable: true } => true,
@@ -94,7 +107,7 @@ impl Ending {
     /// The WebSocket close code (RFC 6455 §7.4.1 and the IANA registry).
     pub fn close_code(self) -> u16 {
         match self {
-            Ending::Drain | Ending::Lifetime => 1012,
+            Ending::Drain | Ending::Lifetime | Ending::Reload => 1012,
             Ending::Overload
             | Ending::TooMany
             | Ending::TooManyKeys

@@ -33,7 +33,6 @@ impl Catalog for Any {
                 bytes: 1 << 20,
                 age: Duration::from_secs(60),
             },
-            linger: Duration::from_secs(30),
             snapshot: !name.starts_with('n'),
             on_reset: Vec::new(),
         })

@@ -24,7 +24,6 @@ fn channel(event_name: Option<&str>) -> Channel {
             bytes: 1,
             age: Duration::ZERO,
         },
-        linger: Duration::ZERO,
         snapshot: true,
         on_reset: Vec::new(),
     }

@@ -12,6 +12,7 @@ use std::{
 
 use tokio::{
     select,
+    sync::watch::Receiver,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::{Address, Endpoint, Subscriptions, info::ServerInfo, link::Link, tls, topology::Location};
 
 mod backoff;
+mod change;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzzing;
 mod listen;
@@ -39,10 +41,21 @@ const SETTLED: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The server.
     pub endpoint: Endpoint,
-    /// What to do about the server's `notify-keyspace-events`.
+    /// What to do about the server's `notify-keyspace-events`, while key events are heard at all.
     pub notifications: Notifications,
+    /// Whether it hears what is published, too: in a cluster one of the nodes is enough.
+    pub topics: bool,
     /// Whether what an operator must change ends the feed if it is found at the start, instead of being waited for.
     pub strict: bool,
+}
+
+/// What is to be heard, and its number: a later plan has a greater one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Which one it is.
+    pub number: u64,
+    /// What to subscribe to and which keys to track.
+    pub subscriptions: Subscriptions,
 }
 
 /// How the server comes to send key events.
@@ -73,6 +86,10 @@ pub trait Listener: Send + 'static {
     /// before, since the last `lost` or ever, was not heard. `at` is where this very server was reached: of a name one of
     /// its addresses, of several servers the one that was found.
     fn up(&mut self, server: &ServerInfo, at: &Endpoint);
+
+    /// From here on, while the connection holds, all is heard that the plan of this number asks for, and what only earlier
+    /// ones ask for is not. Said after each `up`.
+    fn hears(&mut self, _plan: u64) {}
 
     /// Key events; only between `up` and `lost`.
     fn events(&mut self, batch: &[KeyEvent<'_>]);
@@ -238,6 +255,9 @@ pub enum LostReason {
     /// The user may not do what a feed must do.
     #[error("the user has not got the rights ({0}): `keyrelay check --connect` says what to run")]
     Rights(String),
+    /// Other keys are to be tracked, or key events to be heard for the first time, which takes a connection of its own.
+    #[error("the mappings of another config need another connection")]
+    Reload,
     /// The server's setting was changed, and cannot be set right.
     #[error("{0}")]
     Notifications(String),
@@ -257,7 +277,7 @@ pub enum FatalError {
     Notifications(String),
 }
 
-/// Hears the events of `subscriptions` and tells `listener`, through any number of connections, until `stop`. The server
+/// Hears what the last of `plans` says and tells `listener`, through any number of connections, until `stop`. The server
 /// is wherever `location` says; of the endpoint all else counts.
 ///
 /// # Errors
@@ -265,13 +285,13 @@ pub enum FatalError {
 pub async fn run(
     options: Options,
     location: Location,
-    subscriptions: Subscriptions,
+    plans: Receiver<Plan>,
     mut listener: impl Listener,
     stop: CancellationToken,
 ) -> Result<(), FatalError> {
     let mut feed = Feed {
         options,
-        subscriptions,
+        plans,
         outage: None,
         said: Vec::new(),
         was_up: false,
@@ -298,6 +318,7 @@ impl LostReason {
             LostReason::Silent(_) => "silent",
             LostReason::Login(_) => "login",
             LostReason::Rights(_) => "rights",
+            LostReason::Reload => "reload",
             LostReason::Notifications(_) => "events-off",
             LostReason::Refused(_) => "refused",
             LostReason::Protocol(_) => "protocol",
@@ -315,7 +336,7 @@ impl LostReason {
 
 struct Feed {
     options: Options,
-    subscriptions: Subscriptions,
+    plans: Receiver<Plan>,
     /// What the listener was told last; None while up, and before the first attempt.
     outage: Option<LostReason>,
     /// The reasons that the log was told since the feed was lost.
@@ -351,6 +372,11 @@ impl Feed {
             }
             match end {
                 End::Fatal(error) if self.options.strict && !self.was_up => return error,
+                End::Lost(LostReason::Reload) => {
+                    self.lost(listener, LostReason::Reload);
+                    attempt = 0;
+                    continue;
+                }
                 End::Fatal(FatalError::Notifications(why)) => self.lost(listener, LostReason::Notifications(why)),
                 End::Lost(reason) => self.lost(listener, reason),
             }
@@ -363,8 +389,8 @@ impl Feed {
 
     /// One connection, from connecting to its end. It must lead to a `primary` if the server was said to be one.
     async fn connection(&mut self, primary: bool, listener: &mut impl Listener, up_since: &mut Option<Instant>) -> End {
-        let (options, subscriptions) = (self.options.clone(), self.subscriptions.clone());
-        let (mut ear, server) = match start::start(&options, &subscriptions, primary).await {
+        let (options, plans) = (self.options.clone(), self.plans.clone());
+        let (mut ear, server) = match start::start(&options, plans, primary).await {
             Ok(started) => started,
             Err(end) => return end,
         };
@@ -377,6 +403,7 @@ impl Feed {
             sleep(LOADING_INTERVAL).await;
         }
         self.up(listener, &server, ear.link());
+        listener.hears(ear.plan());
         *up_since = Some(Instant::now());
         match ear.listen(listener).await {
             Ok(never) => match never {},

@@ -109,7 +109,7 @@ fn walk(bytes: &[u8], step: usize, room: u64) -> (Vec<(bool, u64)>, Option<WireE
 
 /// That a message is what the codec reads in its bytes.
 fn agrees(frame: &Frame<'_>, bytes: &[u8]) {
-    let Frame::Message { channel, payload } = frame else {
+    let Frame::Message { channel, payload, .. } = frame else {
         return;
     };
     let Ok(Some((OwnedFrame::Push { data, .. }, length))) = complete::decode(bytes) else {

@@ -366,7 +366,7 @@ pub(super) fn answer(reply: OwnedFrame) -> Result<OwnedFrame, String> {
 }
 
 /// What a push is: its first element.
-fn push_name(push: &OwnedFrame) -> Option<&[u8]> {
+pub(super) fn push_name(push: &OwnedFrame) -> Option<&[u8]> {
     match push {
         OwnedFrame::Push { data, .. } => match data.first()? {
             OwnedFrame::BlobString { data, .. } | OwnedFrame::SimpleString { data, .. } => Some(data),

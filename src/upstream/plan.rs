@@ -59,6 +59,45 @@ impl Subscriptions {
         }
     }
 
+    /// Whether changes of keys are heard of.
+    pub fn hears_keys(&self) -> bool {
+        let mut names = self.channels.iter().chain(&self.patterns);
+        !self.tracked.is_empty() || names.any(|name| name.starts_with(&self.prefix))
+    }
+
+    /// Whether a message comes by one of these: by this pattern, or by the name of its channel.
+    pub fn has(&self, pattern: Option<&[u8]>, channel: &[u8]) -> bool {
+        match pattern {
+            Some(pattern) => self.patterns.iter().any(|own| own == pattern),
+            None => self.channels.iter().any(|own| own == channel),
+        }
+    }
+
+    /// What to subscribe to that the others do not. Of prefixes to track those that none of the others' covers.
+    pub fn beyond(&self, others: &Subscriptions) -> Subscriptions {
+        let beyond = |own: &[Vec<u8>], other: &[Vec<u8>]| -> Vec<Vec<u8>> {
+            own.iter().filter(|name| !other.contains(name)).cloned().collect()
+        };
+        let tracked = self.tracked.iter().filter(|prefix| !covered(prefix, &others.tracked));
+        Subscriptions {
+            channels: beyond(&self.channels, &others.channels),
+            patterns: beyond(&self.patterns, &others.patterns),
+            tracked: tracked.cloned().collect(),
+            prefix: self.prefix.clone(),
+        }
+    }
+
+    /// Goes on tracking what the others do, for no connection can give up a single prefix. `false`, and nothing is changed, if
+    /// an own prefix covers one of theirs, which servers do not take.
+    pub fn track_too(&mut self, others: &Subscriptions) -> bool {
+        let more = self.beyond(others).tracked;
+        if others.tracked.iter().any(|prefix| covered(prefix, &more)) {
+            return false;
+        }
+        self.tracked = others.tracked.iter().chain(&more).cloned().collect();
+        true
+    }
+
     /// Channels to subscribe to by name.
     pub fn channels(&self) -> &[Vec<u8>] {
         &self.channels

@@ -37,6 +37,8 @@ pub struct Frames {
 pub enum Frame<'a> {
     /// A message on a channel we subscribed to, by name or by pattern.
     Message {
+        /// The pattern that was subscribed to and takes the channel; none if it was subscribed to by name.
+        pattern: Option<&'a [u8]>,
         /// Where it was published.
         channel: &'a [u8],
         /// What was published.
@@ -122,12 +124,12 @@ fn begin<'a>(at: &mut Reader<'a>) -> Result<Begun<'a>, Stop> {
     let bytes = at.bytes;
     if bytes.starts_with(PMESSAGE) {
         at.at = PMESSAGE.len();
-        at.bulk()?;
-        return message(at).map(Begun::Frame);
+        let pattern = at.bulk()?;
+        return message(Some(pattern), at).map(Begun::Frame);
     }
     if bytes.starts_with(MESSAGE) {
         at.at = MESSAGE.len();
-        return message(at).map(Begun::Frame);
+        return message(None, at).map(Begun::Frame);
     }
     if bytes.starts_with(INVALIDATE) {
         at.at = INVALIDATE.len();
@@ -143,10 +145,14 @@ fn begin<'a>(at: &mut Reader<'a>) -> Result<Begun<'a>, Stop> {
     other(at).map(Begun::Frame)
 }
 
-fn message<'a>(at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
+fn message<'a>(pattern: Option<&'a [u8]>, at: &mut Reader<'a>) -> Result<Frame<'a>, Stop> {
     let channel = at.bulk()?;
     let payload = at.bulk()?;
-    Ok(Frame::Message { channel, payload })
+    Ok(Frame::Message {
+        pattern,
+        channel,
+        payload,
+    })
 }
 
 fn invalidation<'a>(at: &mut Reader<'a>) -> Result<Begun<'a>, Stop> {

@@ -62,6 +62,8 @@ mod published;
 mod reach;
 /// The README, typed as it says.
 mod readme;
+/// Another config while the relay runs.
+mod reload;
 /// Replicas that are behind, and nodes that all take writes.
 mod replicas;
 /// Coming back with a cursor.

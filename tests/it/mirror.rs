@@ -16,6 +16,7 @@ use keyrelay::upstream::feed::{self, Notifications};
 use keyrelay::upstream::topology::{Doubt, Location};
 use keyrelay::upstream::{Address, Endpoint, Source, Subscriptions, reader};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Data, Server, eventually};
@@ -92,7 +93,7 @@ impl Mirror {
             .map(|(id, (key, channel))| rule(id, key, channel))
             .collect();
         let patterns: Vec<KeyPattern> = rules.iter().map(|rule| rule.pattern.clone()).collect();
-        let plan = Subscriptions::plan(Source::Notifications, &patterns.iter().collect::<Vec<_>>(), &[], 0);
+        let subscriptions = Subscriptions::plan(Source::Notifications, &patterns.iter().collect::<Vec<_>>(), &[], 0);
         let endpoint = Endpoint {
             address: Address::Tcp {
                 host: server.address().ip().to_string(),
@@ -105,7 +106,7 @@ impl Mirror {
             client_name: "keyrelay-test".into(),
         };
         let (catalog, intake, relay) = relay::new(relay::Options {
-            rules,
+            rules: rules.into_iter().map(Arc::new).collect(),
             timeout: reader::TIMEOUT,
             verify: None,
             doubt: Doubt::default(),
@@ -118,12 +119,18 @@ impl Mirror {
         let options = feed::Options {
             endpoint,
             notifications: Notifications::Ensure,
+            topics: true,
             strict: true,
         };
         let stop = CancellationToken::new();
         let (feed_stop, relay_stop) = (stop.clone(), stop.clone());
+        let (plans, planned) = watch::channel(feed::Plan {
+            number: 0,
+            subscriptions,
+        });
         let feed = on_a_thread(async move {
-            feed::run(options, Location::Fixed, plan, intake, feed_stop)
+            let _plans = plans;
+            feed::run(options, Location::Fixed, planned, intake, feed_stop)
                 .await
                 .unwrap()
         });

@@ -56,7 +56,6 @@ impl Catalog for AnyName {
                 bytes: 1 << 30,
                 age: Duration::from_secs(60),
             },
-            linger: Duration::ZERO,
             snapshot: true,
             on_reset: Vec::new(),
         })
@@ -92,6 +91,7 @@ impl Gate for Open {
             Ok(Opened {
                 channels: opened.collect::<Result<_, _>>()?,
                 expires: None,
+                judged: this.0.revision(),
             })
         })
     }
@@ -113,8 +113,29 @@ impl Gate for Open {
         let renewed = Renewed {
             expires: Some(SystemTime::now() + Duration::from_secs(seconds)),
             gate: Arc::new(self.clone()),
+            judged: self.0.revision(),
         };
         Box::pin(std::future::ready(Ok(renewed)))
+    }
+
+    /// Nobody may read the channel `secret` any more.
+    fn again(&self, names: Vec<Name>) -> Asked<Renewed> {
+        let this = self.clone();
+        Box::pin(async move {
+            this.raised().await;
+            match names.iter().find(|name| name.starts_with("secret")) {
+                Some(name) => Err(vec![Refusal {
+                    channel: Some(name.to_string()),
+                    reason: "signature",
+                    what: "another key".to_owned(),
+                }]),
+                None => Ok(Renewed {
+                    expires: None,
+                    judged: this.0.revision(),
+                    gate: Arc::new(this),
+                }),
+            }
+        })
     }
 }
 
@@ -232,6 +253,7 @@ impl Rig {
             session,
             until,
             gate: self.gate(),
+            judged: 0,
         };
         self.core.handle.adopt(client);
         self.core.slice(self.now);

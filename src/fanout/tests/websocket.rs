@@ -211,6 +211,7 @@ fn what_came_with_the_request_is_heard() {
         session: Session::new(rig.hub.epoch),
         until: Until::default(),
         gate: rig.gate(),
+        judged: 0,
     });
     stream.set_nonblocking(true).unwrap();
     let mut peer = Peer {

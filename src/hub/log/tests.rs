@@ -17,7 +17,6 @@ fn channel(mode: Mode, messages: usize) -> Arc<Channel> {
             bytes: 1 << 20,
             age: Duration::from_secs(60),
         },
-        linger: Duration::ZERO,
         snapshot: true,
         on_reset: Vec::new(),
     })

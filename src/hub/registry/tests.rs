@@ -27,7 +27,6 @@ impl Catalog for Any {
             mode: Mode::Events,
             event_name: None,
             retention,
-            linger: Duration::ZERO,
             snapshot: true,
             on_reset: Vec::new(),
         })

@@ -32,7 +32,10 @@ fn refused(world: &World, name: &str) -> Option<SubscribeError> {
 }
 
 fn ended(client: &Client) -> Option<Limit> {
-    client.subscription.log().view().ended()
+    match client.subscription.log().view().ended()? {
+        hub::Ended::Limit(limit) => Some(limit),
+        hub::Ended::Revised => panic!("nothing was revised"),
+    }
 }
 
 /// A world in which these keys were found to need most of the room for what is read.

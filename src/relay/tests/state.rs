@@ -348,8 +348,8 @@ fn access_is_asked_of_every_mapping_with_the_captures_of_the_name() {
     shared.access = vec![Way::SignedIn];
     let mut closed = rule(2, "closed:{id}", "closed:{id}");
     closed.access = Vec::new();
-    let table = Table::new(vec![owned, shared, closed]).unwrap();
-    let catalog = Catalog { table: Arc::new(table) };
+    let rules = [owned, shared, closed].map(Arc::new);
+    let catalog = Catalog::new(Table::new(rules.into()).unwrap().into());
     let access = |name: &str| hub::Catalog::access(&catalog, name);
     let held = |text: &'static [u8]| Way::Claims(vec![("sub".into(), Bytes::from_static(text))]);
     assert_eq!(

@@ -23,7 +23,7 @@ fn start(header: Option<&str>, parameter: Option<&str>) -> Start {
 fn gate(hub: Arc<Hub>) -> Gate {
     Gate::new(
         hub,
-        Verifier::default(),
+        Live::default(),
         Limits::new(limits::Options::default(), Arc::default()),
     )
 }
@@ -87,7 +87,8 @@ fn a_line_of_the_log_names_what_is_refused() {
 async fn all_are_opened_or_none() {
     let (hub, _appender) = hub(2);
     let gate = gate(hub.clone());
-    let holder = gate.holder(Credentials::default(), Visitor::default()).unwrap();
+    let holder = gate.holder(gate.terms(), Credentials::default(), Visitor::default(), None);
+    let holder = Arc::new(holder.unwrap());
     let open = async |names: &[&str]| {
         let deadline = Deadline::from_now();
         gate.open(&holder, &owned(names), true, deadline).await
@@ -105,7 +106,7 @@ async fn all_are_opened_or_none() {
     let told = hub.interest();
     assert_eq!(told.len(), 2);
     assert!(told.iter().all(|log| !is_kept(log)), "nothing of it is kept");
-    assert_eq!(open(&["a", "b"]).await.unwrap().0.len(), 2);
+    assert_eq!(open(&["a", "b"]).await.unwrap().subscriptions.len(), 2);
 }
 
 /// A session may have gathered more names than one who waits may hold.

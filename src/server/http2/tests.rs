@@ -10,8 +10,8 @@ use crate::limits::{Limits, Options};
 use crate::server::Head;
 use crate::server::door::Door;
 use crate::server::listen::Accepted;
+use crate::server::terms::Live;
 use crate::server::testing::{LIFETIME, WRITE_TIMEOUT, arrival, filled, hub, site};
-use crate::server::visitor::Visitors;
 
 /// What a client sends first (RFC 9113 §3.4): the preface, and SETTINGS without any.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -209,7 +209,7 @@ async fn who_is_only_told_that_there_is_no_place_does_not_stay() {
         connections: 1,
         ..Options::default()
     };
-    let door = Door::new(Limits::new(options, Arc::default()), Visitors::default());
+    let door = Door::new(Limits::new(options, Arc::default()), Live::default());
     let knock = || {
         let (peer, _) = std::os::unix::net::UnixStream::pair().unwrap();
         door.admit(Accepted::Unix(peer)).unwrap().caller

@@ -5,8 +5,9 @@ use hyper::Request;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::access::Verifier;
 use crate::limits;
+use crate::server::credentials::Places;
+use crate::server::terms::Live;
 use crate::server::testing::hub;
 
 struct Site {
@@ -19,9 +20,11 @@ fn site(max_channels: usize, path: &str) -> Site {
     let limits = Limits::new(limits::Options::default(), Arc::default());
     let desk = Desk {
         path: path.to_owned(),
-        origins: Origins::new(&["https://app.example".to_owned()]),
-        places: Places::default(),
-        gate: Gate::new(hub, Verifier::default(), limits.clone()),
+        gate: Gate::new(
+            hub,
+            Live::letting(&["https://app.example"], Places::default()),
+            limits.clone(),
+        ),
         limits,
         channels: 1_000,
         drain: CancellationToken::new(),

@@ -6,12 +6,14 @@ use redis_protocol::resp3::types::OwnedFrame;
 use smallvec::SmallVec;
 use tokio::{
     select,
+    sync::watch,
     time::{Instant, sleep_until},
 };
 use tracing::{info, warn};
 
 use super::{
-    Cause, End, KeyEvent, Listener, LostReason, Notifications, Options,
+    Cause, End, KeyEvent, Listener, LostReason, Notifications, Options, Plan,
+    change::Change,
     pulse::{Beat, Pulse, SILENCE},
     start,
     watch::{Connection, FOR_OTHERS, Finding, Question, Watch},
@@ -28,11 +30,17 @@ use crate::{
 
 /// What the server was asked; it answers everything in order.
 #[derive(Debug)]
-enum Asked {
+pub(super) enum Asked {
     Ping,
     /// Of the listener, who wants to know when it is answered.
     Question(u64),
     Watch(Question),
+    /// To subscribe to so many names that are not confirmed yet.
+    Subscribe(usize),
+    /// To unsubscribe from so many names that are not confirmed yet.
+    Unsubscribe(usize),
+    /// To track further keys.
+    Track,
     /// To send the events that were missing from its setting, which was `before`.
     Set {
         before: String,
@@ -42,10 +50,13 @@ enum Asked {
 
 /// A connection that is subscribed to everything.
 pub(super) struct Ear<'a> {
-    options: &'a Options,
-    subscriptions: &'a Subscriptions,
+    pub(super) options: &'a Options,
+    /// What is heard.
+    pub(super) subscriptions: Subscriptions,
+    /// How that comes to be another thing.
+    pub(super) change: Change,
     link: Link,
-    asked: VecDeque<Asked>,
+    pub(super) asked: VecDeque<Asked>,
     watch: Watch,
     /// What the first look found, to be told once the listener knows of the connection.
     first: Vec<Finding>,
@@ -59,10 +70,12 @@ impl<'a> Ear<'a> {
     /// Takes the first look: what changes after it will be noticed.
     pub async fn new(
         options: &'a Options,
-        subscriptions: &'a Subscriptions,
+        plan: Plan,
+        plans: watch::Receiver<Plan>,
         mut link: Link,
         connection: Connection,
     ) -> Result<Ear<'a>, LinkError> {
+        let connection_setting = connection.setting;
         let mut watch = Watch::new(connection, Instant::now());
         let questions = watch.look(Instant::now());
         link.send_all(questions.iter().map(|question| question.words())).await?;
@@ -75,7 +88,8 @@ impl<'a> Ear<'a> {
         first.retain(|finding| !matches!(finding, Finding::Changed(_)));
         Ok(Ear {
             options,
-            subscriptions,
+            change: Change::new(&plan, plans, connection_setting),
+            subscriptions: plan.subscriptions,
             link,
             asked: VecDeque::new(),
             watch,
@@ -118,6 +132,7 @@ impl<'a> Ear<'a> {
                 }
                 Beat::Lost => return Err(End::Lost(LostReason::Silent(SILENCE))),
             }
+            self.leave().await?;
             if let Some((before, value)) = self.to_set.take() {
                 let words: [&[u8]; 4] = [b"CONFIG", b"SET", start::SETTING.as_bytes(), value.as_bytes()];
                 let asked = Asked::Set {
@@ -141,6 +156,7 @@ impl<'a> Ear<'a> {
                     read.map_err(|error| self.lost(error))?;
                     pulse.heard(Instant::now());
                 }
+                plan = self.change.next() => self.begin_change(&plan, listener).await?,
                 number = listener.asked() => {
                     let text = number.to_string();
                     let words: [&[u8]; 2] = [b"PING", text.as_bytes()];
@@ -151,7 +167,7 @@ impl<'a> Ear<'a> {
         }
     }
 
-    async fn ask(&mut self, asked: Asked, words: &[&[u8]]) -> Result<(), End> {
+    pub(super) async fn ask(&mut self, asked: Asked, words: &[&[u8]]) -> Result<(), End> {
         self.asked.push_back(asked);
         let sent = self.link.send_all([words]).await;
         sent.map_err(|error| self.lost(error))
@@ -161,11 +177,18 @@ impl<'a> Ear<'a> {
     fn deliver(&mut self, listener: &mut impl Listener) -> Result<usize, End> {
         let mut pongs = 0;
         loop {
-            let Some(reply) = self.deliver_to_the_next_reply(listener)? else {
-                return Ok(pongs);
+            let answer = match self.deliver_to_the_next_reply(listener)? {
+                Some(push @ OwnedFrame::Push { .. }) => {
+                    self.pushed(&push, listener);
+                    continue;
+                }
+                Some(reply) => answer(reply),
+                None => return Ok(pongs),
             };
-            let answer = answer(reply);
             match self.asked.pop_front() {
+                Some(asked @ (Asked::Subscribe(_) | Asked::Unsubscribe(_) | Asked::Track)) => {
+                    self.change_answered(&asked, answer, listener);
+                }
                 // An error is an answer, too.
                 Some(Asked::Ping) => pongs += 1,
                 Some(Asked::Question(number)) => listener.answered(number),
@@ -184,7 +207,7 @@ impl<'a> Ear<'a> {
         }
     }
 
-    /// Hands on whole frames up to a reply; None if there is no more.
+    /// Hands on whole frames up to a reply, or to a push that says nothing of keys; None if there is no more.
     fn deliver_to_the_next_reply(&mut self, listener: &mut impl Listener) -> Result<Option<OwnedFrame>, End> {
         let mut reply = None;
         let mut done = 0;
@@ -198,7 +221,10 @@ impl<'a> Ear<'a> {
             };
             done += length;
             match frame {
-                Frame::Message { channel, payload } => match self.subscriptions.key_of(channel) {
+                // Of two names that bring the same, only one counts at a time.
+                Frame::Message { pattern, channel, .. }
+                    if self.change.is_under_way() && !self.subscriptions.has(pattern, channel) => {}
+                Frame::Message { channel, payload, .. } => match self.subscriptions.key_of(channel) {
                     Some(key) => batch.push(KeyEvent {
                         key,
                         event: Some(payload),
@@ -216,13 +242,11 @@ impl<'a> Ear<'a> {
                         false => Cause::Signal,
                     });
                 }
-                Frame::Reply(frame) => {
+                Frame::Reply(frame) | Frame::Push(frame) => {
                     reply = Some(frame);
                     break None;
                 }
                 Frame::Invalidated(key) => batch.push(KeyEvent { key, event: None }),
-                // Confirmations were awaited before.
-                Frame::Push(_) => {}
             }
         };
         tell(listener, &mut batch);

@@ -1,9 +1,9 @@
 //! What a feed does on a new connection before it may trust what it hears.
 
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
-    End, FatalError, LostReason, Notifications, Options,
+    End, FatalError, LostReason, Notifications, Options, Plan,
     listen::Ear,
     look,
     watch::{Connection, FOR_OTHERS},
@@ -21,7 +21,7 @@ use crate::{
 pub(in crate::upstream) const SETTING: &str = "notify-keyspace-events";
 
 /// Channels or patterns in one command: a bound for what is written before anything is read.
-const NAMES_PER_COMMAND: usize = 1000;
+pub(super) const NAMES_PER_COMMAND: usize = 1000;
 
 /// Connects, logs in, sees to the notifications, subscribes and awaits every confirmation.
 ///
@@ -29,17 +29,23 @@ const NAMES_PER_COMMAND: usize = 1000;
 /// that was said to be a `primary` must be one.
 pub(super) async fn start<'a>(
     options: &'a Options,
-    wanted: &'a Subscriptions,
+    mut plans: watch::Receiver<Plan>,
     primary: bool,
 ) -> Result<(Ear<'a>, ServerInfo), End> {
     let endpoint = &options.endpoint;
+    let plan = options.part_of(&plans.borrow_and_update());
+    let wanted = &plan.subscriptions;
+    // What is published comes without.
+    let setting = wanted.hears_keys() && options.notifications != Notifications::Assume;
     let lost = |error| End::Lost(reason(&endpoint.address, error));
     let mut link = Link::connect(endpoint).await.map_err(lost)?;
     let id = log_in(&mut link, endpoint).await.map_err(lost)?;
     if primary && !is_primary(&mut link).await.map_err(lost)? {
         return Err(End::Lost(LostReason::Replica));
     }
-    notifications(&mut link, options).await?;
+    if setting {
+        notifications(&mut link, options).await?;
+    }
     let signalled = track(&mut link, wanted.tracked(), endpoint).await.map_err(lost)?;
     subscribe(&mut link, wanted).await.map_err(lost)?;
     let server = info(&mut link, b"server").await.map_err(lost)?.server();
@@ -48,9 +54,9 @@ pub(super) async fn start<'a>(
         run_id: server.run_id.clone(),
         id,
         signalled,
-        setting: options.notifications != Notifications::Assume,
+        setting,
     };
-    let ear = Ear::new(options, wanted, link, connection).await.map_err(lost)?;
+    let ear = Ear::new(options, plan, plans, link, connection).await.map_err(lost)?;
     Ok((ear, server))
 }
 
@@ -114,9 +120,6 @@ pub(in crate::upstream) async fn log_in(link: &mut Link, endpoint: &Endpoint) ->
 async fn notifications(link: &mut Link, options: &Options) -> Result<(), End> {
     let endpoint = &options.endpoint;
     let address = &endpoint.address;
-    if options.notifications == Notifications::Assume {
-        return Ok(());
-    }
     let Some((mut current, mut united)) = lacking(link, endpoint).await? else {
         return Ok(());
     };

@@ -17,8 +17,8 @@ use super::{
     slots,
 };
 use crate::upstream::{
-    Address, Endpoint, NodeId, Subscriptions,
-    feed::{self, FatalError, look::text},
+    Address, Endpoint, NodeId,
+    feed::{self, FatalError, Plan, look::text},
     link::{Link, LinkError},
 };
 
@@ -28,7 +28,7 @@ type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(super) async fn follow(
     seeds: Vec<Address>,
     options: feed::Options,
-    subscriptions: Subscriptions,
+    plans: watch::Receiver<Plan>,
     ears: impl Ears,
     doubt: Doubt,
     stop: CancellationToken,
@@ -48,13 +48,10 @@ pub(super) async fn follow(
                     let view = view.clone();
                     tracing::info!(primaries = view.primaries.len(), slots = view.covered(), "the cluster's primaries");
                     for (node, location) in map.follow(view, &ears) {
-                        let options = feed::Options { strict, ..options.clone() };
-                        let (ear, stop) = (ears.ear(node), stop.clone());
-                        let subscriptions = match node {
-                            NodeId::FIRST => subscriptions.clone(),
-                            _ => subscriptions.of_keys(),
-                        };
-                        feeds.push(Box::pin(feed::run(options, location, subscriptions, ear, stop)));
+                        let topics = options.topics && node == NodeId::FIRST;
+                        let options = feed::Options { strict, topics, ..options.clone() };
+                        let (ear, plans, stop) = (ears.ear(node), plans.clone(), stop.clone());
+                        feeds.push(Box::pin(feed::run(options, location, plans, ear, stop)));
                     }
                 }
                 known.ask();

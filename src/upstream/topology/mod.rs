@@ -12,12 +12,15 @@
 
 use std::sync::Arc;
 
-use tokio::{select, sync::Notify};
+use tokio::{
+    select,
+    sync::{Notify, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Address, Endpoint, NodeId, Subscriptions,
-    feed::{self, FatalError, Listener},
+    Address, Endpoint, NodeId,
+    feed::{self, FatalError, Listener, Plan},
 };
 
 mod asked;
@@ -101,7 +104,7 @@ impl Doubt {
     }
 }
 
-/// Hears the key events of all nodes and tells `ears`, whatever becomes of the servers, until `stop`. Of an endpoint whose
+/// Hears what the last of `plans` says of all nodes and tells `ears`, whatever becomes of the servers, until `stop`. Of an endpoint whose
 /// servers must be found, the address does not count.
 ///
 /// # Errors
@@ -109,22 +112,22 @@ impl Doubt {
 pub async fn run(
     topology: Topology,
     options: feed::Options,
-    subscriptions: Subscriptions,
+    plans: watch::Receiver<Plan>,
     ears: impl Ears,
     doubt: Doubt,
     stop: CancellationToken,
 ) -> Result<(), FatalError> {
     let first = ears.ear(NodeId::FIRST);
     match topology {
-        Topology::Server => feed::run(options, Location::Fixed, subscriptions, first, stop).await,
+        Topology::Server => feed::run(options, Location::Fixed, plans, first, stop).await,
         Topology::Sentinel(sentinels) => {
             let (found, location) = location::found();
             select! {
                 never = sentinel::follow(sentinels, options.endpoint.clone(), found) => match never {},
-                ended = feed::run(options, location, subscriptions, first, stop) => ended,
+                ended = feed::run(options, location, plans, first, stop) => ended,
             }
         }
-        Topology::Cluster(seeds) => cluster::follow(seeds, options, subscriptions, ears, doubt, stop).await,
+        Topology::Cluster(seeds) => cluster::follow(seeds, options, plans, ears, doubt, stop).await,
     }
 }
 

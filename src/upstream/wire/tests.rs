@@ -17,7 +17,7 @@ enum Seen {
 
 fn seen(frame: Frame<'_>) -> Seen {
     match frame {
-        Frame::Message { channel, payload } => Seen::Message(channel.to_vec(), payload.to_vec()),
+        Frame::Message { channel, payload, .. } => Seen::Message(channel.to_vec(), payload.to_vec()),
         Frame::Invalidated(key) => Seen::Invalidated(key.to_vec()),
         Frame::Flushed => Seen::Flushed,
         Frame::Push(OwnedFrame::Push { data, .. }) => match data.into_iter().next() {

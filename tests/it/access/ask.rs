@@ -15,7 +15,7 @@ use crate::harness::{Client, End, PATIENCE, Relay, Server, Sse, Ws, eventually};
 use crate::redis;
 
 /// An app on loopback that answers every question in the same way.
-struct App {
+pub struct App {
     address: SocketAddr,
     state: Arc<State>,
 }
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl App {
-    fn start() -> App {
+    pub fn start() -> App {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State::default());
@@ -44,7 +44,7 @@ impl App {
         App { address, state }
     }
 
-    fn says(&self, status: u16, body: &str) {
+    pub fn says(&self, status: u16, body: &str) {
         *self.state.answer.lock().unwrap() = Some((status, body.to_owned()));
         self.state.changed.notify_all();
     }
@@ -53,8 +53,13 @@ impl App {
         *self.state.answer.lock().unwrap() = None;
     }
 
-    fn asked(&self) -> usize {
+    pub fn asked(&self) -> usize {
         self.state.asked.load(Ordering::Relaxed)
+    }
+
+    /// Where it is asked.
+    pub fn url(&self) -> String {
+        format!("http://{}/relay", self.address)
     }
 
     fn relay(&self, server: &Server) -> Relay {
@@ -63,7 +68,7 @@ impl App {
 
     /// `options`: lines of [server]. `tokens`: whose tokens count as well.
     fn relay_with(&self, server: &Server, options: &str, tokens: &str) -> Relay {
-        let access = format!("[access]\nask = \"http://{}/relay\"\n{tokens}", self.address);
+        let access = format!("[access]\nask = \"{}\"\n{tokens}", self.url());
         let mappings = mapping("cart:{user}", "{ sub = \"{user}\" }") + &mapping("v:{id}", "\"listed\"");
         Relay::with(server, options, &format!("{access}{mappings}"))
     }
@@ -107,7 +112,7 @@ impl State {
     }
 }
 
-fn grants(seconds: i64, mut claims: Value) -> String {
+pub fn grants(seconds: i64, mut claims: Value) -> String {
     claims["exp"] = json!(now() + seconds);
     claims.to_string()
 }

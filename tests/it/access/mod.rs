@@ -1,6 +1,6 @@
 //! Who may read a channel, tried as a client would.
 
-mod ask;
+pub mod ask;
 mod credentials;
 mod expiry;
 mod refusals;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ pub fn mapping(lines: &str) -> String {
 pub struct Relay {
     process: Option<Child>,
     port: u16,
+    /// The port as the config says it: 0 for any.
+    written: u16,
     log: Arc<Mutex<String>>,
     config: Config,
     /// Who vouches for it, where it speaks TLS.
@@ -104,6 +107,7 @@ impl Relay {
         let mut relay = Relay {
             process: None,
             port: 0,
+            written: 0,
             log: Arc::default(),
             config,
             authority,
@@ -117,24 +121,9 @@ impl Relay {
 
     #[track_caller]
     fn spawn(&mut self) {
-        let Config {
-            server,
-            upstream,
-            mappings,
-            off,
-        } = &self.config;
-        // Fast, so that whatever a test breaks comes to light; where a mechanism is out of order, that must be seen without.
-        let verify = match (upstream.contains("verify"), off.is_empty()) {
-            (true, _) => "",
-            (false, true) => "verify = \"1s\"",
-            (false, false) => "verify = \"off\"",
-        };
-        let config = format!(
-            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{verify}\n{mappings}\n",
-            self.port
-        );
-        let file = self.dir.path().join("keyrelay.toml");
-        std::fs::write(&file, config).expect("the directory can be written to");
+        self.written = self.port;
+        let file = self.write();
+        let off = &self.config.off;
         self.log.lock().unwrap().clear();
         let mut process = Command::new(PROGRAM)
             .arg("run")
@@ -152,7 +141,37 @@ impl Relay {
         collect(process.stdout.take().expect("stdout is piped"), self.log.clone());
         collect(process.stderr.take().expect("stderr is piped"), self.log.clone());
         self.process = Some(process);
-        self.port = eventually("the relay says where it listens", || {
+        self.port = self.listens();
+    }
+
+    /// Writes the config file, and gives its path.
+    #[track_caller]
+    fn write(&self) -> PathBuf {
+        let Config {
+            server,
+            upstream,
+            mappings,
+            off,
+        } = &self.config;
+        // Fast, so that whatever a test breaks comes to light; where a mechanism is out of order, that must be seen without.
+        let verify = match (upstream.contains("verify"), off.is_empty()) {
+            (true, _) => "",
+            (false, true) => "verify = \"1s\"",
+            (false, false) => "verify = \"off\"",
+        };
+        let config = format!(
+            "[server]\nlisten = [\"127.0.0.1:{}\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\n{upstream}\n{verify}\n{mappings}\n",
+            self.written
+        );
+        let file = self.dir.path().join("keyrelay.toml");
+        std::fs::write(&file, config).expect("the directory can be written to");
+        file
+    }
+
+    /// Waits until the relay says where it listens, and gives the port.
+    #[track_caller]
+    fn listens(&mut self) -> u16 {
+        eventually("the relay says where it listens", || {
             if let Some(status) = self.process.as_mut()?.try_wait().expect("the relay can be waited for") {
                 panic!("the relay ended with {status}: {}", self.log());
             }
@@ -167,7 +186,43 @@ impl Relay {
                     .expect("the line names an address")
                     .port(),
             )
-        });
+        })
+    }
+
+    /// Has another config read, with these mappings, and waits until that has ended; gives what the log says of it.
+    #[track_caller]
+    pub fn reload(&mut self, mappings: &str) -> String {
+        self.config.mappings = mappings.to_owned();
+        self.write();
+        self.reloaded(|relay| relay.signal(Signal::HUP))
+    }
+
+    /// Like [`reload`](Relay::reload), with other lines of the tables `[server]` and `[upstream]` too.
+    #[track_caller]
+    pub fn reload_with(&mut self, upstream: &str, options: &str, mappings: &str) -> String {
+        self.config.upstream.push_str(upstream);
+        self.config.server.push_str(options);
+        self.reload(mappings)
+    }
+
+    /// Puts other lines in the place of those of `[server]`, for the next [`reload`](Relay::reload).
+    pub fn set_options(&mut self, options: &str) {
+        self.config.server = options.to_owned();
+    }
+
+    /// Waits until the reload that `ask` asks for has ended, and gives what the log says of it.
+    #[track_caller]
+    pub fn reloaded(&self, ask: impl FnOnce(&Relay)) -> String {
+        let ends = |log: &str| -> usize {
+            let lines = ["\"config reloaded\"", "\"config refused: ", "\"config read again: "];
+            lines.iter().map(|line| log.matches(line).count()).sum()
+        };
+        let before = self.log();
+        ask(self);
+        eventually("the config was read again", || {
+            let log = self.log();
+            (ends(&log) > ends(&before)).then(|| log[before.len()..].to_owned())
+        })
     }
 
     /// Something will be lost on purpose and noticed by verify alone; of every other relay that fails the test.

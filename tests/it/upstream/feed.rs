@@ -8,6 +8,7 @@ use keyrelay::pattern::KeyPattern;
 use keyrelay::upstream::feed::{self, Cause, FatalError, KeyEvent, Listener, LostReason, Notifications};
 use keyrelay::upstream::topology::Location;
 use keyrelay::upstream::{Address, Endpoint, ServerInfo, Source, Subscriptions};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint;
@@ -90,7 +91,7 @@ struct Feed {
 impl Feed {
     fn start(options: feed::Options, patterns: &[&str]) -> Feed {
         let patterns: Vec<_> = patterns.iter().map(|text| KeyPattern::parse(text).unwrap()).collect();
-        let plan = Subscriptions::plan(
+        let subscriptions = Subscriptions::plan(
             Source::Notifications,
             &patterns.iter().collect::<Vec<_>>(),
             &[],
@@ -104,7 +105,11 @@ impl Feed {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(feed::run(options, Location::Fixed, plan, Teller(tell), stopped))
+            let (_plans, planned) = watch::channel(feed::Plan {
+                number: 0,
+                subscriptions,
+            });
+            runtime.block_on(feed::run(options, Location::Fixed, planned, Teller(tell), stopped))
         });
         Feed {
             told,
@@ -193,6 +198,7 @@ fn options(server: &Server) -> feed::Options {
     feed::Options {
         endpoint: endpoint(server),
         notifications: Notifications::Ensure,
+        topics: true,
         strict: true,
     }
 }

@@ -296,7 +296,7 @@ fn encodings_go_before_any_channel() {
     let new = world.open("new");
     world.put(new.log(), "k", 20_000);
     let ended = [&read, &grows, &new].map(|subscription| subscription.log().view().ended());
-    assert_eq!(ended, [None, None, Some(Limit::LogBytes)]);
+    assert_eq!(ended, [None, None, Some(Ended::Limit(Limit::LogBytes))]);
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn a_small_channel_is_not_ended_for_what_a_large_one_takes() {
     assert_eq!(ended, [None, None], "neither has grown");
     world.put(small.log(), "k", 101);
     let ended = [&large, &small].map(|subscription| subscription.log().view().ended());
-    assert_eq!(ended, [Some(Limit::LogBytes), None]);
+    assert_eq!(ended, [Some(Ended::Limit(Limit::LogBytes)), None]);
     drop(held);
 }
 
@@ -340,7 +340,7 @@ fn where_bytes_are_short_what_lingers_goes_then_what_is_new_then_what_grows() {
     world.put(c.log(), "k", 10_000);
     assert_eq!(
         c.log().view().ended(),
-        Some(Limit::LogBytes),
+        Some(Ended::Limit(Limit::LogBytes)),
         "the last eighth is not for it"
     );
     assert_eq!(c.log().view().len(), 0);
@@ -356,7 +356,7 @@ fn where_bytes_are_short_what_lingers_goes_then_what_is_new_then_what_grows() {
         "who wants what is there gets it"
     );
     world.put(a.log(), "k3", 15_000);
-    assert_eq!(a.log().view().ended(), Some(Limit::LogBytes));
+    assert_eq!(a.log().view().ended(), Some(Ended::Limit(Limit::LogBytes)));
     assert_eq!(b.log().view().ended(), None);
     assert!(world.hub.subscribe("d", true).is_ok(), "there is room again");
     assert_eq!(
@@ -381,7 +381,7 @@ fn an_events_channel_keeps_less_and_says_so() {
     drop(view);
     assert!(world.hub.log_bytes() <= 80_000);
     world.appender.push(a.log(), payload(90_000), Instant::now());
-    assert_eq!(a.log().view().ended(), Some(Limit::LogBytes));
+    assert_eq!(a.log().view().ended(), Some(Ended::Limit(Limit::LogBytes)));
 }
 
 #[test]

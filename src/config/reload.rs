@@ -1,0 +1,288 @@
+//! What another config changes while the relay runs, and what only at its next start.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Config;
+use crate::relay::Rule;
+
+#[cfg(test)]
+mod tests;
+
+/// What tells one config from another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What each mapping of the new config is, in their order.
+    pub mappings: Vec<Fate>,
+    /// The places of those mappings of the old config that the new one has not got in any form.
+    pub gone: Vec<usize>,
+    /// Options that take effect at once, as `access.jwt`.
+    pub live: Vec<&'static str>,
+    /// Options that take effect at the next start, as `server.listen`.
+    pub restart: Vec<&'static str>,
+}
+
+/// What a mapping of the new config is to the old one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The same as the one at this place of the old config; it may have moved in the file.
+    Same(usize),
+    /// The same to clients: only how long its channels are kept warm, or how often its keys are read, is another thing.
+    Adjusted(usize),
+    /// It takes the same keys or topics to the same channels as the one at this place of the old config.
+    Changed {
+        /// The place.
+        before: usize,
+        /// Whether it is only another question who may read the channels.
+        access: bool,
+    },
+    /// A new one.
+    New,
+}
+
+/// When a new value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Live,
+    Restart,
+}
+
+use Effect::{Live, Restart};
+
+/// An option, or several that make up one value, as the config means it.
+type Value = (&'static str, Effect, fn(&Config, &Config) -> bool);
+
+/// Every value beside the mappings, and whether two configs have the same.
+const VALUES: [Value; 44] = [
+    // Sockets cannot be moved under those who are connected.
+    ("server.listen", Restart, |a, b| a.server.listen == b.server.listen),
+    ("server.path", Restart, |a, b| a.server.path == b.server.path),
+    ("server.origins", Live, |a, b| a.server.origins == b.server.origins),
+    ("server.proxies", Live, |a, b| {
+        let proxies = |config: &Config| (config.server.visitors.proxies.clone(), config.server.visitors.unix);
+        proxies(a) == proxies(b)
+    }),
+    ("server.client_address", Live, |a, b| {
+        a.server.visitors.told == b.server.visitors.told
+    }),
+    ("server.heartbeat", Restart, |a, b| {
+        a.fanout.heartbeat == b.fanout.heartbeat
+    }),
+    ("server.write_timeout", Restart, |a, b| {
+        a.fanout.write_timeout == b.fanout.write_timeout
+    }),
+    ("server.drain", Restart, |a, b| a.fanout.drain == b.fanout.drain),
+    ("server.max_channels", Restart, |a, b| {
+        a.hub.max_channels == b.hub.max_channels
+    }),
+    // What is in the files is another matter: they are loaded again whenever they change.
+    ("server.tls", Restart, |a, b| a.server.tls == b.server.tls),
+    // What is allowed for has been reserved, told as the most memory, and given to those who are connected.
+    ("limits.connections", Restart, |a, b| {
+        a.server.limits.connections == b.server.limits.connections
+    }),
+    ("limits.connections_per_address", Restart, |a, b| {
+        a.server.limits.connections_per_address == b.server.limits.connections_per_address
+    }),
+    ("limits.connections_per_subject", Restart, |a, b| {
+        a.server.limits.connections_per_subject == b.server.limits.connections_per_subject
+    }),
+    ("limits.connects_per_second", Restart, |a, b| {
+        a.server.limits.connects.per_second == b.server.limits.connects.per_second
+    }),
+    ("limits.connects_burst", Restart, |a, b| {
+        a.server.limits.connects.burst == b.server.limits.connects.burst
+    }),
+    ("limits.channels_per_connection", Restart, |a, b| {
+        a.fanout.bounds.channels == b.fanout.bounds.channels
+    }),
+    ("limits.messages_per_second", Restart, |a, b| {
+        a.fanout.bounds.messages.per_second == b.fanout.bounds.messages.per_second
+    }),
+    ("limits.messages_burst", Restart, |a, b| {
+        a.fanout.bounds.messages.burst == b.fanout.bounds.messages.burst
+    }),
+    ("limits.message_size", Restart, |a, b| {
+        a.fanout.bounds.message_size == b.fanout.bounds.message_size
+    }),
+    ("limits.head_size", Restart, |a, b| {
+        a.server.head.size == b.server.head.size
+    }),
+    ("limits.head_timeout", Restart, |a, b| {
+        a.server.head.timeout == b.server.head.timeout
+    }),
+    ("limits.lifetime", Restart, |a, b| {
+        a.fanout.bounds.lifetime == b.fanout.bounds.lifetime
+    }),
+    ("limits.channels_per_address", Restart, |a, b| {
+        a.hub.channels_per_maker == b.hub.channels_per_maker
+    }),
+    ("limits.subscriptions", Restart, |a, b| {
+        a.hub.subscriptions == b.hub.subscriptions
+    }),
+    ("limits.keys", Restart, |a, b| a.mirror.keys == b.mirror.keys),
+    ("limits.keys_per_channel", Restart, |a, b| {
+        a.mirror.keys_per_channel == b.mirror.keys_per_channel
+    }),
+    ("limits.log_bytes", Restart, |a, b| a.hub.log_bytes == b.hub.log_bytes),
+    ("limits.pinned", Restart, |a, b| a.fanout.pinned == b.fanout.pinned),
+    ("limits.scan_share", Restart, |a, b| {
+        a.mirror.scan_share == b.mirror.scan_share
+    }),
+    ("admin.listen", Restart, |a, b| a.admin.listen == b.admin.listen),
+    ("log.level", Live, |a, b| a.log.level == b.log.level),
+    ("log.format", Restart, |a, b| a.log.format == b.log.format),
+    // Another server has other values, and what is known of the one before would be wrong.
+    ("upstream.url", Restart, |a, b| {
+        let place = |config: &Config| {
+            let endpoint = &config.upstream.endpoint;
+            (endpoint.address.clone(), endpoint.db, config.upstream.topology.clone())
+        };
+        place(a) == place(b)
+    }),
+    ("upstream.username", Restart, |a, b| {
+        a.upstream.endpoint.username == b.upstream.endpoint.username
+    }),
+    ("upstream.password", Restart, |a, b| {
+        a.upstream.endpoint.password == b.upstream.endpoint.password
+    }),
+    ("upstream.tls", Restart, |a, b| {
+        a.upstream.endpoint.tls == b.upstream.endpoint.tls
+    }),
+    ("upstream.source", Restart, |a, b| {
+        a.upstream.source == b.upstream.source
+    }),
+    ("upstream.notifications", Restart, |a, b| {
+        a.upstream.notifications == b.upstream.notifications
+    }),
+    ("upstream.verify", Restart, |a, b| {
+        a.upstream.verify == b.upstream.verify
+    }),
+    ("access.cookie", Live, |a, b| {
+        a.server.places.cookie == b.server.places.cookie
+    }),
+    ("access.token_parameter", Live, |a, b| {
+        a.server.places.parameter == b.server.places.parameter
+    }),
+    ("access.ask", Live, |a, b| a.server.access.ask == b.server.access.ask),
+    ("access.jwt", Live, |a, b| a.server.access.jwt == b.server.access.jwt),
+    ("access.signed", Live, |a, b| {
+        a.server.access.signed == b.server.access.signed
+    }),
+];
+
+/// What is to be done about the changes from one config to another.
+pub fn diff(old: &Config, new: &Config) -> Changes {
+    let of = |wanted: Effect| {
+        let differing = VALUES
+            .iter()
+            .filter(|(_, effect, same)| *effect == wanted && !same(old, new));
+        differing.map(|(option, ..)| *option).collect()
+    };
+    let (mappings, gone) = fates(&old.mappings, &new.mappings);
+    Changes {
+        mappings,
+        gone,
+        live: of(Live),
+        restart: of(Restart),
+    }
+}
+
+impl Changes {
+    /// Whether nothing is another thing.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.restart.is_empty() && self.keeps_mappings()
+    }
+
+    /// Whether every mapping is what it was, in the same order.
+    pub fn keeps_mappings(&self) -> bool {
+        let same = self
+            .mappings
+            .iter()
+            .enumerate()
+            .all(|(place, fate)| *fate == Fate::Same(place));
+        same && self.gone.is_empty()
+    }
+
+    /// Whether credentials may count that did not, or the other way around.
+    pub fn judges_anew(&self) -> bool {
+        let judges = |option: &&str| option.starts_with("access.") || *option == "server.origins";
+        self.live.iter().any(judges)
+    }
+}
+
+/// Finds to each new mapping the old one that it is, and the old ones that are none.
+fn fates(old: &[Arc<Rule>], new: &[Arc<Rule>]) -> (Vec<Fate>, Vec<usize>) {
+    // By their pattern, so that many mappings are not all compared with each other.
+    let mut left: HashMap<String, VecDeque<usize>> = HashMap::new();
+    for (place, rule) in old.iter().enumerate() {
+        left.entry(rule.pattern.to_string()).or_default().push_back(place);
+    }
+    let mut fates = vec![Fate::New; new.len()];
+    // Those that are the same first: what is left over may be what another became.
+    for like in [same, same_but_for_its_pace, same_but_for_access, same_channels] {
+        for (rule, fate) in new.iter().zip(&mut fates).filter(|(_, fate)| **fate == Fate::New) {
+            let Some(places) = left.get_mut(&rule.pattern.to_string()) else {
+                continue;
+            };
+            let Some(at) = places.iter().position(|place| like(&old[*place], rule)) else {
+                continue;
+            };
+            let Some(before) = places.remove(at) else { continue };
+            let old = &old[before];
+            *fate = match () {
+                () if same(old, rule) => Fate::Same(before),
+                () if same_but_for_its_pace(old, rule) => Fate::Adjusted(before),
+                () => Fate::Changed {
+                    before,
+                    access: same_but_for_access(old, rule),
+                },
+            };
+        }
+    }
+    let mut gone: Vec<usize> = left.into_values().flatten().collect();
+    gone.sort_unstable();
+    (fates, gone)
+}
+
+fn same(a: &Rule, b: &Rule) -> bool {
+    let pace = |rule: &Rule| (rule.linger, rule.min_interval, rule.poll);
+    pace(a) == pace(b) && same_but_for_its_pace(a, b)
+}
+
+fn same_but_for_its_pace(a: &Rule, b: &Rule) -> bool {
+    a.access == b.access && same_but_for_access(a, b)
+}
+
+fn same_but_for_access(a: &Rule, b: &Rule) -> bool {
+    let Rule {
+        // Which one it is, and where.
+        id: _,
+        file: _,
+        line: _,
+        // What the callers look at.
+        linger: _,
+        min_interval: _,
+        poll: _,
+        access: _,
+        subject: _,
+        pattern: _,
+        channel: _,
+        mode,
+        on,
+        event_name,
+        snapshot,
+        retain,
+        max_value,
+        expires,
+        payload,
+    } = a;
+    same_channels(a, b)
+        && (mode, on, event_name) == (&b.mode, &b.on, &b.event_name)
+        && (snapshot, retain, max_value, expires) == (&b.snapshot, &b.retain, &b.max_value, &b.expires)
+        && *payload == b.payload
+}
+
+fn same_channels(a: &Rule, b: &Rule) -> bool {
+    (a.subject, &a.pattern, &a.channel) == (b.subject, &b.pattern, &b.channel)
+}

@@ -1,0 +1,90 @@
+//! Configs that are not applied, or not as a whole.
+
+use serde_json::json;
+
+use super::{keys, undisturbed};
+use crate::harness::{Client, Relay, Server, Sse};
+use crate::redis;
+
+/// All its problems are told, each by itself, and nothing has changed.
+#[test]
+fn an_invalid_one() {
+    let server = Server::start();
+    let mut relay = Relay::start(&server, &keys("k"));
+    let mut client = Sse::open(&relay, &["k:1"]);
+    client.ready();
+    let wrong = "[[mapping]]\nkey = \"other:{id}\"\nchanel = \"x\"\nlinger = \"soon\"\naccess = \"everyone\"\n";
+    let log = relay.reload(wrong);
+    assert!(log.contains("\"config refused: "), "{log}");
+    let problems: Vec<&str> = log.lines().filter(|line| line.contains("keyrelay.toml:")).collect();
+    assert_eq!(problems.len(), 3, "{log}");
+    for problem in &problems {
+        let line: serde_json::Value = serde_json::from_str(problem).expect("one event each");
+        assert_eq!(line["level"], "ERROR");
+    }
+    for word in ["chanel", "soon", "everyone"] {
+        assert!(problems.iter().any(|problem| problem.contains(word)), "{word}: {log}");
+    }
+    assert_eq!(relay.get("/events?channel=other:1").status(), 404);
+    redis!(server, "SET", "k:1", "a");
+    client.sees("k:1", "k:1", "a");
+    undisturbed(&client);
+    // Nor does a file that is not there.
+    let log = relay.reload(
+        "[[mapping]]\nkey = \"k:{id}\"\naccess = \"public\"\nformat = \"template\"\ntemplate_file = \"no.html\"\n",
+    );
+    assert!(log.contains("\"config refused: ") && log.contains("no.html"), "{log}");
+    // What is put right is applied.
+    let log = relay.reload(&keys("other"));
+    assert!(log.contains("\"config reloaded\""), "{log}");
+    assert_eq!(
+        relay.get("/channels/other:1").json()["channels"],
+        json!({"other:1": [{"channel": "other:1", "key": "other:1", "value": null}]})
+    );
+}
+
+/// Of a valid config what can be applied is, and the rest is named.
+#[test]
+fn what_takes_a_restart() {
+    let server = Server::start();
+    let mut relay = Relay::start(&server, &keys("a"));
+    let more = "[limits]\nconnections = 7\n[log]\nformat = \"json\"\nlevel = \"info,keyrelay::hub=debug\"\n";
+    let log = relay.reload_with("verify = \"7s\"", "heartbeat = \"7s\"", &(keys("b") + more));
+    for option in [
+        "server.heartbeat",
+        "limits.connections",
+        "log.format",
+        "upstream.verify",
+    ] {
+        let line = format!(
+            "\"config value not applied: it takes effect when keyrelay is started again\",\"option\":\"{option}\""
+        );
+        assert!(log.contains(&line), "{option}: {log}");
+    }
+    assert!(
+        log.contains("\"config value applied\",\"option\":\"log.level\""),
+        "{log}"
+    );
+    assert!(log.contains("\"restart\":4"), "{log}");
+    assert_eq!(relay.get("/channels/b:1").status(), 200);
+    // It is named for as long as it waits, and no longer.
+    let log = relay.reload(&(keys("b") + more));
+    assert_eq!(log.matches("not applied").count(), 4, "{log}");
+    relay.restart();
+    let log = relay.reloaded(|relay| relay.signal(rustix::process::Signal::HUP));
+    assert!(log.contains("nothing has changed"), "{log}");
+}
+
+/// The level of the log is another one from then on.
+#[test]
+fn the_level_of_the_log() {
+    let server = Server::start();
+    let mut relay = Relay::start(&server, &keys("a"));
+    let told = |relay: &Relay| {
+        drop(Sse::open(relay, &["a:1"]));
+        relay.log().contains("\"DEBUG\"")
+    };
+    assert!(!told(&relay));
+    relay.reload(&(keys("a") + "[log]\nlevel = \"debug\"\n"));
+    crate::harness::eventually("it is told in detail", || told(&relay).then_some(()));
+}
