@@ -1,9 +1,10 @@
 //! What another config changes while the relay runs, and what only at its next start.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Config;
+use crate::pattern::Subject;
 use crate::relay::Rule;
 
 #[cfg(test)]
@@ -152,8 +153,10 @@ const VALUES: [Value; 44] = [
     ("upstream.source", Restart, |a, b| {
         a.upstream.source == b.upstream.source
     }),
+    // By client tracking they are not asked for at all.
     ("upstream.notifications", Restart, |a, b| {
-        a.upstream.notifications == b.upstream.notifications
+        let asked = |config: &Config| (config.upstream.source, config.upstream.notifications);
+        asked(a).0 != asked(b).0 || asked(a) == asked(b)
     }),
     ("upstream.verify", Restart, |a, b| {
         a.upstream.verify == b.upstream.verify
@@ -211,36 +214,28 @@ impl Changes {
     }
 }
 
-/// Finds to each new mapping the old one that it is, and the old ones that are none.
+/// What each new mapping is to the old ones, and which of those are gone. A config has no two mappings of the same keys to the
+/// same channels, so by these a mapping is found again.
 fn fates(old: &[Arc<Rule>], new: &[Arc<Rule>]) -> (Vec<Fate>, Vec<usize>) {
-    // By their pattern, so that many mappings are not all compared with each other.
-    let mut left: HashMap<String, VecDeque<usize>> = HashMap::new();
-    for (place, rule) in old.iter().enumerate() {
-        left.entry(rule.pattern.to_string()).or_default().push_back(place);
-    }
-    let mut fates = vec![Fate::New; new.len()];
-    // Those that are the same first: what is left over may be what another became.
-    for like in [same, same_but_for_its_pace, same_but_for_access, same_channels] {
-        for (rule, fate) in new.iter().zip(&mut fates).filter(|(_, fate)| **fate == Fate::New) {
-            let Some(places) = left.get_mut(&rule.pattern.to_string()) else {
-                continue;
-            };
-            let Some(at) = places.iter().position(|place| like(&old[*place], rule)) else {
-                continue;
-            };
-            let Some(before) = places.remove(at) else { continue };
-            let old = &old[before];
-            *fate = match () {
-                () if same(old, rule) => Fate::Same(before),
-                () if same_but_for_its_pace(old, rule) => Fate::Adjusted(before),
-                () => Fate::Changed {
-                    before,
-                    access: same_but_for_access(old, rule),
-                },
-            };
-        }
-    }
-    let mut gone: Vec<usize> = left.into_values().flatten().collect();
+    let name = |rule: &Rule| {
+        (
+            rule.subject == Subject::Keys,
+            rule.pattern.to_string(),
+            rule.channel.to_string(),
+        )
+    };
+    let mut left: BTreeMap<_, usize> = old.iter().map(|rule| name(rule)).zip(0..).collect();
+    let fates = new.iter().map(|rule| match left.remove(&name(rule)) {
+        None => Fate::New,
+        Some(before) if same(&old[before], rule) => Fate::Same(before),
+        Some(before) if same_but_for_its_pace(&old[before], rule) => Fate::Adjusted(before),
+        Some(before) => Fate::Changed {
+            before,
+            access: same_but_for_access(&old[before], rule),
+        },
+    });
+    let fates = fates.collect();
+    let mut gone: Vec<usize> = left.into_values().collect();
     gone.sort_unstable();
     (fates, gone)
 }
@@ -277,12 +272,8 @@ fn same_but_for_access(a: &Rule, b: &Rule) -> bool {
         expires,
         payload,
     } = a;
-    same_channels(a, b)
+    (a.subject, &a.pattern, &a.channel) == (b.subject, &b.pattern, &b.channel)
         && (mode, on, event_name) == (&b.mode, &b.on, &b.event_name)
         && (snapshot, retain, max_value, expires) == (&b.snapshot, &b.retain, &b.max_value, &b.expires)
         && *payload == b.payload
-}
-
-fn same_channels(a: &Rule, b: &Rule) -> bool {
-    (a.subject, &a.pattern, &a.channel) == (b.subject, &b.pattern, &b.channel)
 }

@@ -138,8 +138,8 @@ impl Core {
         self.follow_clock(now);
         self.timers();
         self.end_some(now);
-        self.serve_some();
         let judging = self.judge_some();
+        self.serve_some();
         let walking = self.walk();
         self.unpin();
         let sent = std::mem::take(&mut self.books.messages);

@@ -10,7 +10,7 @@ use super::core::{Core, client};
 use super::{Refusal, Renewed};
 use crate::session::Ending;
 
-/// Most that are judged in a slice: a signature takes some 100 µs to check.
+/// Most that are judged in a slice: each may cost the check of a signature, and the others get their turn in between.
 const JUDGED: usize = 8;
 
 /// Most whose judgement is waited for, as where the app is asked: it is asked by many shards, and by those who come meanwhile.

@@ -35,6 +35,7 @@ mod testing;
 mod tests;
 mod thread;
 pub mod tls;
+mod visit;
 mod visitor;
 
 use std::future::pending;

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::answer::{self, Answer, Refusal, lines};
 use super::credentials::Credentials;
 use super::door::Guest;
-use super::gate::{Denial, Gate, Grant, Refused, Visit, no_room};
+use super::gate::{Denial, Gate, Grant, Refused, no_room};
 use super::handshake::Handshake;
 use super::holder::{Expiry, Holder, Page};
 use super::origin::{self, Verdict, preflight};
@@ -22,6 +22,7 @@ use super::refuse::{RETRY_REFUSED, bad, farewell, full, jitter, later, no_place,
 use super::route::Route;
 use super::snapshot;
 use super::terms::Terms;
+use super::visit::Visit;
 use crate::access::{Deadline, Failure};
 use crate::fanout::{self, Transport, Until};
 use crate::hub::{self, Subscription};

@@ -2,6 +2,7 @@
 
 mod asking;
 mod delivery;
+mod judging;
 mod piped;
 mod slow;
 mod timers;

@@ -1,4 +1,5 @@
-//! Random schedules of writes, events, losses, replies in any order and subscribers: at rest every log shows the server.
+//! Random schedules of writes, events, losses, replies in any order, subscribers and reloads: at rest every log shows the
+//! server.
 
 use std::collections::HashMap;
 
@@ -26,6 +27,8 @@ fn belongs(key: &str, channel: &str) -> bool {
 enum Said {
     Event(&'static str, &'static str),
     Flush,
+    /// What this plan asks for is confirmed.
+    Hears(u64),
 }
 
 struct Subscriber {
@@ -45,6 +48,12 @@ struct Model {
     /// Where the slots are that the mirror was not told of yet.
     moved: Option<Slots>,
     expiries: HashMap<&'static str, Instant>,
+    /// The ids that the mappings have now, and the plan with which each came.
+    mappings: [(u32, u64); 3],
+    /// The greatest of both.
+    last: (u32, u64),
+    /// The plan that the feed of each node hears, or heard last.
+    heard: Vec<u64>,
     subscribers: Vec<Subscriber>,
 }
 
@@ -58,6 +67,9 @@ impl Model {
             said: (0..nodes).map(|_| None).collect(),
             moved: None,
             expiries: HashMap::new(),
+            mappings: [(0, 0), (1, 0), (2, 0)],
+            last: (2, 0),
+            heard: vec![0; nodes.into()],
             subscribers: Vec::new(),
         };
         if nodes > 1 {
@@ -128,7 +140,13 @@ impl Model {
     /// The feed of a node hears the first thing that was said.
     fn hear(&mut self, node: usize) {
         match self.said[node].as_mut().and_then(VecDeque::pop_front) {
-            Some(Said::Event(key, event)) => self.world.event(key, event),
+            // The server sends what is subscribed to.
+            Some(Said::Event(key, event)) if self.is_heard(node, key) => self.world.event(key, event),
+            Some(Said::Event(..)) => {}
+            Some(Said::Hears(plan)) => {
+                self.heard[node] = plan;
+                self.world.intake.ear(NodeId(node as u16)).hears(plan);
+            }
             Some(Said::Flush) => self.world.intake.ear(NodeId(node as u16)).flushed(Cause::Signal),
             None => {}
         }
@@ -138,6 +156,49 @@ impl Model {
     fn up(&mut self, node: usize) {
         self.said[node] = Some(VecDeque::new());
         self.world.node_up(NodeId(node as u16));
+        self.heard[node] = self.last.1;
+        self.world.intake.ear(NodeId(node as u16)).hears(self.last.1);
+    }
+
+    /// Whether a node's feed hears of any mapping that takes this key.
+    fn is_heard(&self, node: usize, key: &str) -> bool {
+        let takes = |pattern: &str| key.starts_with(&pattern[..2]);
+        let mut mappings = MAPPINGS.iter().zip(self.mappings);
+        mappings.any(|((pattern, _), (_, plan))| takes(pattern) && plan <= self.heard[node])
+    }
+
+    /// Other mappings: one of them is a new one, though it looks like the one before, and all stand in another order. What it
+    /// needs is heard by another plan, or already.
+    fn reload(&mut self) {
+        let (which, turn) = (self.below(2 * MAPPINGS.len()), self.below(MAPPINGS.len()));
+        if let Some(mapping) = self.mappings.get_mut(which) {
+            self.last.0 += 1;
+            *mapping = (self.last.0, mapping.1);
+        }
+        if which < MAPPINGS.len() && self.below(2) == 0 {
+            self.last.1 += 1;
+            self.mappings[which].1 = self.last.1;
+        }
+        let linger = Duration::from_secs(self.below(60) as u64);
+        let rules = MAPPINGS
+            .iter()
+            .zip(self.mappings)
+            .map(|((key, channel), (id, _))| Rule {
+                linger,
+                ..rule(id, key, channel)
+            });
+        let mut rules: Vec<Rule> = rules.collect();
+        rules.rotate_left(turn);
+        self.world.revise_by(rules, self.last.1);
+        for node in 0..self.said.len() {
+            self.say(node, Said::Hears(self.last.1));
+        }
+        let is_open = |subscriber: &Subscriber| subscriber.client.subscription.log().view().ended().is_none();
+        self.subscribers.retain(is_open);
+        // Who was ended comes back.
+        while self.subscribers.len() < 3 {
+            self.subscribe();
+        }
     }
 
     /// Changes keys of a node without events.
@@ -198,6 +259,17 @@ impl Model {
         self.world.mirror.replied(node, flight, results, self.world.now);
     }
 
+    fn subscribe(&mut self) {
+        let channel = CHANNELS[self.below(CHANNELS.len())];
+        let client = self.world.subscribe(channel);
+        self.subscribers.push(Subscriber {
+            channel,
+            client,
+            picture: BTreeMap::new(),
+            newest: HashMap::new(),
+        });
+    }
+
     fn act(&mut self) {
         match self.below(40) {
             0..10 => {
@@ -211,16 +283,7 @@ impl Model {
             }
             20..27 => self.reply(),
             27 if !self.world.pages.is_empty() => self.world.answer_page(),
-            29..32 if self.subscribers.len() < 6 => {
-                let channel = CHANNELS[self.below(CHANNELS.len())];
-                let client = self.world.subscribe(channel);
-                self.subscribers.push(Subscriber {
-                    channel,
-                    client,
-                    picture: BTreeMap::new(),
-                    newest: HashMap::new(),
-                });
-            }
+            29..32 if self.subscribers.len() < 6 => self.subscribe(),
             32 if !self.subscribers.is_empty() => {
                 let at = self.below(self.subscribers.len());
                 self.subscribers.swap_remove(at);
@@ -260,6 +323,7 @@ impl Model {
             28 if self.said.len() > 1 && self.below(4) == 0 => self.move_slots(),
             33 => self.tell_slots(),
             39 if self.below(8) == 0 => self.world.pass(31_000),
+            39 => self.reload(),
             _ => {
                 let time = self.below(30) as u64;
                 self.world.pass(time);

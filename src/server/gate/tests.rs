@@ -1,8 +1,12 @@
 //! Which channels are opened, where a client begins in them, and what is said of those that are not.
 
+use std::sync::Mutex;
+use std::time::Duration;
+
 use super::*;
-use crate::hub::{Cursor, Log};
+use crate::hub::{Access, Catalog, Channel, Cursor, Log, Mode, Options, Retention, Revision, Way};
 use crate::limits;
+use crate::server::credentials::Places;
 use crate::server::testing::{EPOCH, hub};
 
 const NAMES: [&str; 2] = ["a", "b"];
@@ -119,4 +123,135 @@ fn a_renewal_is_judged_in_parts() {
     assert_eq!(lengths(&[1_024; 64]), [64]);
     assert_eq!(lengths(&[1_024; 130]), [64, 64, 2]);
     assert_eq!(lengths(&[JUDGED_AT_ONCE, 1, JUDGED_AT_ONCE - 1, 1]), [1, 2, 1]);
+}
+
+/// A catalog that becomes another thing right after it was asked: the narrowest place for a reload to come in.
+struct Turning {
+    /// The ways to every channel.
+    now: Arc<Mutex<Option<Vec<Access>>>>,
+    /// Makes it another thing, once.
+    turn: Turn,
+}
+
+type Turn = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+impl Catalog for Turning {
+    fn access(&self, _: &str) -> Option<Vec<Access>> {
+        let answer = self.now.lock().unwrap().clone();
+        let turn = self.turn.lock().unwrap().take();
+        if let Some(turn) = turn {
+            turn();
+        }
+        answer
+    }
+
+    fn describe(&self, name: &str) -> Option<Channel> {
+        let open = self.now.lock().unwrap().is_some();
+        open.then(|| Channel {
+            name: name.into(),
+            mode: Mode::State,
+            event_name: None,
+            retention: Retention {
+                messages: 1,
+                bytes: 1,
+                age: Duration::ZERO,
+            },
+            snapshot: true,
+            on_reset: Vec::new(),
+        })
+    }
+}
+
+/// A gate whose catalog says `before` when it is first asked, and `after` from then on: the reload comes between the verdict
+/// and the opening. `again`: nothing but the terms is another thing then, and credentials are judged again.
+fn turning(before: Option<Vec<Access>>, after: Option<Vec<Access>>, again: Option<Live>) -> (Gate, Turn, Arc<Hub>) {
+    let (now, turn) = (Arc::new(Mutex::new(before)), Turn::default());
+    let catalog = Turning {
+        now: now.clone(),
+        turn: turn.clone(),
+    };
+    let (hub, mut appender) = Hub::new(Options::channels(10), EPOCH, catalog);
+    let live = again.clone().unwrap_or_default();
+    let limits = Limits::new(limits::Options::default(), Arc::default());
+    let gate = Gate::new(hub.clone(), live, limits);
+    *turn.lock().unwrap() = Some(Box::new(move || {
+        appender.revise(Revision {
+            concerned: |_: &str| true,
+            change: || {
+                *now.lock().unwrap() = after;
+                if let Some(live) = again {
+                    let places = Places {
+                        cookie: Some("other".into()),
+                        ..Places::default()
+                    };
+                    live.put(Live::letting(&[], places).terms().next(&options()));
+                }
+            },
+            judge_again: true,
+        });
+    }));
+    (gate, turn, hub)
+}
+
+fn options() -> super::super::Options {
+    super::super::Options {
+        listen: Vec::new(),
+        path: String::new(),
+        origins: Vec::new(),
+        places: Places {
+            cookie: Some("other".into()),
+            ..Places::default()
+        },
+        access: crate::access::Options::default(),
+        visitors: Default::default(),
+        head: super::super::Head::default(),
+        limits: limits::Options::default(),
+        tls: None,
+    }
+}
+
+async fn opened(gate: &Gate, credentials: Credentials) -> Result<Grant, Refused> {
+    let holder = gate
+        .holder(gate.terms(), credentials, Visitor::default(), None)
+        .unwrap();
+    gate.open(&Arc::new(holder), &owned(&["a"]), true, Deadline::from_now())
+        .await
+}
+
+/// It was open when it was judged, and is not when it would be opened.
+#[tokio::test]
+async fn a_verdict_opens_nothing_that_became_another_thing_since() {
+    let (open, shut) = (vec![vec![Way::Public]], vec![vec![]]);
+    let (gate, turn, hub) = turning(Some(open.clone()), Some(shut), None);
+    let Err(Refused::ForGood(denied)) = opened(&gate, Credentials::default()).await else {
+        panic!("it is closed now");
+    };
+    assert_eq!(denied["a"].word(), "closed");
+    assert!(turn.lock().unwrap().is_none(), "the reload came in between");
+    assert!(hub.interest().iter().all(|log| !is_kept(log)), "nobody is left in it");
+    // It went.
+    let (gate, ..) = turning(Some(open.clone()), None, None);
+    assert!(matches!(
+        opened(&gate, Credentials::default()).await,
+        Err(Refused::ForGood(denied)) if denied["a"].word() == "unknown"
+    ));
+    // It was closed, and opens: a browser that was refused would not ask again.
+    let (gate, _, hub) = turning(Some(vec![vec![]]), Some(open), None);
+    let grant = opened(&gate, Credentials::default()).await.unwrap();
+    assert_eq!((grant.judged, grant.is_public), (hub.revision(), true));
+    assert_eq!(grant.subscriptions[0].log().view().ended(), None);
+}
+
+/// What was shown may not be what would be looked for now.
+#[tokio::test]
+async fn who_has_shown_something_else_than_is_asked_for_now_is_to_come_back() {
+    let open = Some(vec![vec![Way::Public]]);
+    let (gate, ..) = turning(open.clone(), open.clone(), Some(Live::default()));
+    let shown = Credentials {
+        token: Some("text".into()),
+        ..Credentials::default()
+    };
+    assert_eq!(opened(&gate, shown).await.unwrap_err(), Refused::Unavailable(CHANGED));
+    let (gate, ..) = turning(open.clone(), open, Some(Live::default()));
+    assert!(opened(&gate, Credentials::default()).await.is_ok(), "nothing was shown");
 }

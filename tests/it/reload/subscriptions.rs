@@ -74,7 +74,7 @@ both! {
         let sent = send(1);
         client.until("all of both", |memory| memory.messages.len() >= 2 * sent);
         let told = client.memory().values_of("news:a");
-        let wrong = told.iter().zip(1..).find(|(value, n)| **value != n.to_string());
+        let wrong = told.iter().zip(1..).find(|(value, n)| value.as_str() != Some(&n.to_string()));
         assert_eq!((wrong, told.len()), (None, sent), "each once, and in order");
         assert_eq!(client.memory().values_of("log:1").len(), sent);
         undisturbed(&client);
