@@ -251,8 +251,9 @@ fn room_for(connections: usize) -> usize {
             connections,
             fitting,
             open_files = room,
+            wanted,
             "the system does not let the process open enough files for `connections` of [limits]: raise LimitNOFILE \
-             (ulimit -Hn) to {wanted}, or lower `connections`"
+             (ulimit -Hn) to what is wanted, or lower `connections`"
         ),
     }
     fitting

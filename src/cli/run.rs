@@ -23,15 +23,11 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let manager = Manager::of_environment();
     tracing::info!(file = %path.display(), mappings = config.mappings.len(), "config");
     tell_origins(&config);
-    for warning in super::warnings(&config) {
-        tracing::warn!("{warning}");
-    }
+    tell_warnings(&config);
     let mut reload = Reload::new(move || {
         let environment = |name: &str| std::env::var(name).ok();
         let config = config::load(&path, &environment).map_err(|problems| problems.each())?;
-        for warning in super::warnings(&config) {
-            tracing::warn!("{warning}");
-        }
+        tell_warnings(&config);
         Ok(config)
     });
     let notifier = manager.notifier.clone();
@@ -41,12 +37,26 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
             Progress::Ended => State::Ready,
         }]);
     });
-    Ok(ended(app::run(config, manager, Some(reload), || {})?))
+    Ok(match app::run(config, manager, Some(reload), || {}) {
+        Ok(cut_short) => ended(cut_short),
+        Err(error) => {
+            // Into the log, where whoever looks for the reason looks first.
+            let error = format!("{error:#}");
+            tracing::error!(error, "the relay ends: it cannot go on");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// The exit code of a relay that was drained, or cut short by a second signal.
 pub(super) fn ended(cut_short: Option<Signal>) -> ExitCode {
     cut_short.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code()))
+}
+
+fn tell_warnings(config: &Config) {
+    for warning in super::warnings(config) {
+        tracing::warn!(warning, "config");
+    }
 }
 
 fn tell_origins(config: &Config) {

@@ -23,7 +23,12 @@ impl Compiler<'_> {
             name("format"),
             file.format.as_ref(),
             Format::Auto,
-            &[("auto", Format::Auto), ("human", Format::Human), ("json", Format::Json)],
+            &[
+                ("auto", Format::Auto),
+                ("human", Format::Human),
+                ("journal", Format::Journal),
+                ("json", Format::Json),
+            ],
         );
         Options { level, format }
     }

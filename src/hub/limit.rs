@@ -66,7 +66,7 @@ impl Counts {
             tracing::warn!(
                 limit = option,
                 reached,
-                "a limit is reached: if the channels that give way or are refused are wanted, raise `{option}`"
+                "a limit is reached: if the channels that give way or are refused are wanted, raise this option of [limits]"
             );
         }
     }

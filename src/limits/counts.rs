@@ -117,12 +117,12 @@ impl Counts {
                 limit = option,
                 %address,
                 reached,
-                "a limit is reached: if those whom it keeps out are welcome, raise `{option}` in [limits]"
+                "a limit is reached: if those whom it keeps out are welcome, raise this option of [limits]"
             ),
             None => tracing::warn!(
                 limit = option,
                 reached,
-                "a limit is reached: if those whom it keeps out are welcome, raise `{option}` in [limits]"
+                "a limit is reached: if those whom it keeps out are welcome, raise this option of [limits]"
             ),
         }
     }

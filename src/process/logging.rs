@@ -1,4 +1,6 @@
-//! The log on standard error: for people on a terminal, as JSON lines for machines.
+//! The log on standard error: for people on a terminal, for the journal, as JSON lines for other machines.
+
+mod line;
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
@@ -7,6 +9,8 @@ use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use line::Lines;
 
 /// Libraries that write what clients send, tokens among it, into their finest log; nothing of them is ever logged.
 const INDISCREET: [&str; 2] = ["tungstenite", "h2"];
@@ -26,10 +30,13 @@ pub struct Options {
 /// The form of the log's lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// `Human` if standard error is a terminal, else `Json`.
+    /// `Human` if standard error is a terminal, `Journal` if the journal reads it, else `Json`.
     Auto,
     /// A line of text for each event.
     Human,
+    /// The same for systemd's journal, which has times of its own: without one, and with a priority before it, so that
+    /// `journalctl --priority` finds it (sd-daemon(3)).
+    Journal,
     /// A JSON object on a line for each event.
     Json,
 }
@@ -86,22 +93,30 @@ fn discreet(filter: &Targets) -> Targets {
 pub fn start(options: &Options) -> Result<(), LoggingError> {
     let (filter, handle) = reload::Layer::new(discreet(&filter(&options.level)?));
     let terminal = io::stderr().is_terminal();
-    let human = match options.format {
-        Format::Auto => terminal,
-        Format::Human => true,
-        Format::Json => false,
+    let format = match options.format {
+        Format::Auto if terminal => Format::Human,
+        Format::Auto if line::is_read_by_the_journal() => Format::Journal,
+        Format::Auto => Format::Json,
+        format => format,
     };
-    let layer = fmt::layer().with_writer(io::stderr);
-    let layer = if human {
-        layer.with_ansi(terminal).boxed()
-    } else {
+    let layer = fmt::layer();
+    let layer = match format {
+        Format::Human | Format::Auto => {
+            let lines = if terminal { Lines::AsTheyAre } else { Lines::Folded };
+            layer.with_ansi(terminal).with_writer(lines).boxed()
+        }
+        Format::Journal => {
+            let lines = layer.with_ansi(false).without_time();
+            lines.with_writer(Lines::WithPriority).boxed()
+        }
         // One flat object a line is what log collectors index without being told how.
-        layer
+        Format::Json => layer
+            .with_writer(io::stderr)
             .json()
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
-            .boxed()
+            .boxed(),
     };
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))

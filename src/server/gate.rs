@@ -171,7 +171,8 @@ impl Gate {
     /// Logs that what a client may read cannot be found out now.
     pub fn log_unavailable(&self, failure: &Failure) {
         if let Some(unsaid) = self.refusals.say() {
-            tracing::info!(reason = failure.word(), unsaid, "channels refused for now: {failure}");
+            let reason = failure.word();
+            tracing::info!(reason, %failure, unsaid, "channels refused for now");
         }
     }
 

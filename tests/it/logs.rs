@@ -1,6 +1,12 @@
 //! What the log says of faults: a line when one begins, with the reason, one when it ends, and none between.
 
-use crate::harness::{Client, Relay, Server, Sse, eventually, mapping};
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{Client, PROGRAM, Relay, Running, Server, Sse, Written, eventually, mapping};
 use crate::redis;
 
 /// How many lines of the log hold all of these.
@@ -74,6 +80,7 @@ fn no_room_for_another_client() {
     let server = Server::start();
     let relay = Relay::start(&server, &mapping("key = \"v:{id}\""));
     relay.checked();
+    says(&relay, &["upstream connected"]);
     redis!(server, "CONFIG", "SET", "maxclients", "1");
     redis!(server, "CLIENT", "KILL", "TYPE", "pubsub");
     says(&relay, &["upstream still away", "max number of clients"]);
@@ -88,4 +95,121 @@ fn no_room_for_another_client() {
     assert_eq!(lines(&relay, &["upstream still away"]), 1);
     assert_eq!(lines(&relay, &["upstream lost"]), 1);
     assert_eq!(lines(&relay, &["upstream connected"]), 2);
+}
+
+/// A relay whose standard error is a pipe that the environment says is the journal's.
+struct Journaled {
+    process: Child,
+    lines: BufReader<PipeReader>,
+}
+
+impl Journaled {
+    fn start(file: &str, is_redirected: bool) -> Journaled {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let metadata = File::from(writer.try_clone().map(OwnedFd::from).unwrap())
+            .metadata()
+            .unwrap();
+        let inode = metadata.ino() + u64::from(is_redirected);
+        let process = Command::new(PROGRAM)
+            .args(["run", file])
+            .env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev()))
+            .env_remove("REDIS_URL")
+            .env_remove("PORT")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        Journaled {
+            process,
+            lines: BufReader::new(reader),
+        }
+    }
+
+    /// Lines up to one that has this in it.
+    fn until(&mut self, part: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert!(
+                self.lines.read_line(&mut line).unwrap() > 0,
+                "{part} did not come: {lines:#?}"
+            );
+            lines.push(line.trim_end_matches('\n').to_owned());
+            if line.contains(part) {
+                return lines;
+            }
+        }
+    }
+}
+
+impl Drop for Journaled {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Text with a priority and without a time, as sd-daemon(3) has it; where standard error is no longer the journal's, JSON.
+#[test]
+fn the_journal_is_noticed() {
+    let mut server = Server::start();
+    let written = Written::new(&format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[upstream]\nurl = \"{}\"\n",
+        server.url()
+    ));
+    let mut relay = Journaled::start(&written.file(), false);
+    let mut lines = relay.until("upstream checked");
+    server.kill();
+    lines.extend(relay.until("upstream lost"));
+    for line in &lines {
+        let (priority, text) = line.split_at(3);
+        let level = text.split_whitespace().next().unwrap();
+        let expected = match level {
+            "WARN" => "<4>",
+            "INFO" => "<6>",
+            _ => panic!("{line}"),
+        };
+        assert_eq!(priority, expected, "{line}");
+        assert!(!line.contains('\u{1b}'), "{line}");
+    }
+    assert!(lines.last().unwrap().starts_with("<4>"), "{lines:#?}");
+    let mut redirected = Journaled::start(&written.file(), true);
+    let lines = redirected.until("upstream");
+    let parsed = lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line));
+    assert!(parsed.into_iter().all(|line| line.unwrap()["timestamp"].is_string()));
+}
+
+/// What an operator must do is told over several lines to people, and on one where a machine reads it.
+#[test]
+fn advice_is_one_line() {
+    let server = Server::start();
+    redis!(server, "CONFIG", "SET", "notify-keyspace-events", "KA");
+    let config = |format: &str| {
+        Written::new(&format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"{format}\"\n[upstream]\n\
+             url = \"{}\"\nnotifications = \"require\"\n{}",
+            server.url(),
+            mapping("key = \"v:{id}\"")
+        ))
+    };
+    let (journal, human) = (config("journal"), config("human"));
+    let relays = [&journal, &human].map(|written| Running::start(&["run", &written.file()]));
+    relays.iter().for_each(|relay| relay.complains("upstream checked"));
+    redis!(server, "CONFIG", "SET", "notify-keyspace-events", "");
+    for relay in &relays {
+        relay.complains("upstream lost");
+        let lost = relay.errors();
+        let lost = lost.lines().find(|line| line.contains("upstream lost")).unwrap();
+        assert!(lost.contains("CONFIG SET notify-keyspace-events"), "{lost}");
+    }
+    let mut late = Running::start(&["run", &journal.file()]);
+    late.ends_with(1);
+    let told = late.errors();
+    assert!(told.lines().all(|line| line.starts_with('<')), "{told}");
+    let last = told.lines().last().unwrap();
+    assert!(
+        last.starts_with("<3>") && last.contains("CONFIG SET notify-keyspace-events"),
+        "{told}"
+    );
 }

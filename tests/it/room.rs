@@ -149,7 +149,7 @@ both! {
         redis!(server, "SET", "m:b:1", "two");
         b.sees("room:b", "m:b:1", "two");
         assert!(limited(&relay, "log_bytes") >= 1.0);
-        let named = || relay.log().matches("raise `log_bytes`").count();
+        let named = || relay.log().matches("\"limit\":\"log_bytes\"").count();
         eventually("the limit is named in the log", || (named() > 0).then_some(()));
         assert!(named() <= 2, "{}", relay.log());
         eventually("the bytes are let go", || (relay.metric("keyrelay_log_bytes") < 10_000.0).then_some(()));

@@ -5,6 +5,7 @@
 
 mod client;
 mod cluster;
+mod command;
 mod eventually;
 pub mod frames;
 pub mod http;
@@ -24,6 +25,7 @@ mod ws;
 
 pub use client::{Client, End, Event, Memory, Message, names};
 pub use cluster::{Cluster, own_all_slots};
+pub use command::{Running, Written};
 pub use eventually::{PATIENCE, eventually};
 pub use http2::{Body, Http2};
 pub use proxy::{BOTH, Cut, Drip, FEED, Place, Proxy, READER, Side};
