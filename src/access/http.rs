@@ -1,19 +1,21 @@
-//! A client for one HTTP request at a time, to those places only that the config names.
+//! A client for one HTTP request at a time, to those places only that the config or the command line names.
 //!
 //! It follows no redirect, uses no proxy, keeps no connection, and reads no more than it was told to.
 
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, Connection};
 use hyper::header::{HOST, HeaderValue};
 use hyper::http::response::Parts;
 use hyper::http::uri::PathAndQuery;
@@ -22,14 +24,20 @@ use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+
+use stream::Stream;
 
 /// Endings of names that are not given out on the internet: RFC 6761, RFC 6762, RFC 8375, ICANN's `.internal`, and what
 /// Kubernetes resolves inside a cluster.
 const PRIVATE_NAMES: [&str; 7] = ["localhost", "local", "internal", "lan", "arpa", "svc", "test"];
+
+/// How long nothing comes before the other end is asked whether it is there, and asked again. Nine questions (Linux's
+/// tcp_keepalive_probes) without an answer end the connection.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Where a request goes: https, or http within the machine or a private network.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,40 +63,52 @@ pub struct UrlError {
 
 /// Sends requests.
 #[derive(Clone)]
-pub(super) struct Client {
+pub struct Client {
     tls: Option<TlsConnector>,
 }
 
+/// An answer whose body is read while it comes.
+pub struct Streamed {
+    /// Status and headers.
+    pub head: Parts,
+    body: Incoming,
+    connection: Connection<TokioIo<Stream>, Full<Bytes>>,
+    /// It has nothing more to do.
+    driven: bool,
+}
+
 /// What came back: status and headers, and the body.
-pub(super) type Answer = (Parts, Bytes);
+pub type Answer = (Parts, Bytes);
 
 /// Why nothing came back that is of use; for the operator.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub enum ClientError {
+    /// The system's trust store is empty.
     #[error("the system trusts no authority: install the package ca-certificates")]
     NoRoots,
+    /// The name is not known.
     #[error("its host has no address: {0}")]
     Resolve(io::Error),
+    /// The name leads over http to the internet.
     #[error(
         "http leads to an address that is not private ({0}): what is sent could be read and changed on the way; use https"
     )]
     Public(IpAddr),
+    /// Nobody accepts a connection.
     #[error("it cannot be connected to: {0}")]
     Connect(io::Error),
+    /// The other side is not trusted, or does not speak TLS.
     #[error("TLS failed: {0}")]
     Tls(io::Error),
+    /// What came is no HTTP, or nothing came.
     #[error("HTTP failed: {0}")]
     Http(#[from] hyper::Error),
+    /// The body is longer than this many bytes.
     #[error("its answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// The connection ended before the body did.
     #[error("its answer broke off")]
     Broken,
-}
-
-/// A connection with or without TLS.
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Url {
@@ -150,6 +170,14 @@ impl Url {
         })
     }
 
+    /// The request as it is sent there.
+    fn address(&self, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+        *request.uri_mut() = Uri::from(self.path.clone());
+        let host = self.authority().parse().expect("the host of a URL is a header's value");
+        request.headers_mut().insert(HOST, host);
+        request
+    }
+
     /// As in the header `Host` (RFC 9110 §7.2).
     fn authority(&self) -> String {
         let host = match self.host.contains(':') {
@@ -190,7 +218,7 @@ impl fmt::Debug for Url {
 
 impl Client {
     /// One that trusts whom the system trusts.
-    pub(super) fn new() -> Client {
+    pub fn new() -> Client {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         Client::trusting(roots)
@@ -213,35 +241,34 @@ impl Client {
 
     /// Sends a request to the URL and reads the answer, of at most so many bytes. It takes as long as it takes: the caller
     /// bounds it, and ends it by dropping it.
-    pub(super) async fn send(
-        &self,
-        url: &Url,
-        mut request: Request<Full<Bytes>>,
-        most: usize,
-    ) -> Result<Answer, ClientError> {
-        *request.uri_mut() = Uri::from(url.path.clone());
-        let host = url.authority().parse().expect("the host of a URL is a header's value");
-        request.headers_mut().insert(HOST, host);
+    ///
+    /// # Errors
+    /// If there is no whole answer.
+    pub async fn send(&self, url: &Url, request: Request<Full<Bytes>>, most: usize) -> Result<Answer, ClientError> {
+        exchange(self.connect(url).await?, url.address(request), most).await
+    }
+
+    /// Sends a request to the URL and leaves the body of the answer to be read while it comes.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn open(&self, url: &Url, request: Request<Full<Bytes>>) -> Result<Streamed, ClientError> {
         let stream = TokioIo::new(self.connect(url).await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
-        let exchange = async {
-            let (parts, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, most).collect().await.map_err(|error| match error
-                .is::<http_body_util::LengthLimitError>(
-            ) {
-                true => ClientError::TooLarge(most),
-                false => ClientError::Broken,
-            })?;
-            Ok((parts, body.to_bytes()))
-        };
-        // The connection is driven here rather than by a task of its own, so that both end together.
-        let mut exchange = std::pin::pin!(exchange);
-        tokio::select! {
+        let (mut sender, mut connection) = http1::handshake(stream).await?;
+        let mut sent = std::pin::pin!(sender.send_request(url.address(request)));
+        let (answer, driven) = tokio::select! {
             biased;
-            answer = &mut exchange => answer,
-            // What went wrong with it the exchange hears as well.
-            _ = connection => exchange.await,
-        }
+            answer = &mut sent => (answer?, false),
+            // What went wrong with it the request hears as well.
+            _ = &mut connection => (sent.await?, true),
+        };
+        let (head, body) = answer.into_parts();
+        Ok(Streamed {
+            head,
+            body,
+            connection,
+            driven,
+        })
     }
 
     async fn connect(&self, url: &Url) -> Result<Stream, ClientError> {
@@ -255,6 +282,11 @@ impl Client {
         }
         let stream = TcpStream::connect(&addresses[..]).await.map_err(ClientError::Connect)?;
         stream.set_nodelay(true).map_err(ClientError::Connect)?;
+        // A stream may be silent for minutes, and its other end gone without a word.
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+        SockRef::from(&stream)
+            .set_tcp_keepalive(&keepalive)
+            .map_err(ClientError::Connect)?;
         if !url.https {
             return Ok(Stream::Plain(stream));
         }
@@ -266,35 +298,65 @@ impl Client {
     }
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+impl Default for Client {
+    fn default() -> Client {
+        Client::new()
+    }
+}
+
+impl Streamed {
+    /// The next bytes of the body; `None` at its end. What has come is not lost if this is dropped while it waits.
+    ///
+    /// # Errors
+    /// If the body breaks off.
+    pub async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = self.body.frame() => frame,
+                _ = &mut self.connection, if !self.driven => {
+                    self.driven = true;
+                    continue;
+                }
+            };
+            match frame? {
+                // Trailers say nothing here.
+                Ok(frame) => match frame.into_data() {
+                    Ok(bytes) => return Some(Ok(bytes)),
+                    Err(_) => continue,
+                },
+                Err(_) => return Some(Err(ClientError::Broken)),
+            }
         }
     }
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+/// Sends a request over a connection that is there and reads the answer, of at most so many bytes.
+///
+/// # Errors
+/// If there is no whole answer.
+pub async fn exchange<S>(stream: S, request: Request<Full<Bytes>>, most: usize) -> Result<Answer, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let exchange = async {
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, most).collect().await.map_err(|error| match error
+            .is::<http_body_util::LengthLimitError>()
+        {
+            true => ClientError::TooLarge(most),
+            false => ClientError::Broken,
+        })?;
+        Ok((parts, body.to_bytes()))
+    };
+    // The connection is driven here rather than by a task of its own, so that both end together.
+    let mut exchange = std::pin::pin!(exchange);
+    tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        // What went wrong with it the exchange hears as well.
+        _ = connection => exchange.await,
     }
 }
 

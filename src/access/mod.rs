@@ -8,13 +8,13 @@
 //! * `deadline`: until when a decision is made
 //! * `waiting`: the clients that wait for it, `shares`: how much of something each address has
 //! * `failure`: why a credential does not count
-//! * `members`: JSON objects, `http`: requests to the places that the config names
+//! * `members`: JSON objects, [`http`]: requests to the places that the config or the command line names
 
 pub mod ask;
 mod claims;
 mod deadline;
 mod failure;
-mod http;
+pub mod http;
 pub mod jwks;
 pub mod jwt;
 pub mod key;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use bytes::Bytes;
 
+use super::shown::shown;
 use crate::config::Config;
 use crate::hub::{Mode, Way};
 use crate::mapping::{self, Explanation, KeySet, Mappings, Verdict};
@@ -32,7 +33,7 @@ pub(super) fn explain(asked: &Asked, file: Option<PathBuf>) -> anyhow::Result<Ex
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
-    let mappings = index(&config)?;
+    let mappings = index(&config.mappings)?;
     let verdicts = match asked {
         Asked::Key(key) => mappings.explain_key(key.as_bytes()),
         Asked::Published { topic, message } => mappings.explain_published(topic.as_bytes(), message.as_bytes()),
@@ -42,8 +43,9 @@ pub(super) fn explain(asked: &Asked, file: Option<PathBuf>) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn index(config: &Config) -> anyhow::Result<Mappings> {
-    let rules = config.mappings.iter();
+/// The mappings of a config with their index.
+pub(super) fn index(rules: &[Arc<Rule>]) -> anyhow::Result<Mappings> {
+    let rules = rules.iter();
     let rules = rules.map(|rule| mapping::Rule {
         subject: rule.subject,
         pattern: rule.pattern.clone(),
@@ -195,12 +197,4 @@ fn write_rule(out: &mut String, rule: &Rule) -> std::fmt::Result {
         writeln!(out, "  event     {name}")?;
     }
     writeln!(out, "  payload   {}", rule.payload)
-}
-
-/// Bytes as text, what is not text being escaped.
-fn shown(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => bytes.escape_ascii().to_string(),
-    }
 }

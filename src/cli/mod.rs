@@ -4,6 +4,8 @@ mod check;
 mod demo;
 mod explain;
 mod run;
+mod shown;
+mod tail;
 mod token;
 
 use std::ffi::OsString;
@@ -65,7 +67,7 @@ enum Command {
     ///
     /// Says `listening http://...` once clients may connect. SIGTERM and SIGINT end every stream in order, within
     /// `server.drain`; a second signal ends at once.
-    #[command(after_long_help = "Example:\n  keyrelay run keyrelay.toml")]
+    #[command(after_long_help = run::EXAMPLES)]
     Run {
         /// The config [default: ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml]
         file: Option<PathBuf>,
@@ -115,6 +117,16 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Show what happens: every key event and who takes it, or what one channel is sent
+    ///
+    /// Without a channel, every key event of the server is shown with the mappings that take it, or why none does; values
+    /// are not read. With a channel, what its clients would be sent is shown, whoever may read it. With --url it is what
+    /// a running relay sends.
+    #[command(after_long_help = tail::EXAMPLES)]
+    Tail {
+        #[command(flatten)]
+        wanted: tail::Wanted,
+    },
     /// Mint a token, or a signed name, for trying things out
     ///
     /// It is signed with a secret of the config, has the issuer and the audience that the config asks for, and is printed
@@ -144,6 +156,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { file } => run::run(file),
         Command::Demo => demo::demo(),
+        Command::Tail { wanted } => tail::tail(wanted),
         Command::Token { wanted } => token::token(wanted),
         Command::Check { file, connect, canary } => check::check(file, connect, canary),
         Command::Explain {

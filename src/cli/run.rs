@@ -9,6 +9,16 @@ use crate::process::logging;
 use crate::process::signals::Signal;
 use crate::process::systemd::{Manager, State};
 
+pub(super) const EXAMPLES: &str = "\
+Example:
+  keyrelay run keyrelay.toml
+
+Exit codes:
+  0    it was drained after a signal
+  1    it could not start, or a part of it broke down; why is on standard error
+  78   the config cannot be used
+  130, 143  a second signal (SIGINT, SIGTERM) cut the drain short";
+
 /// Runs what the config says until drained.
 pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let (path, config) = match super::load(named) {

@@ -41,21 +41,12 @@ impl Mappings {
     /// What each mapping makes of a key, in their order.
     pub fn explain_key(&self, key: &[u8]) -> Vec<Explanation> {
         let mut memory = Memory::default();
-        let verdict = |route: &super::Route| {
-            if route.subject != Subject::Keys {
-                return Verdict::No("it takes what is published, no keys".into());
-            }
-            let Some(captures) = route.captures(key, &mut memory) else {
-                return Verdict::No(why_not(route.pattern.program(), &named(&route.pattern), key));
-            };
-            let mut channel = String::new();
-            route.channel.render(&captures, &[], &mut channel);
-            Verdict::Name {
-                captures: owned(captures),
-                channel: Ok(channel),
-            }
-        };
-        self.verdicts(verdict)
+        self.verdicts(|route| route.verdict_of_key(key, &mut memory))
+    }
+
+    /// What one mapping makes of a key; `None` if it is none of these.
+    pub fn verdict_of_key(&self, mapping: MappingId, key: &[u8]) -> Option<Verdict> {
+        Some(self.route(mapping)?.verdict_of_key(key, &mut Memory::default()))
     }
 
     /// What each mapping makes of a message that is published on a topic, in their order.
@@ -120,6 +111,23 @@ impl Mappings {
             let names: Vec<Arc<str>> = route.channel.sources().iter().map(name_of).collect();
             Verdict::No(why_not(program, &names, bytes))
         })
+    }
+}
+
+impl Route {
+    fn verdict_of_key(&self, key: &[u8], memory: &mut Memory) -> Verdict {
+        if self.subject != Subject::Keys {
+            return Verdict::No("it takes what is published, no keys".into());
+        }
+        let Some(captures) = self.captures(key, memory) else {
+            return Verdict::No(why_not(self.pattern.program(), &named(&self.pattern), key));
+        };
+        let mut channel = String::new();
+        self.channel.render(&captures, &[], &mut channel);
+        Verdict::Name {
+            captures: owned(captures),
+            channel: Ok(channel),
+        }
     }
 }
 

@@ -12,6 +12,9 @@ pub const MAX_PATTERNS: usize = 8;
 /// With this begins the name of every channel that a server announces key events on.
 const OF_THE_SERVER: &[u8] = b"__key";
 
+/// With this begin the patterns of the channels of all databases.
+const EVERYWHERE: &[u8] = b"__keyspace@*__:";
+
 /// Subscribed to where nothing else is: only of subscribers does a server bound the memory that it holds for them
 /// (`client-output-buffer-limit pubsub`), and of one that tracks keys and does not read it would hold ever more.
 pub const IDLE: &[u8] = b"keyrelay:idle";
@@ -62,7 +65,8 @@ impl Subscriptions {
     /// Whether changes of keys are heard of.
     pub fn hears_keys(&self) -> bool {
         let mut names = self.channels.iter().chain(&self.patterns);
-        !self.tracked.is_empty() || names.any(|name| name.starts_with(&self.prefix))
+        let hears = |name: &[u8]| name.starts_with(&self.prefix) || name.starts_with(EVERYWHERE);
+        !self.tracked.is_empty() || names.any(|name| hears(name))
     }
 
     /// Whether a message comes by one of these: by this pattern, or by the name of its channel.
@@ -98,6 +102,30 @@ impl Subscriptions {
         true
     }
 
+    /// The same, and the key events of these keys in all other databases: they come as messages whose channel
+    /// [`key_event`] reads. It asks for the right to subscribe to `__keyspace@*`, and changes nothing where keys are tracked.
+    pub fn in_all_databases(self) -> Subscriptions {
+        let everywhere = |name: &[u8]| {
+            let key = name.strip_prefix(self.prefix.as_slice())?;
+            Some([EVERYWHERE, key].concat())
+        };
+        let (mut channels, mut patterns) = (Vec::new(), Vec::new());
+        for pattern in &self.patterns {
+            patterns.push(everywhere(pattern).unwrap_or_else(|| pattern.clone()));
+        }
+        for channel in self.channels {
+            match channel.strip_prefix(self.prefix.as_slice()) {
+                Some(key) => patterns.extend(everywhere(&[&self.prefix, escaped(key).as_slice()].concat())),
+                None => channels.push(channel),
+            }
+        }
+        Subscriptions {
+            channels,
+            patterns,
+            ..self
+        }
+    }
+
     /// Channels to subscribe to by name.
     pub fn channels(&self) -> &[Vec<u8>] {
         &self.channels
@@ -117,6 +145,14 @@ impl Subscriptions {
     pub fn key_of<'a>(&self, channel: &'a [u8]) -> Option<&'a [u8]> {
         channel.strip_prefix(self.prefix.as_slice())
     }
+}
+
+/// The database and the key of the event that a message on `channel` is; None if it is no keyspace event.
+pub fn key_event(channel: &[u8]) -> Option<(u32, &[u8])> {
+    let rest = channel.strip_prefix(b"__keyspace@")?;
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    let db = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some((db, rest[end..].strip_prefix(b"__:")?))
 }
 
 /// Whether subscribing to the topics of a pattern could bring key events too: a topic is then refused, because the keys

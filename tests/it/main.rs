@@ -88,6 +88,8 @@ mod stale;
 mod subscribe;
 /// What systemd and keyrelay tell each other.
 mod systemd;
+/// `tail`: key events, deliveries, and a running relay.
+mod tail;
 /// TLS to the server: who is trusted, and what is said when nobody is.
 mod tls;
 /// What only client tracking does.

@@ -205,3 +205,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn other_databases_are_heard_by_patterns() {
+    let parse = |text: &str| KeyPattern::parse(text).unwrap();
+    let (keys, topics) = ([parse("cart:{user}"), parse("con*ig"), parse("l?t")], [parse("news")]);
+    let keys: Vec<&KeyPattern> = keys.iter().collect();
+    let plan = |source| Subscriptions::plan(source, &keys, &[&topics[0]], 3).in_all_databases();
+    let heard = plan(Source::Notifications);
+    assert_eq!(heard.channels(), [b"news".to_vec()]);
+    let mut patterns = heard.patterns().to_vec();
+    patterns.sort();
+    let expected: [&[u8]; 3] = [b"__keyspace@*__:cart:*", b"__keyspace@*__:con*", b"__keyspace@*__:l*"];
+    assert_eq!(patterns, expected);
+    assert_eq!(heard.key_of(b"__keyspace@3__:cart:1"), Some(b"cart:1".as_slice()));
+    // A name that looks like a glob is that name.
+    let literal = [parse(r"a\*b")];
+    let literal = Subscriptions::plan(Source::Notifications, &[&literal[0]], &[], 0).in_all_databases();
+    assert_eq!(literal.patterns(), [br"__keyspace@*__:a\*b".to_vec()]);
+    let tracked = plan(Source::Tracking);
+    assert_eq!(tracked.tracked().len(), 3);
+    assert_eq!(tracked.patterns().len(), 0);
+}
+
+#[test]
+fn events_of_any_database_are_known() {
+    for (channel, event) in [
+        ("__keyspace@0__:cart:1", Some((0, "cart:1"))),
+        ("__keyspace@15__:", Some((15, ""))),
+        ("__keyspace@1__:__keyspace@2__:x", Some((1, "__keyspace@2__:x"))),
+        ("__keyevent@0__:set", None),
+        ("__keyspace@__:x", None),
+        ("__keyspace@99999999999__:x", None),
+        ("__keyspace@1", None),
+        ("news", None),
+    ] {
+        let event = event.map(|(db, key)| (db, key.as_bytes()));
+        assert_eq!(key_event(channel.as_bytes()), event, "{channel}");
+    }
+}
