@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod explain;
+mod healthcheck;
 mod run;
 mod shown;
 mod tail;
@@ -136,6 +137,14 @@ enum Command {
         #[command(flatten)]
         wanted: token::Wanted,
     },
+    /// Ask the relay that runs here whether it is well, for images without a shell
+    ///
+    /// It is asked where `listen` under [admin] says, and must answer within 2 s.
+    #[command(after_long_help = healthcheck::EXAMPLES)]
+    Healthcheck {
+        #[command(flatten)]
+        wanted: healthcheck::Wanted,
+    },
     /// Show it all on this machine: a throwaway server, the relay in front of it, and a page to watch
     ///
     /// Needs keydb-server, valkey-server or redis-server on PATH. Ctrl-C ends it and cleans up.
@@ -158,6 +167,7 @@ pub fn main() -> ExitCode {
         Command::Demo => demo::demo(),
         Command::Tail { wanted } => tail::tail(wanted),
         Command::Token { wanted } => token::token(wanted),
+        Command::Healthcheck { wanted } => healthcheck::healthcheck(wanted),
         Command::Check { file, connect, canary } => check::check(file, connect, canary),
         Command::Explain {
             key,
@@ -180,10 +190,14 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// The config that is named, or where one is looked for.
+fn find(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()))
+}
+
 /// The config that a command is about. What is wrong with it is told, and the exit code returned that says so.
 fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
-    let found = named.or_else(|| PLACES.iter().map(PathBuf::from).find(|path| path.exists()));
-    let Some(path) = found else {
+    let Some(path) = find(named) else {
         complain(&format!(
             "keyrelay: no config: none was named, and there is neither ./{} nor {}\n\
              name one, or write a first one as `keyrelay --help` shows\n",

@@ -126,6 +126,11 @@ impl Problems {
         self.list.push(problem);
     }
 
+    /// Forgets all that is wrong so far.
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+    }
+
     /// Whether a problem is about just this place.
     pub(crate) fn concern(&self, at: At) -> bool {
         let about = |problem: &Problem| problem.labels.first().is_some_and(|(place, _)| *place == at);

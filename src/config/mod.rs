@@ -54,6 +54,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admin::ADMIN;
 pub use diagnostics::Problems;
 pub use memory::Memory;
 pub use origin::{From, Origin};
@@ -122,16 +123,43 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn load(path: &Path, environment: Environment<'_>) -> Result<Config, Problems> {
     match fs::read_to_string(path) {
         Ok(text) => compile(path, text, environment),
-        Err(error) => {
-            let mut problems = Problems::default();
-            let shown = path.display().to_string();
-            let unreadable = Problem::elsewhere(
-                shown,
-                format!("the config cannot be read: {}", diagnostics::reason(&error)),
-            );
-            problems.add(unreadable.instead("give the path of a file: keyrelay check /etc/keyrelay/keyrelay.toml"));
-            Err(problems)
-        }
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
+    let mut problems = Problems::default();
+    let shown = path.display().to_string();
+    let unreadable = Problem::elsewhere(
+        shown,
+        format!("the config cannot be read: {}", diagnostics::reason(error)),
+    );
+    problems.add(unreadable.instead("give the path of a file: keyrelay check /etc/keyrelay/keyrelay.toml"));
+    problems
+}
+
+/// Where a relay of this config listens for operators, whatever else may be wrong with the file by now.
+///
+/// # Errors
+/// If the file does not say: it cannot be read, is no TOML, or what it says is no address.
+pub fn admin(path: &Path, environment: Environment<'_>) -> Result<public::Address, Problems> {
+    let text = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    let mut problems = Problems::default();
+    problems.sources.push(Source::new(path.to_path_buf(), text));
+    let Some(file) = file::parse(0, environment, &mut problems) else {
+        return Err(problems);
+    };
+    // What is wrong with other options is not asked.
+    problems.clear();
+    let mut compiler = Compiler {
+        environment,
+        problems: &mut problems,
+        origin: Vec::new(),
+    };
+    let listen = compiler.admin_listen(&file.admin);
+    match problems.is_empty() {
+        true => Ok(listen),
+        false => Err(problems),
     }
 }
 

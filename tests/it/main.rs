@@ -36,6 +36,8 @@ mod expiry;
 mod fairness;
 /// Every way in which connections, the server and the relay itself can fail.
 mod faults;
+/// `healthcheck`: what it asks, where, and for how long.
+mod healthcheck;
 /// The URLs: answers, refusals, and who may ask from where.
 mod http;
 /// What clients may take, and what the machine does not have enough of.
