@@ -19,8 +19,8 @@ demo:
 	@scripts/built.sh demo
 
 test:
-	scripts/need.sh cargo server node chromium ruby systemd
-	KEYRELAY_TEST_RUBY=1 KEYRELAY_TEST_SYSTEMD=1 KEYRELAY_MODEL_SECONDS=300 cargo test
+	scripts/need.sh cargo server node chromium ruby systemd pages
+	KEYRELAY_TEST_RUBY=1 KEYRELAY_TEST_SYSTEMD=1 KEYRELAY_TEST_PAGES=1 KEYRELAY_MODEL_SECONDS=300 cargo test
 	cargo build
 	cd tests/browser && npm ci --no-audit --no-fund && npm test
 	@cat target/model.txt

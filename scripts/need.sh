@@ -51,9 +51,16 @@ for thing in "$@"; do
             any systemd-analyze || packages+=(systemd)
             any strace || packages+=(strace)
             ;;
+        # What reads the manual pages and the completions of the shells.
+        pages)
+            any groff || packages+=(groff-base)
+            any bash || packages+=(bash)
+            any zsh || packages+=(zsh)
+            any fish || packages+=(fish)
+            ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd or chromium" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd, pages or chromium" >&2
             exit 2
             ;;
     esac

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod explain;
 mod healthcheck;
+mod pages;
 mod run;
 mod shown;
 mod tail;
@@ -145,6 +146,18 @@ enum Command {
         #[command(flatten)]
         wanted: healthcheck::Wanted,
     },
+    /// Print a script that completes these commands in a shell
+    #[command(after_long_help = pages::EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, for packages
+    #[command(hide = true)]
+    Man {
+        /// An existing folder
+        folder: PathBuf,
+    },
     /// Show it all on this machine: a throwaway server, the relay in front of it, and a page to watch
     ///
     /// Needs keydb-server, valkey-server or redis-server on PATH. Ctrl-C ends it and cleans up.
@@ -168,6 +181,8 @@ pub fn main() -> ExitCode {
         Command::Tail { wanted } => tail::tail(wanted),
         Command::Token { wanted } => token::token(wanted),
         Command::Healthcheck { wanted } => healthcheck::healthcheck(wanted),
+        Command::Completions { shell } => pages::completions(shell),
+        Command::Man { folder } => pages::man(&folder),
         Command::Check { file, connect, canary } => check::check(file, connect, canary),
         Command::Explain {
             key,

@@ -52,6 +52,8 @@ mod many;
 mod memory;
 /// The mirror by itself: feed, relay and hub.
 mod mirror;
+/// The manual pages, and what completes the commands in a shell.
+mod pages;
 /// Patterns without captures mean what the server means by them.
 mod patterns;
 /// Keys that are polled because no server tells of their changes.
