@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod dev;
 mod explain;
 mod healthcheck;
 mod pages;
@@ -48,7 +49,7 @@ A first config, keyrelay.toml:
 
 Try it:
   keyrelay check keyrelay.toml
-  keyrelay run keyrelay.toml
+  keyrelay run --dev keyrelay.toml
   curl -N 'http://127.0.0.1:7400/events?channel=cart:42'
   redis-cli set cart:42 hello
 
@@ -73,6 +74,13 @@ enum Command {
     Run {
         /// The config [default: ./keyrelay.toml, else /etc/keyrelay/keyrelay.toml]
         file: Option<PathBuf>,
+        /// For development: pages on localhost may connect, a saved config is read again, deliveries are logged
+        ///
+        /// Pages of every port of localhost, 127.0.0.1 and [::1] may connect, besides `origins`. The config is read again
+        /// when it is saved, or a file that it names. Each change that goes out is a line of the log with its key. Not for
+        /// a machine that others use.
+        #[arg(long)]
+        dev: bool,
     },
     /// Tell everything that is wrong with a config, or that nothing is
     ///
@@ -176,7 +184,7 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match arguments.command {
-        Command::Run { file } => run::run(file),
+        Command::Run { file, dev } => run::run(file, dev),
         Command::Demo => demo::demo(),
         Command::Tail { wanted } => tail::tail(wanted),
         Command::Token { wanted } => token::token(wanted),

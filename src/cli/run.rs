@@ -1,8 +1,11 @@
 //! `keyrelay run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use tokio::sync::watch;
+
+use super::dev;
 use crate::app::{self, reload::Progress, reload::Reload};
 use crate::config::{self, Config};
 use crate::process::logging;
@@ -10,8 +13,9 @@ use crate::process::signals::Signal;
 use crate::process::systemd::{Manager, State};
 
 pub(super) const EXAMPLES: &str = "\
-Example:
+Examples:
   keyrelay run keyrelay.toml
+  keyrelay run --dev
 
 Exit codes:
   0    it was drained after a signal
@@ -20,8 +24,8 @@ Exit codes:
   130, 143  a second signal (SIGINT, SIGTERM) cut the drain short";
 
 /// Runs what the config says until drained.
-pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let (path, config) = match super::load(named) {
+pub(super) fn run(named: Option<PathBuf>, dev: bool) -> anyhow::Result<ExitCode> {
+    let (path, mut config) = match super::load(named) {
         Ok(loaded) => loaded,
         Err(code) => {
             let status = State::Status("the config cannot be used; what is wrong with it is in the log");
@@ -29,17 +33,18 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
             return Ok(code);
         }
     };
+    if dev {
+        dev::apply(&mut config);
+    }
     logging::start(&config.log)?;
     let manager = Manager::of_environment();
     tracing::info!(file = %path.display(), mappings = config.mappings.len(), "config");
     tell_origins(&config);
     tell_warnings(&config);
-    let mut reload = Reload::new(move || {
-        let environment = |name: &str| std::env::var(name).ok();
-        let config = config::load(&path, &environment).map_err(|problems| problems.each())?;
-        tell_warnings(&config);
-        Ok(config)
-    });
+    if dev {
+        dev::warn(&config);
+    }
+    let mut reload = reload(path, dev, config.files.clone())?;
     let notifier = manager.notifier.clone();
     reload.told = Box::new(move |progress| {
         notifier.tell(&[match progress {
@@ -56,6 +61,36 @@ pub(super) fn run(named: Option<PathBuf>) -> anyhow::Result<ExitCode> {
             ExitCode::FAILURE
         }
     })
+}
+
+/// How the config is read again; under `--dev` also when one of its files is saved.
+fn reload(path: PathBuf, dev: bool, files: Vec<PathBuf>) -> anyhow::Result<Reload> {
+    if !dev {
+        return Ok(Reload::new(move || again(&path).map_err(|(problems, _)| problems)));
+    }
+    let (followed, files) = watch::channel(files);
+    let reload = Reload::new(move || {
+        let (loaded, files) = match again(&path) {
+            Ok(mut config) => {
+                dev::apply(&mut config);
+                let files = config.files.clone();
+                (Ok(config), files)
+            }
+            Err((problems, files)) => (Err(problems), files),
+        };
+        followed.send_replace(files);
+        loaded
+    });
+    dev::follow(files, reload.asked.clone())?;
+    Ok(reload)
+}
+
+/// Reads the config again; or gives what is wrong with it, and the files that this hangs on.
+fn again(path: &Path) -> Result<Config, (Vec<String>, Vec<PathBuf>)> {
+    let config = config::load(path, &|name| std::env::var(name).ok());
+    let config = config.map_err(|problems| (problems.each(), problems.files()))?;
+    tell_warnings(&config);
+    Ok(config)
 }
 
 /// The exit code of a relay that was drained, or cut short by a second signal.

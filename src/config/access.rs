@@ -224,7 +224,7 @@ impl Compiler<'_> {
             return self.key("secret_file", written, key);
         }
         let written = table.public_key_file.as_ref()?;
-        let path = self.resolve(written.at, &written.value);
+        let path = self.file(written.at, &written.value);
         match fs::read(path) {
             Ok(pem) => {
                 self.note(

@@ -62,6 +62,13 @@ impl Compiler<'_> {
         }
     }
 
+    /// The same of a file that the config depends on.
+    pub(crate) fn file(&mut self, at: At, path: &str) -> PathBuf {
+        let path = self.resolve(at, path);
+        self.problems.others.push(path.clone());
+        path
+    }
+
     pub(crate) fn duration(
         &mut self,
         name: Name,

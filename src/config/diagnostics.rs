@@ -118,6 +118,8 @@ impl Problem {
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     pub(crate) sources: Vec<Source>,
+    /// Other paths that the config names, and folders in which files were looked for.
+    pub(crate) others: Vec<PathBuf>,
     list: Vec<Problem>,
 }
 
@@ -159,6 +161,15 @@ impl Problems {
     }
 
     /// The problems in the order of the files, as a compiler would show them, with a last line that counts them.
+    /// The files that it depends on, and the folders in which files are looked for.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let sources = self.sources.iter().map(|source| source.path.clone());
+        let mut files: Vec<PathBuf> = sources.chain(self.others.iter().cloned()).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
     /// `path` is the file that was asked for; secrets in the lines shown are hidden.
     pub fn render(&self, path: &Path, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };

@@ -102,7 +102,7 @@ impl Compiler<'_> {
 
     /// The files that a pattern names, sorted. A name without wildcards is itself, whether it is there or not.
     fn matching(&mut self, written: &Written<String>) -> Vec<PathBuf> {
-        let path = self.resolve(written.at, &written.value);
+        let path = self.file(written.at, &written.value);
         let is_pattern = |text: &str| text.contains(['*', '?']);
         if !is_pattern(&written.value) {
             return vec![path];
@@ -122,11 +122,13 @@ impl Compiler<'_> {
             );
             return Vec::new();
         }
-        let entries = match fs::read_dir(if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        }) {
+        let searched = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        // A file may come to be there.
+        self.problems.others.push(searched.to_path_buf());
+        let entries = match fs::read_dir(searched) {
             Ok(entries) => entries,
             Err(error) => {
                 let label = format!("the folder: {}", reason(&error));

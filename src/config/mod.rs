@@ -50,7 +50,7 @@ mod words;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +91,8 @@ pub struct Config {
     pub mappings: Vec<Arc<Rule>>,
     /// Where each value came from that is not a default, those of single mappings aside.
     pub origin: Vec<Origin>,
+    /// The files that it was read from or that it names, and the folders in which they were looked for.
+    pub files: Vec<PathBuf>,
 }
 
 /// The server whose keys are relayed.
@@ -129,6 +131,7 @@ pub fn load(path: &Path, environment: Environment<'_>) -> Result<Config, Problem
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
     let mut problems = Problems::default();
+    problems.others.push(path.to_path_buf());
     let shown = path.display().to_string();
     let unreadable = Problem::elsewhere(
         shown,
@@ -221,5 +224,6 @@ pub fn compile(path: &Path, text: String, environment: Environment<'_>) -> Resul
         log,
         mappings,
         origin,
+        files: problems.files(),
     })
 }

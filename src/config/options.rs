@@ -257,7 +257,7 @@ impl Compiler<'_> {
             );
             return None;
         }
-        let file = self.resolve(path.at, &path.value);
+        let file = self.file(path.at, &path.value);
         match std::fs::read_to_string(&file) {
             Ok(text) => {
                 self.note(name("template_file"), path, format!("\"{}\"", path.value));

@@ -62,7 +62,7 @@ impl Compiler<'_> {
     pub(super) fn path_to(&mut self, name: Name, written: Option<&Written<String>>) -> Option<PathBuf> {
         let written = written?;
         self.note(name, written, format!("\"{}\"", written.value));
-        Some(self.resolve(written.at, &written.value))
+        Some(self.file(written.at, &written.value))
     }
 
     fn half(&mut self, written: &Written<String>, there: &str, missing: &str) {

@@ -250,7 +250,7 @@ impl Compiler<'_> {
 
     /// What a file holds, without the newline that editors put at the end.
     pub(super) fn secret(&mut self, option: &str, written: &Written<String>) -> Option<String> {
-        let path = self.resolve(written.at, &written.value);
+        let path = self.file(written.at, &written.value);
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().is_empty() => {
                 self.problems.add(

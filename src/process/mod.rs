@@ -1,6 +1,7 @@
-//! The process itself: what it logs, how it is told to end, and what it tells those who supervise it.
+//! The process itself: what it logs, how it is told to end, what it tells those who supervise it, and which files it follows.
 
 pub mod files;
 pub mod logging;
 pub mod signals;
 pub mod systemd;
+pub mod watch;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::backlog::Backlog;
+use super::delivery;
 use super::entries::{Captures, Happening, Now};
 use super::mirror::Mirror;
 use super::resync::OVERFLOW;
@@ -161,6 +162,9 @@ impl Mirror {
             expires_at: None,
         };
         let payload = render(&self.table, &self.shared.stats, &mut self.said, mapping, &change);
+        if let Some(payload) = &payload {
+            delivery::tell(&log.log, topic, None, payload.absent);
+        }
         fifo.push(Pending::Ready { payload, bytes });
         self.drain(id, now.mono);
     }
@@ -250,6 +254,9 @@ impl Mirror {
             };
             render(&self.table, &self.shared.stats, &mut self.said, mapping, &change)
         });
+        if let Some(payload) = &payload {
+            delivery::tell(&log.log, key, Some(event), payload.absent);
+        }
         *pending = Pending::Ready { payload, bytes: 0 };
     }
 

@@ -16,6 +16,7 @@
 //! * `refusal`: when the server gives no values
 //! * `scan`: channels that must be enumerated
 //! * `happenings`: events channels
+//! * `delivery`: what goes out, for whoever develops an app
 //! * `resync`: losses and their repair
 //! * `limits`: what the mirror may hold
 //! * `deadlines`: when keys expire
@@ -31,6 +32,7 @@
 mod backlog;
 mod channels;
 mod deadlines;
+mod delivery;
 mod entries;
 mod happenings;
 mod intake;

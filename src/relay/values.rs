@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::channels::Table;
+use super::delivery;
 use super::entries::{Awaits, Event, Last, MIN_INTERVAL, Now, State, Use};
 use super::mirror::Mirror;
 use super::stats::Stats;
@@ -173,12 +174,17 @@ impl Mirror {
             }
             payload = rendered(&gone, None);
         }
+        let known = slot.last.is_some();
         let differed = slot.last.is_none_or(|before| before.fingerprint != last.fingerprint);
         slot.last = Some(last);
         let name = SlotKey {
             source: slot.mapping.0,
             name: key.clone(),
         };
+        // What is read because somebody has subscribed is no change.
+        if let Some(payload) = payload.as_ref().filter(|_| event.is_some() || known) {
+            delivery::tell(&log, key, event.and_then(|event| event.name.as_ref()), payload.absent);
+        }
         self.appender.put(&log, name, slot.fixed, payload, now.mono);
         // What happens meanwhile anyway is no finding.
         if let Some(recovery) = self.recovery.as_mut().filter(|_| event.is_none()) {

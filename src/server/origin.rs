@@ -124,8 +124,16 @@ pub fn preflight(headers: &mut HeaderMap, methods: &'static str) {
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
 }
 
-/// Whether a listed origin is this one. `https://*.example.com` is every host below example.com, and not that one itself.
+/// Whether a listed origin is this one. `https://*.example.com` is every host below example.com, and not that one itself;
+/// `http://localhost:*` is that host with every port, its own among them.
 fn covers(listed: &str, origin: &str) -> bool {
+    if let Some(listed) = listed.strip_suffix(":*") {
+        let port = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        return match origin.rsplit_once(':') {
+            Some((host, text)) if port(text) => covers(listed, host),
+            _ => covers(listed, origin),
+        };
+    }
     let Some((scheme, domain)) = listed.split_once("*.") else {
         return listed.eq_ignore_ascii_case(origin);
     };
@@ -217,6 +225,41 @@ mod tests {
             "https://evil.org@x.example.com",
             "https://app.example.com:444",
             "http://x.test.local",
+        ] {
+            assert_eq!(origins.judge(&request(foreign, "relay")), Verdict::Foreign, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_host_may_be_listed_with_every_port() {
+        let listed = [
+            "http://localhost:*",
+            "https://localhost:*",
+            "http://[::1]:*",
+            "http://127.0.0.1:*",
+        ];
+        let origins = Origins::new(&listed.map(str::to_owned));
+        for listed in [
+            "http://localhost",
+            "http://localhost:5173",
+            "https://LocalHost:8443",
+            "http://[::1]:3000",
+            "http://[::1]",
+            "http://127.0.0.1:80",
+        ] {
+            assert_eq!(origins.judge(&request(listed, "relay")), Verdict::Listed, "{listed}");
+        }
+        for foreign in [
+            "http://localhost.evil.com",
+            "http://localhost:5173.evil.com",
+            "http://localhost:",
+            "http://evil.com:5173",
+            "http://evil.com/http://localhost:1",
+            "http://x@localhost:1",
+            "https://[::1]:3000",
+            "http://[::1:3000",
+            "http://127.0.0.10:80",
+            "null",
         ] {
             assert_eq!(origins.judge(&request(foreign, "relay")), Verdict::Foreign, "{foreign}");
         }

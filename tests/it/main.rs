@@ -26,6 +26,8 @@ mod cli;
 mod cluster;
 /// What a client gets for each kind of value, payload and mapping.
 mod delivery;
+/// `run --dev`: what it opens, follows and logs.
+mod dev;
 /// A cursor that is brought to another process.
 mod elsewhere;
 /// Events mode: what happened, in order, and never a silent hole.
