@@ -280,6 +280,7 @@ fn options(folder: &Path) -> Vec<(Section, &'static str, [String; 2], Is)> {
         ("min_interval", "", ["\"7s\"", "\"8s\""], ADJUSTED),
         ("poll", "", ["\"7s\"", "\"off\""], ADJUSTED),
         ("expires", "", ["true", "false"], CHANGED),
+        ("heard", "", ["true", "false"], CHANGED),
         ("fields", "", ["[\"a\"]", "[\"b\"]"], CHANGED),
         ("decode", "", ["\"none\"", "\"json\""], CHANGED),
         ("format", "", ["\"json\"", "\"raw\""], CHANGED),
