@@ -99,6 +99,11 @@ pub(super) fn ended(cut_short: Option<Signal>) -> ExitCode {
 }
 
 fn tell_warnings(config: &Config) {
+    if config.mappings.is_empty() {
+        let warning =
+            "no mapping: nothing is open to anyone; write a [[mapping]] with its `key` and `access` into the config";
+        tracing::warn!(warning, "config");
+    }
     for warning in super::warnings(config) {
         tracing::warn!(warning, "config");
     }

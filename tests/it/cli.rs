@@ -70,6 +70,21 @@ fn an_option_without_effect_is_told() {
     }
 }
 
+/// A config that opens nothing may be meant so, as that of the container image; whoever wonders finds it in the log.
+#[test]
+fn a_relay_without_mappings_says_so() {
+    let server = Server::start();
+    let told = "no mapping: nothing is open to anyone";
+    let bare = Relay::start(&server, "");
+    eventually("it is told", || bare.log().contains(told).then_some(()));
+    let other = Relay::start(&server, &mapping("key = \"a\""));
+    // What is told of the config comes before.
+    eventually("the server is heard", || {
+        other.log().contains("upstream connected").then_some(())
+    });
+    assert!(!other.log().contains(told));
+}
+
 #[test]
 fn a_wrong_command_line_ends_with_2() {
     let wrong: [&[&str]; 5] = [
