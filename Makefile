@@ -1,7 +1,7 @@
 # What one types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test autobahn fuzz chaos bench package try-package
+.PHONY: help demo test autobahn fuzz chaos bench package try-package try-image
 
 help:
 	@echo 'make demo      a throwaway server, the relay in front, and a page to watch'
@@ -11,6 +11,7 @@ help:
 	@echo 'make chaos     random schedules of writes, faults and subscribers, until Ctrl-C'
 	@echo 'make package   the Debian package'
 	@echo 'make try-package  build, judge, install, upgrade and remove it, on a Debian in a folder'
+	@echo 'make try-image  build the container image, run it alone and with compose.yaml'
 	@echo 'make bench     mapping index, payload rendering, fan-out beside its floor, expiry'
 
 demo:
@@ -49,3 +50,6 @@ package:
 
 try-package:
 	scripts/try-package.sh
+
+try-image:
+	scripts/try-image.sh

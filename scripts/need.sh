@@ -58,9 +58,22 @@ for thing in "$@"; do
             any zsh || packages+=(zsh)
             any fish || packages+=(fish)
             ;;
+        # Builds and runs container images, in networks of their own.
+        engine)
+            any podman || packages+=(podman)
+            any runc || packages+=(runc)
+            any ip || packages+=(iproute2)
+            any curl || packages+=(curl)
+            any openssl || packages+=(openssl)
+            any dnsmasq || packages+=(dnsmasq-base)
+            any /usr/lib/podman/netavark || packages+=(netavark)
+            any /usr/lib/podman/aardvark-dns || packages+=(aardvark-dns)
+            ;;
+        # Docker Compose comes from PyPI, into an environment of its own.
+        compose) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv) ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd, pages or chromium" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd, pages, engine, compose or chromium" >&2
             exit 2
             ;;
     esac
