@@ -73,10 +73,10 @@ export async function freePort() {
 }
 
 /** Ends a process and waits until it is gone. */
-async function end(child) {
+export async function end(child, signal = "SIGKILL") {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((done) => child.once("exit", done));
-  child.kill("SIGKILL");
+  child.kill(signal);
   await gone;
 }
 
@@ -93,6 +93,9 @@ export async function startServer() {
     url: `redis://127.0.0.1:${port}/0`,
     /** Runs one command; its arguments are strings or buffers. */
     run: (...parts) => command(port, parts),
+    /** Stops answering, until `resume`; its connections stay. */
+    pause: () => child.kill("SIGSTOP"),
+    resume: () => child.kill("SIGCONT"),
     async stop() {
       await end(child);
       rmSync(dir, { recursive: true, force: true });
@@ -130,8 +133,9 @@ export function relayFile() {
   return process.env.KEYRELAY ?? join(process.env.CARGO_TARGET_DIR ?? join(HERE, "../../target"), "debug/keyrelay");
 }
 
-/** The relay in front of a server. `origins` are the pages that may connect, `mappings` is TOML. */
-export async function startRelay(server, { origins = [], mappings }) {
+/** The relay in front of a server. `origins` are the pages that may connect; `serving` is TOML for `[server]`, `mappings` for
+ * what stands behind it. */
+export async function startRelay(server, { origins = [], serving = "", mappings }) {
   const dir = mkdtempSync(join(tmpdir(), "keyrelay-relay-"));
   const { REDIS_URL, PORT, ...env } = process.env;
   let child;
@@ -141,11 +145,15 @@ export async function startRelay(server, { origins = [], mappings }) {
     get origin() {
       return `http://127.0.0.1:${this.port}`;
     },
+    /** Where operators ask. */
+    get admin() {
+      return /admin (http:\/\/\S+)/.exec(this.log)?.[1];
+    },
     /** Starts it (again), at the port it had. */
     async start() {
       writeFileSync(
         join(dir, "keyrelay.toml"),
-        `[server]\nlisten = ["127.0.0.1:${this.port}"]\norigins = ${JSON.stringify(origins)}\n` +
+        `[server]\nlisten = ["127.0.0.1:${this.port}"]\norigins = ${JSON.stringify(origins)}\n${serving}\n` +
           `[admin]\nlisten = "127.0.0.1:0"\n[upstream]\nurl = "${server.url}"\n${mappings}\n`,
       );
       this.log = "";
@@ -158,6 +166,8 @@ export async function startRelay(server, { origins = [], mappings }) {
       });
     },
     kill: () => end(child),
+    /** Ends it in order: its clients are told. */
+    drain: () => end(child, "SIGTERM"),
     async stop() {
       await end(child);
       rmSync(dir, { recursive: true, force: true });
@@ -167,13 +177,14 @@ export async function startRelay(server, { origins = [], mappings }) {
   return relay;
 }
 
-/** Serves the files of `pages/` on an origin of its own. */
-export async function startPages() {
+/** Serves the pages and scripts of a folder on an origin of its own. */
+export async function startPages(folder = join(HERE, "pages")) {
   const pages = createServer((request, response) => {
     const name = new URL(request.url, "http://pages").pathname.slice(1);
-    if (!/^[a-z]+\.html$/.test(name)) return response.writeHead(404).end();
-    response.writeHead(200, { "Content-Type": "text/html; charset=utf-8" });
-    response.end(readFileSync(join(HERE, "pages", name)));
+    const type = /^[a-z-]+\.(html|js)$/.exec(name)?.[1];
+    if (!type) return response.writeHead(404).end();
+    response.writeHead(200, { "Content-Type": `text/${type === "js" ? "javascript" : type}; charset=utf-8` });
+    response.end(readFileSync(join(folder, name)));
   });
   await new Promise((done) => pages.listen(0, "127.0.0.1", done));
   return {
