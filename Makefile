@@ -20,10 +20,10 @@ demo:
 	@scripts/built.sh demo
 
 test:
-	scripts/need.sh cargo server node chromium ruby systemd pages
+	scripts/need.sh cargo server node chromium ruby proxies rails suites systemd pages
 	KEYRELAY_TEST_RUBY=1 KEYRELAY_TEST_SYSTEMD=1 KEYRELAY_TEST_PAGES=1 KEYRELAY_MODEL_SECONDS=300 cargo test
 	cargo build
-	cd tests/browser && npm ci --no-audit --no-fund && npm test
+	cd tests/browser && npm ci --no-audit --no-fund && KEYRELAY_TEST_RAILS=1 npm test
 	@cat target/model.txt
 
 autobahn:

@@ -71,9 +71,34 @@ for thing in "$@"; do
             ;;
         # Docker Compose comes from PyPI, into an environment of its own.
         compose) python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv) ;;
+        # What apps stand behind, in production.
+        proxies)
+            # Debian's nginx is in /usr/sbin, which users have no PATH to.
+            any nginx /usr/sbin/nginx || packages+=(nginx-light)
+            any caddy || packages+=(caddy)
+            any openssl || packages+=(openssl)
+            ;;
+        rails)
+            any puma || packages+=(puma)
+            ruby -e 'require "rails"; require "redis"' 2>/dev/null || packages+=(ruby-rails ruby-redis)
+            ;;
+        # The libraries with which apps test themselves.
+        suites)
+            # Debian's packages are for Debian's Python, and another one may come first on PATH.
+            python3 -c 'import pytest, redis' 2>/dev/null || /usr/bin/python3 -c 'import pytest, redis' 2>/dev/null ||
+                packages+=(python3-pytest python3-redis)
+            ruby -e 'require "minitest"; require "redis"' 2>/dev/null || packages+=(ruby ruby-minitest ruby-redis)
+            ;;
         chromium) any "${KEYRELAY_TEST_CHROMIUM:-chromium}" chromium-browser google-chrome || packages+=(chromium) ;;
+        pngquant) any pngquant || packages+=(pngquant) ;;
+        # The first fonts that the demo's page asks for: its pictures are to look the same wherever they are taken.
+        fonts)
+            families=$(fc-list : family 2>/dev/null || true)
+            [[ $families == *Inter* && $families == *"JetBrains Mono"* ]] ||
+                packages+=(fontconfig fonts-inter fonts-jetbrains-mono)
+            ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd, pages, engine, compose or chromium" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd, pages, engine, compose, proxies, rails, suites, chromium, pngquant or fonts" >&2
             exit 2
             ;;
     esac
