@@ -1,14 +1,13 @@
 // Cookies in a real Chromium: what a page of a foreign origin gets with its visitor's, and what one of an allowed origin does.
 
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
 import { after, before, test } from "node:test";
 
 import { chromium } from "playwright-core";
 
+import { SECRET, token } from "./credentials.mjs";
 import { ARGUMENTS, chromiumFile, startPages, startRelay, startServer } from "./harness.mjs";
 
-const SECRET = "0123456789abcdef0123456789abcdef";
 const MAPPINGS = `
 [access]
 cookie = "pass"
@@ -41,12 +40,6 @@ after(async () => {
   await friend?.stop();
   await server?.stop();
 });
-
-function token(claims) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const text = `${part({ alg: "HS256", typ: "JWT" })}.${part({ ...claims, exp: Math.floor(Date.now() / 1000) + 600 })}`;
-  return `${text}.${createHmac("sha256", SECRET).update(text).digest("base64url")}`;
-}
 
 /** What the page of this origin gets, in a browser whose user is signed in. */
 async function tried(origin) {

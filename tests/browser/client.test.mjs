@@ -1,7 +1,6 @@
 // examples/browser/keyrelay.js in a real Chromium: whatever happens to the stream, its Maps come to hold what the server holds.
 
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, afterEach, before, beforeEach, test } from "node:test";
@@ -9,10 +8,10 @@ import { fileURLToPath } from "node:url";
 
 import { chromium } from "playwright-core";
 
+import { SECRET, token } from "./credentials.mjs";
 import { ARGUMENTS, chromiumFile, eventually, startPages, startRelay, startServer } from "./harness.mjs";
 
 const EXAMPLE = fileURLToPath(new URL("../../examples/browser/", import.meta.url));
-const SECRET = "0123456789abcdef0123456789abcdef";
 const MAPPINGS = `
 [defaults]
 linger = "1s"
@@ -111,12 +110,6 @@ const neverLost = async (...keys) => {
 };
 const streams = async () =>
   Number(/^keyrelay_connections\{transport="sse"\} (\d+)/m.exec(await (await fetch(`${relay.admin}/metrics`)).text())[1]);
-
-function token(claims, seconds = 600) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const text = `${part({ alg: "HS256", typ: "JWT" })}.${part({ ...claims, exp: Math.floor(Date.now() / 1000) + seconds })}`;
-  return `${text}.${createHmac("sha256", SECRET).update(text).digest("base64url")}`;
-}
 
 test("it is as short as it says", () => {
   const lines = readFileSync(`${EXAMPLE}/keyrelay.js`, "utf8").trimEnd().split("\n");
