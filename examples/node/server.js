@@ -35,4 +35,4 @@ app.delete("/messages/:id", async (request, response) => {
   response.sendStatus(204);
 });
 
-app.listen(PORT, "127.0.0.1", () => console.log(`http://127.0.0.1:${PORT}`));
+const listener = app.listen(PORT, "127.0.0.1", () => console.log(`http://127.0.0.1:${listener.address().port}`));
