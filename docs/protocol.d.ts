@@ -54,6 +54,8 @@ export interface Change {
   event?: string;
   /** When the key expires, in milliseconds since 1970; only of mappings with `expires = true`. */
   expires_at?: number;
+  /** When keyrelay heard of it, in milliseconds since 1970 with three decimals; only of mappings with `heard = true`. */
+  heard_at?: number;
 }
 
 /** A key and its value. With `decode = "json"` it is a `ValueChange<Json>`. */

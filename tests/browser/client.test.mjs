@@ -271,7 +271,7 @@ test("a new token goes on where the old one ended", async () => {
   await eventually("the other token is asked for", () => page.evaluate(() => window.tokens.length === 1));
   await eventually("it is ready anew", async () => {
     const statuses = await fired("status");
-    return statuses.filter((status) => status === "ready").length === 2;
+    return statuses.filter((status) => status === "ready").length >= 2;
   });
   await server.run("SET", "cart:42", "two");
   await holds("cart:42", { "cart:42": "two" });

@@ -100,7 +100,7 @@ test("Express", async (t) => {
   const cwd = `${EXAMPLES}node`;
   execFileSync("npm", ["ci", "--no-audit", "--no-fund"], { cwd, stdio: "ignore" });
   // Its own suite, which docs/testing.md shows. (Inside of a test Node's runner would report to this one.)
-  const own = { ...process.env, KEYRELAY: RELAY, REDIS_URL: server.url, NODE_TEST_CONTEXT: undefined };
+  const own = { ...process.env, KEYRELAY: relayFile(), REDIS_URL: server.url, NODE_TEST_CONTEXT: undefined };
   assert.match(execFileSync("npm", ["test"], { cwd, env: own, encoding: "utf8" }), /pass 1\n/);
 
   const [port, relayPort] = [await freePort(), await freePort()];

@@ -1,7 +1,7 @@
 // examples/browser/use-keyrelay.js: React in a real Chromium, in strict mode, built by Vite, which also leads to the relay.
 
 import assert from "node:assert/strict";
-import { after, before, beforeEach, test } from "node:test";
+import { after, afterEach, before, beforeEach, test } from "node:test";
 
 import { chromium } from "playwright-core";
 
@@ -20,6 +20,7 @@ let relay;
 let vite;
 let browser;
 let page;
+let errors;
 
 before(async () => {
   server = await startServer();
@@ -33,21 +34,21 @@ after(async () => {
   await relay?.stop();
   await server?.stop();
 });
-beforeEach(async (t) => {
+beforeEach(async () => {
   await server.run("FLUSHALL");
   await server.run("MSET", "room:a:1", "one", "room:a:2", "two", "room:b:1", "other");
   page = await browser.newPage();
-  const errors = [];
+  errors = [];
   page.on("pageerror", (error) => errors.push(error));
   // React says there what components do wrong; the browser, what it could not load.
   page.on("console", (message) => {
     if (message.type() === "error" && !message.text().startsWith("Failed to load resource")) errors.push(message.text());
   });
   await page.goto(`${vite.origin}/?url=/keyrelay/events`);
-  t.after(async () => {
-    await page.close();
-    assert.deepEqual(errors, []);
-  });
+});
+afterEach(async () => {
+  await page.close();
+  assert.deepEqual(errors, []);
 });
 
 const shows = (id, expected) =>

@@ -25,6 +25,7 @@ key = "${SIGNER}"
 key = "value:{name}"
 channel = "values"
 expires = true
+heard = true
 max_value = "1KiB"
 access = "public"
 [[mapping]]
@@ -32,6 +33,7 @@ key = "decoded:{name}"
 channel = "decoded"
 decode = "json"
 expires = true
+heard = true
 access = "public"
 [[mapping]]
 key = "text:{name}"

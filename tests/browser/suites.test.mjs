@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 import { example } from "./beside.mjs";
-import { RELAY, startServer } from "./harness.mjs";
+import { relayFile, startServer } from "./harness.mjs";
 
 const FOLDER = fileURLToPath(new URL("../../examples/testing/", import.meta.url));
 
@@ -24,7 +24,7 @@ after(() => server?.stop());
 async function run(command, parameters, env = {}) {
   const { stdout } = await promisify(execFile)(command, parameters, {
     cwd: FOLDER,
-    env: { ...process.env, KEYRELAY: RELAY, REDIS_URL: server.url, ...env },
+    env: { ...process.env, KEYRELAY: relayFile(), REDIS_URL: server.url, ...env },
   });
   return stdout;
 }
@@ -62,7 +62,7 @@ test("Python", async (t) => {
 
 test("a config that is wrong fails the suite, and does not hold it up", async () => {
   const { startKeyrelay } = await import("../../examples/testing/keyrelay.mjs");
-  process.env.KEYRELAY ??= RELAY;
+  process.env.KEYRELAY ??= relayFile();
   await assert.rejects(startKeyrelay("no-such-file.toml"), /keyrelay has ended/);
 });
 
