@@ -166,9 +166,10 @@ enum Command {
         /// An existing folder
         folder: PathBuf,
     },
-    /// Show it all on this machine: a throwaway server, the relay in front of it, and a page to watch
+    /// Show it all on this machine: two regions with a relay each, and a page to click and watch
     ///
-    /// Needs keydb-server, valkey-server or redis-server on PATH. Ctrl-C ends it and cleans up.
+    /// Needs keydb-server, valkey-server or redis-server on PATH. With KeyDB each region has a server, and these replicate
+    /// each other; otherwise both relays stand before one. Ctrl-C ends all of it and cleans up.
     Demo,
 }
 

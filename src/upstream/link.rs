@@ -33,12 +33,12 @@ const READ_SIZE: usize = 64 * 1024;
 const KEPT_CAPACITY: usize = 1024 * 1024;
 
 /// Bytes both ways, whatever carries them.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// See the module.
-pub(super) struct Link {
+pub(crate) struct Link {
     socket: Box<dyn Socket>,
     /// Where it leads: of a name that address of it which accepted.
     address: Address,
@@ -53,7 +53,7 @@ pub(super) struct Link {
 
 /// Why a connection cannot be used further, or a command failed on it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     /// The name has no address, or nobody accepts there.
     #[error("{0}")]
     Unreachable(String),
@@ -93,7 +93,7 @@ pub(super) enum LinkError {
 
 /// What was subscribed to or tracked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// A message on this channel.
     Message(Vec<u8>),
     /// This tracked key was changed.

@@ -29,6 +29,7 @@ pub mod topology;
 pub mod wire;
 
 pub use info::{Info, ServerInfo};
+pub(crate) use link::{Link, LinkError};
 pub use plan::{Source, Subscriptions};
 pub use tls::Tls;
 pub use topology::{Sentinels, Topology};

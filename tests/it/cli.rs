@@ -193,11 +193,20 @@ fn explaining_keys_and_channels() {
     }
 }
 
-/// The demo brings its own server, shows a page, prints a line to type, and leaves nothing behind.
+/// The demo brings its own servers, shows a page, prints a line to type, and leaves nothing behind: neither when it is told
+/// to end, nor when its terminal is closed.
 #[test]
 fn the_demo_cleans_up() {
+    for signal in [Signal::INT, Signal::HUP] {
+        the_demo_cleans_up_at(signal);
+    }
+}
+
+fn the_demo_cleans_up_at(signal: Signal) {
+    let temporary = tempfile::tempdir().expect("a directory");
     let mut demo = Command::new(PROGRAM)
         .arg("demo")
+        .env("TMPDIR", temporary.path())
         .env_remove("REDIS_URL")
         .env_remove("PORT")
         .stdin(Stdio::null())
@@ -234,12 +243,14 @@ fn the_demo_cleans_up() {
         "{}",
         page.text()
     );
+    let left = || std::fs::read_dir(temporary.path()).expect("a directory").count();
     let server_runs = || TcpStream::connect(("127.0.0.1", server)).is_ok();
-    assert!(server_runs(), "{printed}");
-    kill_process(Pid::from_child(&demo), Signal::INT).expect("the demo can be signalled");
+    assert!(server_runs() && left() == 1, "{printed}");
+    kill_process(Pid::from_child(&demo), signal).expect("the demo can be signalled");
     let status = eventually("the demo ends", || demo.try_wait().expect("the demo can be waited for"));
     assert!(status.success(), "{status}");
     assert!(!server_runs(), "the server is still there");
+    assert_eq!(left(), 0, "the folder is still there");
 }
 
 /// A newcomer has a stream before his app makes tokens.

@@ -1,79 +1,204 @@
-//! `keyrelay demo`: a throwaway server, the relay in front of it, and a page that shows one room's keys.
+//! `keyrelay demo`: two regions with a relay each, and a page on which one sees every change of their keys.
 
+mod action;
+mod desktop;
+mod folder;
 mod page;
+mod relay;
 mod server;
 
-use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-use std::thread;
+use std::rc::Rc;
 
 use anyhow::Context;
-use tokio_util::sync::CancellationToken;
+use futures_util::future::{join_all, select_all};
+use tokio::net::TcpListener;
+use tokio::select;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
 
-use crate::process::logging;
-use crate::process::systemd::Manager;
-use crate::{app, config};
-use server::Server;
+use crate::process::signals::{Hangups, Signals};
+use folder::Folder;
+use page::{Region, Site};
+use relay::Relay;
+use server::{Program, Server};
 
-/// Where the relay listens if the port is free, as it would without a word in its config.
+/// The regions: a name, part of keys, and what people call it.
+const REGIONS: [(&str, &str); 2] = [("ams", "Amsterdam"), ("syd", "Sydney")];
+
+/// Where the first relay listens if the port is free, as it would without a word in its config.
 const PORT: u16 = 7400;
 
-/// What the room holds when the page opens.
+/// What both relays are told.
+const CONFIG: &str = include_str!("relay.toml");
+
+/// What there is when the page opens.
 const SEED: &[&[&str]] = &[
+    &["SET", "light", "off"],
+    &["SET", "counter", "41"],
+    &[
+        "RPUSH",
+        "hi",
+        r#"{"id":"seed-2","name":"Grace","region":"syd","text":"hi from the other side"}"#,
+        r#"{"id":"seed-1","name":"Ada","region":"ams","text":"hello, world"}"#,
+    ],
     &["SET", "room:lobby:topic", "change me from a terminal"],
-    &["HSET", "room:lobby:lamp", "on", "no", "colour", "amber"],
+    &["HSET", "room:lobby:lamp", "colour", "amber", "watts", "40"],
     &["RPUSH", "room:lobby:visitors", "ada", "grace"],
 ];
 
 /// Runs until Ctrl-C; nothing is left behind.
 pub(super) fn demo() -> anyhow::Result<ExitCode> {
-    let server = Server::start()?;
-    server.send(SEED).context("cannot fill the room")?;
-    let page = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1 for the page")?;
-    let origin = format!("http://{}", page.local_addr()?);
-    let relay = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .and_then(|free| free.local_addr())
-        .context("no free port on 127.0.0.1 for the relay")?;
-    let file = server.folder().join("keyrelay.toml");
-    let text = format!(
-        "[server]\nlisten = [\"{relay}\"]\norigins = [\"{origin}\"]\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n[upstream]\nurl = \"redis://{}\"\n\n[log]\nlevel = \"warn\"\n\n\
-         [[mapping]]\nkey = \"room:{{room}}:{{name}}\"\nchannel = \"room:{{room}}\"\naccess = \"public\"\n",
-        server.address
-    );
-    fs::write(&file, text).context("cannot write the demo's config")?;
-    let config = config::load(&file, &|_| None)
-        .map_err(|problems| anyhow::anyhow!("the demo's config: {}", problems.render(&file, false)))?;
-    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, show())
+}
 
-    let events = format!("http://{relay}/events?channel=room:lobby");
-    let welcome = format!(
-        "{} at {}, keyrelay in front of it at http://{relay}\n\n\
-         \x20 open   {origin}/\n\
-         \x20 type   {} set room:lobby:topic hello\n\
-         \x20 watch  curl -N '{events}'\n\n\
-         Ctrl-C ends it and cleans up.\n\n",
-        server.name,
-        server.address,
-        server.client()
-    );
-    let stop = CancellationToken::new();
-    let filled = page::fill(&events, &server.client());
-    let serving = {
-        let stop = stop.clone();
-        thread::Builder::new()
-            .name("page".into())
-            .spawn(move || page::serve(page, filled, stop))?
+async fn show() -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::catch().context("cannot catch signals")?;
+    let hangups = Hangups::catch().context("cannot catch signals")?;
+    let (hung_up, mut terminal) = watch::channel(());
+    tokio::task::spawn_local(hangups.follow(hung_up));
+    let mut told_to_end = async || {
+        select! {
+            _ = signals.next() => {}
+            // The terminal was closed.
+            _ = terminal.changed() => {}
+        }
     };
-    let done = app::run(config, Manager::none(), None, || {
-        // Without anyone to read it the demo still runs.
-        let _ = super::print(&welcome);
+    let mut stage = select! {
+        () = told_to_end() => return Ok(ExitCode::SUCCESS),
+        stage = Stage::set() => stage?,
+    };
+    let site = stage.site()?;
+    // Without anyone to read it the demo still runs.
+    let _ = super::print(&stage.welcome());
+    desktop::open(&stage.url());
+    let failed = select! {
+        () = told_to_end() => None,
+        never = page::serve(&stage.page, site) => match never {},
+        failed = gone(&mut stage.relays) => Some(failed),
+    };
+    select! {
+        // At once, if asked a second time.
+        () = told_to_end() => {}
+        () = drained(&mut stage.relays) => {}
+    }
+    failed.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// All that runs, in the order in which it ends.
+struct Stage {
+    /// One for each region.
+    relays: Vec<Relay>,
+    /// One for each region too, or the one for both.
+    servers: Vec<Rc<Server>>,
+    program: Program,
+    page: TcpListener,
+    address: SocketAddr,
+    _folder: Folder,
+}
+
+impl Stage {
+    async fn set() -> anyhow::Result<Stage> {
+        let program = Program::find()?;
+        let folder = Folder::make()?;
+        let mut servers = vec![Rc::new(Server::start(&program, folder.path()).await?)];
+        if program.names.replicates {
+            let other = Server::start(&program, folder.path()).await?;
+            servers[0].join(&other).await?;
+            servers.push(Rc::new(other));
+        }
+        servers[0].send(SEED).await.context("cannot fill the server")?;
+        let page = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let page = page.context("no free port on 127.0.0.1 for the page")?;
+        let address = page.local_addr()?;
+        let config = folder.path().join("keyrelay.toml");
+        std::fs::write(&config, CONFIG).context("cannot write the config of the relays")?;
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, PORT)).is_ok();
+        let mut relays = Vec::new();
+        for (at, (name, _)) in REGIONS.into_iter().enumerate() {
+            let places = [
+                ("DEMO_PORT", if free && at == 0 { PORT } else { 0 }.to_string()),
+                ("DEMO_PAGE", format!("http://{address}")),
+                ("DEMO_SERVER", format!("redis://{}", of(&servers, at).address)),
+            ];
+            let relay = Relay::start(&config, places).await;
+            relays.push(relay.with_context(|| format!("region {name}"))?);
+        }
+        Ok(Stage {
+            relays,
+            servers,
+            program,
+            page,
+            address,
+            _folder: folder,
+        })
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    fn site(&self) -> anyhow::Result<Site> {
+        let regions = self.relays.iter().zip(REGIONS).enumerate();
+        let regions = regions.map(|(at, (relay, (name, city)))| Region {
+            name,
+            city,
+            server: of(&self.servers, at).clone(),
+            relay: relay.address.clone(),
+            admin: relay.admin.clone(),
+        });
+        Site::new(self.address, self.program.names, regions.collect())
+    }
+
+    fn welcome(&self) -> String {
+        let server = self.program.names.server;
+        let servers = match self.program.names.replicates {
+            true => format!("two {server} servers that replicate each other"),
+            false => format!("one {server} server for both"),
+        };
+        let mut text = format!(
+            "two regions, a relay in each, {servers}\n\n\
+             \x20 open   {}\n\
+             \x20 type   {} incr counter\n\
+             \x20 watch  curl -N '{}/events?channel=counter'\n\n",
+            self.url(),
+            self.servers[0].client(),
+            self.relays[0].address
+        );
+        for (at, (relay, (name, _))) in self.relays.iter().zip(REGIONS).enumerate() {
+            text.push_str(&format!(
+                "  {name}    server {}  relay {}  admin {}\n",
+                of(&self.servers, at).address,
+                relay.address,
+                relay.admin
+            ));
+        }
+        text + "\nCtrl-C ends it and cleans up.\n\n"
+    }
+}
+
+/// The server of the region at this place.
+fn of(servers: &[Rc<Server>], at: usize) -> &Rc<Server> {
+    &servers[at.min(servers.len() - 1)]
+}
+
+/// Waits until one of the relays has ended, and says so.
+async fn gone(relays: &mut [Relay]) -> anyhow::Error {
+    let ends = relays.iter_mut().zip(REGIONS).map(|(relay, (region, _))| {
+        Box::pin(async move {
+            match relay.ended().await {
+                Ok(status) => anyhow::anyhow!("the relay of {region} ended: {status}"),
+                Err(error) => anyhow::Error::new(error).context(format!("the relay of {region}")),
+            }
+        })
     });
-    stop.cancel();
-    let served = serving
-        .join()
-        .unwrap_or_else(|_| anyhow::bail!("the page's thread failed"));
-    let code = super::run::ended(done?);
-    served.map(|()| code)
+    select_all(ends).await.0
+}
+
+/// Lets all relays drain at the same time.
+async fn drained(relays: &mut [Relay]) {
+    // One that cannot be told is killed in the end.
+    join_all(relays.iter_mut().map(Relay::end)).await;
 }

@@ -1,142 +1,227 @@
 //! A key server that lives as long as the demo.
 
-use std::fs::{self, DirBuilder};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::DirBuilderExt;
+use std::cell::Cell;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use redis_protocol::resp3::types::OwnedFrame;
+use rustix::process::{Pid, Signal, kill_process};
 
-/// The servers that will do, the one that keyrelay is made for first, each with its command line client.
-const SERVERS: [(&str, &str); 3] = [
-    ("keydb-server", "keydb-cli"),
-    ("valkey-server", "valkey-cli"),
-    ("redis-server", "redis-cli"),
+use crate::upstream::{Endpoint, Info, Link, LinkError};
+
+/// The servers that will do, the one that keyrelay is made for first.
+const SERVERS: [Names; 3] = [
+    Names {
+        server: "KeyDB",
+        program: "keydb-server",
+        client: "keydb-cli",
+        // The only one whose nodes can each be written to and replicate each other.
+        replicates: true,
+    },
+    Names {
+        server: "Valkey",
+        program: "valkey-server",
+        client: "valkey-cli",
+        replicates: false,
+    },
+    Names {
+        server: "Redis",
+        program: "redis-server",
+        client: "redis-cli",
+        replicates: false,
+    },
 ];
 
 /// How long a server may take to answer: an empty one needs a few milliseconds, a busy machine more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running server with a folder of its own; both are gone when it is dropped.
+/// How long two nodes may take to become replicas of each other: KeyDB looks after its links once a second.
+const LINK_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long it is waited before a server is asked again.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What things are called.
+pub struct Names {
+    /// The server, by people.
+    pub server: &'static str,
+    program: &'static str,
+    client: &'static str,
+    /// Whether two of them can replicate each other.
+    pub replicates: bool,
+}
+
+/// A server's program.
+pub struct Program {
+    file: PathBuf,
+    /// What it is called.
+    pub names: &'static Names,
+}
+
+/// A running server; it ends when this is dropped.
 pub struct Server {
     child: Child,
-    folder: PathBuf,
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it is called.
-    pub name: &'static str,
-    client: &'static str,
+    names: &'static Names,
+    frozen: Cell<bool>,
+}
+
+/// A server that does not run; it goes on when this is dropped.
+pub struct Frozen(Weak<Server>);
+
+impl Program {
+    /// The first server found on PATH.
+    pub fn find() -> anyhow::Result<Program> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = SERVERS.iter().find_map(|names| {
+            std::env::split_paths(&path)
+                .map(|folder| folder.join(names.program))
+                .find(|file| file.is_file())
+                .map(|file| Program { file, names })
+        });
+        found.context(
+            "no server found: none of keydb-server, valkey-server, redis-server is on PATH\n\
+             install one, for example: sudo apt-get install redis-server",
+        )
+    }
 }
 
 impl Server {
-    /// Starts the first server found on PATH, on a free port, empty, and writing nothing to disk.
-    pub fn start() -> anyhow::Result<Server> {
-        let Some((program, name, client)) = find() else {
-            bail!(
-                "no server found: none of keydb-server, valkey-server, redis-server is on PATH\n\
-                 install one, for example: sudo apt-get install redis-server"
-            );
-        };
-        let folder = std::env::temp_dir().join(format!("keyrelay-demo-{}", std::process::id()));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    /// Starts it on a free port, empty, and writing nothing outside the folder.
+    pub async fn start(program: &Program, folder: &Path) -> anyhow::Result<Server> {
         // Free now, and taken again a moment later: good enough for a demo, which says so if it was too late.
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let address = free.context("no free port on 127.0.0.1")?;
-        let child = Command::new(&program)
+        let mut command = Command::new(&program.file);
+        command
             .args(["--bind", "127.0.0.1", "--port", &address.port().to_string()])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"])
-            .arg(&folder)
-            // A group of its own: Ctrl-C is for the relay, which ends the server when all is drained.
+            .arg(folder)
+            .args(["--dbfilename", &format!("{}.rdb", address.port())]);
+        if program.names.replicates {
+            command.args(["--active-replica", "yes", "--multi-master", "yes"]);
+        }
+        let child = command
+            // A group of its own: Ctrl-C is for the demo, which ends the server when the relays are drained.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        let child = match child {
-            Ok(child) => child,
-            Err(error) => {
-                let _ = fs::remove_dir_all(&folder);
-                return Err(error).with_context(|| format!("cannot start {}", program.display()));
-            }
-        };
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.file.display()))?;
         let mut server = Server {
             child,
-            folder,
             address,
-            name,
-            client,
+            names: program.names,
+            frozen: Cell::new(false),
         };
-        server.wait()?;
+        server.wait().await?;
         Ok(server)
     }
 
-    /// The folder for whatever else the demo needs; gone with the server.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    async fn wait(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while let Err(error) = self.send(&[&["PING"]]).await {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended at once: {status}", self.names.server);
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(error)
+                    .with_context(|| format!("{} does not answer at {}", self.names.server, self.address));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Makes the two replicas of each other, and waits until they are.
+    pub async fn join(&self, other: &Server) -> anyhow::Result<()> {
+        let started = Instant::now();
+        for (replica, primary) in [(self, other), (other, self)] {
+            let port = primary.address.port().to_string();
+            replica.send(&[&["REPLICAOF", "127.0.0.1", port.as_str()]]).await?;
+            // One after the other: two that begin at once may each wait for the other's data.
+            while !replica.is_linked().await? {
+                if started.elapsed() > LINK_PATIENCE {
+                    bail!(
+                        "{} at {} does not become a replica",
+                        replica.names.server,
+                        replica.address
+                    );
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_linked(&self) -> Result<bool, LinkError> {
+        Ok(match self.send(&[&["INFO", "replication"]]).await? {
+            OwnedFrame::BlobString { data, .. } => Info::from_bytes(&data).get("master_link_status") == Some("up"),
+            _ => false,
+        })
     }
 
     /// How a person talks to the server in a terminal.
     pub fn client(&self) -> String {
-        format!("{} -p {}", self.client, self.address.port())
+        format!("{} -p {}", self.names.client, self.address.port())
     }
 
-    /// Does one command after the other.
-    pub fn send(&self, commands: &[&[&str]]) -> std::io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+    /// Does one command after the other, over a connection of its own, and gives the last reply.
+    ///
+    /// # Errors
+    /// If one of them is refused, or not answered within 10 s.
+    pub async fn send<W: AsRef<[u8]>>(&self, commands: &[&[W]]) -> Result<OwnedFrame, LinkError> {
+        let mut link = Link::connect(&self.endpoint()).await?;
+        let mut reply = OwnedFrame::Null;
         for words in commands {
-            let mut request = format!("*{}\r\n", words.len());
-            for word in *words {
-                request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-            }
-            stream.write_all(request.as_bytes())?;
-            let mut answer = [0; 512];
-            match stream.read(&mut answer)? {
-                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                _ if answer[0] == b'-' => return Err(std::io::Error::other("the server refused a command")),
-                _ => {}
-            }
+            let words: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
+            reply = link.command(&words).await?;
         }
-        Ok(())
+        Ok(reply)
     }
 
-    fn wait(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        while let Err(error) = self.send(&[&["PING"]]) {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended at once: {status}", self.name);
-            }
-            if started.elapsed() > PATIENCE {
-                return Err(error).with_context(|| format!("{} does not answer at {}", self.name, self.address));
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            address: self.address.into(),
+            tls: None,
+            db: 0,
+            username: None,
+            password: None,
+            client_name: "keyrelay-demo".to_owned(),
         }
-        Ok(())
+    }
+
+    /// Stops the server as it stands, as a machine does that hangs; `None` if it stands already.
+    pub fn freeze(self: &Rc<Self>) -> std::io::Result<Option<Frozen>> {
+        if self.frozen.get() {
+            return Ok(None);
+        }
+        kill_process(Pid::from_child(&self.child), Signal::STOP)?;
+        self.frozen.set(true);
+        Ok(Some(Frozen(Rc::downgrade(self))))
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let Some(server) = self.0.upgrade() else { return };
+        // If it has ended meanwhile, there is nothing to go on.
+        let _ = kill_process(Pid::from_child(&server.child), Signal::CONT);
+        server.frozen.set(false);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, on the same Ctrl-C; then there is nothing to end.
+        // It may have ended by itself; then there is nothing to end.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-fn find() -> Option<(PathBuf, &'static str, &'static str)> {
-    let path = std::env::var_os("PATH")?;
-    SERVERS.iter().find_map(|&(server, client)| {
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(server))
-            .find(|file| file.is_file())
-            .map(|file| (file, server, client))
-    })
 }
