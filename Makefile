@@ -1,10 +1,11 @@
 # What one types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test autobahn fuzz chaos bench package try-package try-image
+.PHONY: help demo picture test autobahn fuzz chaos bench package try-package try-image
 
 help:
-	@echo 'make demo      a throwaway server, the relay in front, and a page to watch'
+	@echo 'make demo      two regions with a relay each, and a page to click and watch'
+	@echo 'make picture   the pictures of it in docs, anew'
 	@echo 'make test      install what the tests need and run them all'
 	@echo 'make autobahn  the WebSocket protocol, by the suite that browsers are tested with'
 	@echo 'make fuzz      each fuzz target for FUZZ_SECONDS (600)'
@@ -18,6 +19,11 @@ demo:
 	@scripts/need.sh cargo server
 	@cargo build --quiet
 	@scripts/built.sh demo
+
+picture:
+	scripts/need.sh cargo server node chromium fonts pngquant
+	cargo build
+	scripts/picture.sh
 
 test:
 	scripts/need.sh cargo server node chromium ruby proxies rails suites systemd pages
