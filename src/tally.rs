@@ -41,17 +41,26 @@ pub struct Sums {
 }
 
 impl Durations {
-    /// In seconds: from what nobody notices to what somebody is called for.
-    pub const LIMITS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+    /// In seconds: from what a machine alone takes to what somebody is called for.
+    pub const LIMITS: [f64; 16] = [
+        0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 300.0,
+    ];
 
     /// Counts one more.
     pub fn add(&self, took: Duration) {
+        self.add_all([took]);
+    }
+
+    /// Counts each of these.
+    pub fn add_all(&self, took: impl IntoIterator<Item = Duration>) {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = took.as_secs_f64();
-        sums.count += 1;
-        sums.seconds += seconds;
-        if let Some(at) = Self::LIMITS.iter().position(|limit| seconds <= *limit) {
-            sums.within[at] += 1;
+        for took in took {
+            let seconds = took.as_secs_f64();
+            sums.count += 1;
+            sums.seconds += seconds;
+            if let Some(at) = Self::LIMITS.iter().position(|limit| seconds <= *limit) {
+                sums.within[at] += 1;
+            }
         }
     }
 
@@ -91,7 +100,9 @@ mod tests {
             .into_iter()
             .for_each(|took| durations.add(took));
         let sums = durations.sums();
-        assert_eq!((sums.count, sums.within), (3, [1, 1, 0, 0, 0, 0, 0, 0]));
+        let within = |limit: f64| sums.within[Durations::LIMITS.iter().position(|each| *each == limit).unwrap()];
+        assert_eq!((sums.count, within(0.01), within(0.025)), (3, 1, 1));
+        assert_eq!(sums.within.iter().sum::<u64>(), 2);
         assert!((sums.seconds - 600.021).abs() < 1e-9);
     }
 }

@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "fanout",
         &[
+            "tally",
             "limits",
             "turns",
             "hub",

@@ -1,6 +1,6 @@
 //! One connected client, and the only way its bytes are written: a frame that was begun is finished first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -20,7 +20,7 @@ use super::{Gate, Transport};
 const ANNOUNCED: Duration = Duration::from_secs(30);
 
 /// Names a client for as long as it is connected: the place is used again, the generation is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Token {
     pub index: u32,
     pub generation: u32,
@@ -49,9 +49,9 @@ pub(super) enum Phase {
     /// To be ended as soon as the frame that was begun is written.
     Ending(Ending),
     /// The ending is written, but for what is pending.
-    Ended,
+    Ended(Ending),
     /// A WebSocket whose close frame is out: the peer's answer is awaited for a moment.
-    Closing,
+    Closing(Ending),
 }
 
 /// A frame of which a part is still to be written.
@@ -138,6 +138,10 @@ pub(super) struct Books {
     pub pins: Pins,
     /// Messages sent since they were last added to the stats.
     pub messages: u64,
+    /// How long messages took that were handed over since then.
+    pub took: Vec<Duration>,
+    /// Clients of this shard that are blocked, so that nobody need be looked at to find them.
+    pub blocked: HashSet<Token>,
     pub stats: Arc<Stats>,
 }
 
@@ -190,10 +194,25 @@ impl Conn {
     }
 
     fn block(&mut self, books: &mut Books) {
-        self.blocked = true;
+        self.set_blocked(true, books);
         // From now on the time is counted in which it takes nothing.
         self.last = books.tick;
         self.arm(books.tick.saturating_add(books.write_timeout), books);
+    }
+
+    /// Whether the socket took less than it was given.
+    pub fn set_blocked(&mut self, blocked: bool, books: &mut Books) {
+        match (std::mem::replace(&mut self.blocked, blocked), blocked) {
+            (false, true) => {
+                books.blocked.insert(self.token);
+                books.stats.blocked.fetch_add(1, Ordering::Relaxed);
+            }
+            (true, false) => {
+                books.blocked.remove(&self.token);
+                books.stats.blocked.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
     }
 
     /// Writes on where it was broken off; afterwards it is blocked or nothing is pending.
@@ -210,7 +229,7 @@ impl Conn {
             }
             Ok(size) => {
                 pending.offset += size.unwrap_or(0);
-                self.blocked = true;
+                self.set_blocked(true, books);
                 if size.is_some() {
                     self.block(books);
                 }

@@ -1,6 +1,6 @@
 //! What a shard does, without waiting: clients come, are served, and go.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,6 +88,8 @@ impl Core {
             walked: watermark,
             pins: Pins::default(),
             messages: 0,
+            took: Vec::new(),
+            blocked: HashSet::new(),
             stats,
         };
         Ok(Core {
@@ -146,6 +148,9 @@ impl Core {
         if sent > 0 {
             self.books.stats.messages.fetch_add(sent, Ordering::Relaxed);
         }
+        if !self.books.took.is_empty() {
+            self.books.stats.latency.add_all(self.books.took.drain(..));
+        }
         walking || judging || !self.ready.is_empty() || !self.due.is_empty() || self.handle.has_next()
     }
 
@@ -190,7 +195,10 @@ impl Core {
         }
         conn.hung_up |= flags.contains(EventFlags::RDHUP);
         conn.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP);
-        let writable = flags.contains(EventFlags::OUT) && std::mem::take(&mut conn.blocked);
+        let writable = flags.contains(EventFlags::OUT) && conn.blocked;
+        if writable {
+            conn.set_blocked(false, &mut self.books);
+        }
         if writable || conn.readable {
             enqueue(conn, &mut self.ready);
         }
@@ -238,6 +246,7 @@ impl Core {
             renewable: given.until.renewable,
         };
         count(&self.books.stats, conn.transport, 1);
+        self.books.stats.opened(conn.transport).fetch_add(1, Ordering::Relaxed);
         for log in conn.session.logs() {
             self.subscribers.add(log, token);
         }

@@ -184,7 +184,7 @@ impl Core {
     /// The client's close frame was answered.
     fn goodbye(&mut self, token: Token) {
         if let Some(conn) = client(&mut self.clients, token) {
-            conn.phase = Phase::Ended;
+            conn.phase = Phase::Ended(Ending::Gone);
             if !conn.blocked {
                 self.finish(token);
             }

@@ -9,6 +9,7 @@
 //! the others: after each slice other work gets its turn.
 
 mod asking;
+mod behind;
 mod codec;
 mod conn;
 mod core;
@@ -40,13 +41,14 @@ use crate::limits::{Permits, Rate};
 use crate::session::Ending;
 use crate::session::{Session, Start};
 
+pub use behind::Behind;
 pub use handle::Handle;
 #[cfg(any(test, fuzzing))]
 pub(crate) use inbound::fuzzing;
 pub use pipe::{Far, Near, Parting, Watch, pipe};
 pub use shard::{Shard, shard};
 pub use socket::{Socket, limit_sends};
-pub use stats::Stats;
+pub use stats::{ENDINGS, Stats};
 
 /// What a shard needs to know from the config.
 #[derive(Clone, Debug)]

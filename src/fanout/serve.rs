@@ -153,7 +153,7 @@ impl Core {
             return;
         };
         if let Phase::Ending(ending) = conn.phase {
-            conn.phase = Phase::Ended;
+            conn.phase = Phase::Ended(ending);
             let frame = codec::ending(conn.transport, ending, self.random.retry());
             match conn.send(&frame, &mut self.books) {
                 Sent::Whole => {}
@@ -161,15 +161,13 @@ impl Core {
                 Sent::Gone => return self.close(token, Ending::Gone),
             }
         }
-        if conn.phase != Phase::Ended {
-            return;
-        }
+        let Phase::Ended(ending) = conn.phase else { return };
         match conn.transport {
             Transport::Sse { .. } => self.close(token, Ending::Gone),
             Transport::WebSocket { .. } => {
                 // Closed with something unread, the connection would be reset, and the close frame perhaps lost.
                 conn.socket.finish();
-                conn.phase = Phase::Closing;
+                conn.phase = Phase::Closing(ending);
                 conn.received = 0;
                 let books = &mut self.books;
                 conn.arm(books.tick + books.wheel.ticks(CLOSING), books);
@@ -184,6 +182,13 @@ impl Core {
         }
         let mut conn = self.clients.remove(token.index as usize);
         conn.release(&mut self.books);
+        conn.set_blocked(false, &mut self.books);
+        // Who was told, or is just being told, has gone for that.
+        let why = match (why, conn.phase) {
+            (Ending::Gone, Phase::Ending(told) | Phase::Ended(told) | Phase::Closing(told)) => told,
+            _ => why,
+        };
+        self.books.stats.ended.add(why.reason());
         count(&self.books.stats, conn.transport, -1);
         if why == Ending::TooSlow {
             conn.socket.give_up();

@@ -60,6 +60,7 @@ impl Shard {
         let handle = core.handle.clone();
         let mut verdicts = core.judging.verdicts.clone();
         let mut crowded = core.books.stats.crowded.subscribe();
+        let mut asked = core.books.stats.behind.follow();
         let mut wake = None;
         let mut news = 0;
         let timer = sleep_until(Instant::now());
@@ -80,6 +81,9 @@ impl Shard {
                         break;
                     };
                     core.answered(answer);
+                }
+                if let Ok(true) = asked.has_changed() {
+                    core.tell_behind(*asked.borrow_and_update(), Instant::now());
                 }
                 tokio::task::yield_now().await;
                 core.poll();
@@ -116,6 +120,7 @@ impl Shard {
                 Ok(()) = crowded.changed() => {}
                 // Its sender lives in the hub.
                 Ok(()) = verdicts.changed() => core.judge_all(),
+                Ok(()) = asked.changed() => core.tell_behind(*asked.borrow_and_update(), Instant::now()),
                 () = &mut timer, if wake.is_some() => {}
                 _ = idle.tick() => {}
             }

@@ -49,7 +49,7 @@ impl Core {
         };
         conn.due = u32::MAX;
         let now = self.books.tick;
-        if conn.phase == Phase::Closing {
+        if matches!(conn.phase, Phase::Closing(_)) {
             return self.close(token, Ending::Gone);
         }
         if now >= conn.retires {

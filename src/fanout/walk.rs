@@ -1,6 +1,8 @@
 //! The walk: what is new goes to every subscriber that is up to date, in the order of sequences.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::hub::{Body, Ended, Message};
 use crate::session::Ending;
@@ -25,6 +27,8 @@ pub(super) struct Turn {
     /// are added behind it, and one that fills the place of another was visited already, or is visited twice, which
     /// its cursor makes harmless.
     before: usize,
+    /// Whether the entry was handed to anybody.
+    handed: bool,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,12 @@ impl News {
             News::Nudge | News::Lost | News::Ended(_) => 0,
         }
     }
+}
+
+/// How long ago that was; nothing where the clock was set back.
+fn since(heard: NonZeroU64) -> Duration {
+    let heard = UNIX_EPOCH + Duration::from_micros(heard.get());
+    heard.elapsed().unwrap_or_default()
 }
 
 impl Core {
@@ -122,6 +132,7 @@ impl Core {
             entries,
             at: 0,
             before: usize::MAX,
+            handed: false,
         });
         true
     }
@@ -198,8 +209,13 @@ impl Core {
                 }
             }
             self.books.messages += 1;
+            turn.handed = true;
         }
         if turn.before == 0 {
+            let handed = std::mem::take(&mut turn.handed);
+            if let (true, News::Message(message)) = (handed, &entry.news) {
+                self.books.took.extend(message.heard.map(since));
+            }
             turn.at += 1;
             turn.before = usize::MAX;
         }

@@ -18,6 +18,8 @@ pub struct Appender {
     hub: Arc<Hub>,
     last: u64,
     grown: Vec<Arc<Log>>,
+    /// When what is appended next was heard of.
+    heard: Option<u64>,
 }
 
 impl Appender {
@@ -27,6 +29,7 @@ impl Appender {
             hub,
             last,
             grown: Vec::new(),
+            heard: None,
         }
     }
 
@@ -53,13 +56,20 @@ impl Appender {
         self.grown.push(log.clone());
     }
 
+    /// What the next call appends was heard of then, in microseconds since 1970: from there on it is counted how long it takes
+    /// to its clients. Without it, as for what only a comparison found, nothing is counted.
+    pub fn heard(&mut self, at: Option<u64>) {
+        self.heard = at;
+    }
+
     /// Appends the newest value of a slot; `None` where it is gone and nothing says so to clients. `fixed`: the slot's
     /// absence is part of the channel's state. Appending the deletion of what was never there does nothing.
     pub fn put(&mut self, log: &Arc<Log>, key: SlotKey, fixed: bool, payload: Option<Payload>, now: Instant) {
         debug_assert_eq!(log.channel.mode, Mode::State);
         let body = payload.map_or(Body::Void, Body::Change);
         let message = Message::new(self.sequence(), log.channel.clone(), body);
-        let message = Arc::new(message.charged(&self.hub.account, key.name.len()));
+        let message = message.charged(&self.hub.account, key.name.len());
+        let message = Arc::new(message.heard(self.heard.take()));
         let mut view = log.view();
         if let Some(grown) = view.put(key, fixed, message, now) {
             view.trim(&log.channel, now);
@@ -84,7 +94,8 @@ impl Appender {
     fn push_body(&mut self, log: &Arc<Log>, body: Body, now: Instant) {
         debug_assert_eq!(log.channel.mode, Mode::Events);
         let message = Message::new(self.sequence(), log.channel.clone(), body);
-        let message = Arc::new(message.charged(&self.hub.account, 0));
+        let message = message.charged(&self.hub.account, 0);
+        let message = Arc::new(message.heard(self.heard.take()));
         let mut view = log.view();
         view.push(message, now);
         view.trim(&log.channel, now);

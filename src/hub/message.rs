@@ -1,6 +1,7 @@
 //! A message: immutable, numbered, shared by all who receive it.
 
 use std::borrow::Cow;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -124,6 +125,8 @@ pub struct Message {
     pub channel: Arc<Channel>,
     /// What it says.
     pub body: Body,
+    /// When it was heard of, in microseconds since 1970, if it is to be counted how long it takes.
+    pub heard: Option<NonZeroU64>,
     /// Made on first use: most messages of an idle channel are never encoded again.
     encoded: OnceLock<Box<Encodings>>,
     /// What all of that takes, as long as anybody holds it.
@@ -137,6 +140,7 @@ impl Message {
             sequence,
             channel,
             body,
+            heard: None,
             encoded: OnceLock::new(),
             charge: Charge::default(),
         }
@@ -152,6 +156,12 @@ impl Message {
             charge: account.charge(MESSAGE + name + payload),
             ..self
         }
+    }
+
+    /// It was heard of then.
+    pub(super) fn heard(self, heard: Option<u64>) -> Message {
+        let heard = heard.and_then(NonZeroU64::new);
+        Message { heard, ..self }
     }
 
     /// The bytes that it is counted for.

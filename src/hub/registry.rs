@@ -2,10 +2,11 @@
 
 mod revise;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use indexmap::IndexMap;
 use tokio::sync::{Notify, watch};
 
 use super::appender::Appender;
@@ -84,7 +85,8 @@ pub struct Hub {
 
 #[derive(Default)]
 struct Registry {
-    logs: HashMap<Name, Arc<Log>>,
+    /// Each has a place, so that they can be visited a few at a time ([`Hub::some`]).
+    logs: IndexMap<Name, Arc<Log>>,
     makers: Makers,
     /// Names of channels that were ended and are not made again for now.
     barred: HashSet<Name>,
@@ -150,6 +152,19 @@ impl Hub {
     /// How many channels have a log.
     pub fn channels(&self) -> usize {
         self.registry().logs.len()
+    }
+
+    /// Subscriptions that were not dropped yet: each connection has one for each of its channels.
+    pub fn subscriptions(&self) -> usize {
+        self.registry().subscriptions
+    }
+
+    /// At most so many logs, from this place on: to visit all of them without holding up those who come and go. One that
+    /// comes or goes meanwhile may move another, so that this is missed or seen twice.
+    pub fn some(&self, from: usize, most: usize) -> Vec<Arc<Log>> {
+        let registry = self.registry();
+        let logs = registry.logs.values().skip(from).take(most);
+        logs.cloned().collect()
     }
 
     /// Who may read the channel of this name: all of these must be satisfied. `None` where it cannot exist.
@@ -320,7 +335,7 @@ impl Hub {
             registry.makers.wake(view.maker, idle);
         }
         registry.makers.remove(view.maker);
-        registry.logs.remove(&log.channel.name);
+        registry.logs.swap_remove(&log.channel.name);
         let tell = !std::mem::replace(&mut view.queued, true);
         drop(view);
         if tell {

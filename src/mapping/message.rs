@@ -21,6 +21,9 @@ pub enum Unroutable {
     NotAName(String),
 }
 
+/// Every [`Unroutable::reason`].
+pub const UNROUTABLE: [&str; 3] = ["not_an_object", "no_field", "not_a_name"];
+
 impl Unroutable {
     /// One word for a counter.
     pub fn reason(&self) -> &'static str {

@@ -20,7 +20,7 @@ mod tests;
 
 pub use explain::{Explanation, Verdict};
 use index::Index;
-pub use message::Unroutable;
+pub use message::{UNROUTABLE, Unroutable};
 
 /// A mapping: in a config its place, from 0 on; in a relay that was given another config, that of its first appearance, and
 /// what comes later has a greater one, so that none is ever another's.

@@ -1,12 +1,13 @@
 //! Which channels there can be, and what each of them is.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Rule;
+use super::{Rule, Stats};
 use crate::hub::{self, Access, Channel, Mode, Payload, Snapshot, Way};
 use crate::keyspace::EventName;
 use crate::mapping::{self, MappingId, Mappings, RuleError, Source};
@@ -30,21 +31,31 @@ struct Entry {
     rule: Arc<Rule>,
     /// The [plan](feed::Plan) with which what it needs came.
     plan: u64,
+    /// What it has taken that somebody listened to.
+    taken: Arc<AtomicU64>,
 }
 
 impl Table {
+    /// What the mappings take is counted in `stats`.
+    ///
     /// # Errors
     /// Every rule whose channel template does not fit its pattern.
-    pub fn new(rules: Vec<Arc<Rule>>) -> Result<Table, Vec<RuleError>> {
-        Table::of(rules.into_iter().map(|rule| Entry { rule, plan: 0 }).collect())
+    pub fn new(rules: Vec<Arc<Rule>>, stats: &Stats) -> Result<Table, Vec<RuleError>> {
+        let entry = |rule: Arc<Rule>| Entry {
+            taken: stats.mapping(&rule.pattern.to_string()),
+            plan: 0,
+            rule,
+        };
+        Table::of(rules.into_iter().map(entry).collect())
     }
 
     /// The table that comes after this one. What mappings need that this one has not got comes with `plan`.
     ///
     /// # Errors
     /// See [`Table::new`].
-    pub fn next(&self, rules: Vec<Arc<Rule>>, plan: u64) -> Result<Table, Vec<RuleError>> {
+    pub fn next(&self, rules: Vec<Arc<Rule>>, plan: u64, stats: &Stats) -> Result<Table, Vec<RuleError>> {
         let entry = |rule: Arc<Rule>| Entry {
+            taken: stats.mapping(&rule.pattern.to_string()),
             plan: self.entry(rule.id).map_or(plan, |entry| entry.plan),
             rule,
         };
@@ -71,6 +82,13 @@ impl Table {
 
     fn entry(&self, mapping: MappingId) -> Option<&Entry> {
         self.places.get(&mapping).map(|place| &self.rules[*place])
+    }
+
+    /// Counts that the mapping has taken so many events or messages for channels that somebody listens to.
+    pub fn count(&self, mapping: MappingId, times: u64) {
+        if let Some(Entry { taken, .. }) = self.entry(mapping) {
+            taken.fetch_add(times, Ordering::Relaxed);
+        }
     }
 
     /// A mapping, if it is one of these: what is on its way between the threads may be of one that went.

@@ -55,7 +55,7 @@ pub(super) struct KeyEntry {
     pub state: State,
     /// The mirror's count of activations when `uses` was last known to name every log that shows the key; 0 is never.
     pub as_of: u64,
-    /// The last event since the last read began.
+    /// The last event since the last read began, from the first of them on.
     pub event: Option<Event>,
     /// The last event before the read in flight began.
     pub reading_event: Option<Event>,
@@ -91,6 +91,24 @@ pub(super) struct Event {
     pub name: Option<EventName>,
     /// When it was heard, in microseconds since 1970.
     pub heard_at: u64,
+    /// When the first was heard of those that no read has answered yet, by the same clock.
+    pub since: u64,
+}
+
+impl Event {
+    pub fn new(name: Option<EventName>, heard_at: u64) -> Event {
+        Event {
+            name,
+            heard_at,
+            since: heard_at,
+        }
+    }
+
+    /// This one after another that no read has answered either.
+    pub fn after(self, earlier: Option<Event>) -> Event {
+        let since = earlier.map_or(self.since, |earlier| earlier.since.min(self.since));
+        Event { since, ..self }
+    }
 }
 
 /// Where a key stands between "may have changed" and "was read".

@@ -49,6 +49,7 @@ enum Pending {
         payload: Option<Payload>,
         /// What it counts in the backlog.
         bytes: usize,
+        heard_at: u64,
     },
     /// Happenings are missing here.
     Gap { reason: Reason, missed: Option<u64> },
@@ -165,7 +166,11 @@ impl Mirror {
         if let Some(payload) = &payload {
             delivery::tell(&log.log, topic, None, payload.absent);
         }
-        fifo.push(Pending::Ready { payload, bytes });
+        fifo.push(Pending::Ready {
+            payload,
+            bytes,
+            heard_at,
+        });
         self.drain(id, now.mono);
     }
 
@@ -180,9 +185,8 @@ impl Mirror {
     /// Happenings were too many to be kept. The gap is appended by [`Mirror::append_gaps`], so that those of one moment are
     /// one.
     pub(super) fn missed(&mut self, id: u64, count: u64, now: Now) {
-        let Some(fifo) = self.logs.get_mut(&id).and_then(|log| log.fifo.as_mut()) else {
-            return;
-        };
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let Some(fifo) = &mut log.fifo else { return };
         let stats = &self.shared.stats;
         if fifo.miss(count) {
             self.reached.gaps.push(id);
@@ -192,6 +196,13 @@ impl Mirror {
         let until = fifo.overflowed.map(|last| last + QUIET);
         if until.is_none_or(|until| until <= now.mono) {
             fifo.overflowed = Some(now.mono);
+            let detail = format!(
+                "more happens than the events channel `{}` can keep",
+                log.log.channel.name
+            );
+            let gaps = &stats.gap_log;
+            gaps.begin(None, String::new(), OVERFLOW.0, Some(detail), now.wall);
+            gaps.end(now.wall, 0, |node| node.is_none());
             tracing::warn!(count, "an events channel overflows: its subscribers are told");
         }
     }
@@ -242,6 +253,7 @@ impl Mirror {
         else {
             return;
         };
+        let heard_at = *heard_at;
         let payload = value.and_then(|value| {
             let change = Change {
                 channel: &log.log.channel.name,
@@ -249,7 +261,7 @@ impl Mirror {
                 captures,
                 value,
                 event: Some(event),
-                heard_at: Some(*heard_at),
+                heard_at: Some(heard_at),
                 expires_at,
             };
             render(&self.table, &self.shared.stats, &mut self.said, mapping, &change)
@@ -257,7 +269,11 @@ impl Mirror {
         if let Some(payload) = &payload {
             delivery::tell(&log.log, key, Some(event), payload.absent);
         }
-        *pending = Pending::Ready { payload, bytes: 0 };
+        *pending = Pending::Ready {
+            payload,
+            bytes: 0,
+            heard_at,
+        };
     }
 
     /// Appends what waits for nothing.
@@ -267,9 +283,14 @@ impl Mirror {
         while let Some(pending) = fifo.entries.front_mut() {
             match pending {
                 Pending::Happening { .. } => break,
-                Pending::Ready { payload, bytes } => {
+                Pending::Ready {
+                    payload,
+                    bytes,
+                    heard_at,
+                } => {
                     fifo.backlog.remove(*bytes);
                     if let Some(payload) = payload.take() {
+                        self.appender.heard(Some(*heard_at));
                         self.appender.push(&log.log, payload, now);
                     }
                 }

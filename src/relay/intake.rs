@@ -62,7 +62,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(table: Arc<Table>) -> Shared {
+    pub fn new(table: Arc<Table>, stats: Arc<Stats>) -> Shared {
         Shared {
             interests: RwLock::new(Interests {
                 table,
@@ -70,7 +70,7 @@ impl Shared {
             }),
             taken: Mutex::default(),
             notify: Notify::new(),
-            stats: Arc::default(),
+            stats,
             question: watch::Sender::default(),
         }
     }
@@ -240,6 +240,8 @@ impl Listener for Intake {
         }
         let heard_at = now_us();
         let mut mapped = 0;
+        // Events of one mapping mostly come together: they are counted as one run.
+        let mut run: Option<(MappingId, u64)> = None;
         for (at, &KeyEvent { key, event: name }) in batch.iter().enumerate() {
             let mut event = None;
             let mut state = false;
@@ -247,10 +249,15 @@ impl Listener for Intake {
                 let Some(interest) = channels.get(channel) else {
                     return;
                 };
-                let event = event.get_or_insert_with(|| Event {
-                    name: name.map(EventName::from_bytes),
-                    heard_at,
-                });
+                match &mut run {
+                    Some((last, times)) if *last == mapping => *times += 1,
+                    _ => {
+                        if let Some((last, times)) = run.replace((mapping, 1)) {
+                            table.count(last, times);
+                        }
+                    }
+                }
+                let event = event.get_or_insert_with(|| Event::new(name.map(EventName::from_bytes), heard_at));
                 match (&interest.backlog, &event.name) {
                     (None, _) => state = true,
                     (Some(backlog), Some(name)) if table.takes(mapping, name) => hits.push(Hit::Happening {
@@ -268,6 +275,9 @@ impl Listener for Intake {
             if let Some(event) = event.filter(|_| state) {
                 hits.push(Hit::Change { at, event });
             }
+        }
+        if let Some((last, times)) = run {
+            table.count(last, times);
         }
         drop(interests);
         stats.mapped.fetch_add(mapped, Ordering::Relaxed);
@@ -318,6 +328,7 @@ impl Listener for Intake {
                 Ok(channel) => {
                     let interest = channels.get(channel);
                     let backlog = interest.and_then(|interest| Some((interest.log, interest.backlog.clone()?)));
+                    table.count(mapping, u64::from(backlog.is_some()));
                     let fits = |rule: &Rule| message.len() as u64 <= rule.max_value;
                     hits.extend(backlog.map(|(log, backlog)| Listened {
                         log,

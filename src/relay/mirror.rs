@@ -127,7 +127,7 @@ impl Mirror {
             }
             let Some(entry) = self.keys.get_mut(&key) else { continue };
             entry.as_of = self.activations;
-            entry.event = Some(event);
+            entry.event = Some(event.after(entry.event.take()));
             self.dirty(&key, true, now);
         }
         for (node, item) in taken.items.drain(..) {

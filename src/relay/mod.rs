@@ -26,6 +26,7 @@
 //! * `revise`: other mappings while it runs
 //! * `needs`: what all that asks of the server
 //! * `stats`: what is counted, and what is true of the nodes
+//! * [`gaps`]: the last gaps
 //! * `report`: what operators are told of the mirror
 //! * `run`: the loop that does the I/O
 
@@ -34,6 +35,7 @@ mod channels;
 mod deadlines;
 mod delivery;
 mod entries;
+pub mod gaps;
 mod happenings;
 mod intake;
 mod interest;

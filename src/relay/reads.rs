@@ -240,7 +240,11 @@ impl Mirror {
         if nothing_missed {
             return;
         }
-        entry.event = entry.event.take().or(entry.reading_event.take());
+        let earlier = entry.reading_event.take();
+        entry.event = match entry.event.take() {
+            Some(event) => Some(event.after(earlier)),
+            None => earlier,
+        };
         let later = std::mem::replace(&mut entry.happenings, std::mem::take(&mut entry.reading));
         entry.happenings.extend(later);
         for each in entry.uses.iter_mut().filter(|each| each.awaits == Awaits::This) {

@@ -230,6 +230,21 @@ impl Mirror {
 }
 
 /// The word that clients are told.
+/// Every word that [`reason`] gives.
+pub const KINDS: [&str; 11] = [
+    "busy",
+    "loading",
+    "no-permission",
+    "try-again",
+    "upstream-moved",
+    "cluster-down",
+    "master-down",
+    "timeout",
+    "upstream-lost",
+    "overflow",
+    "unreadable",
+];
+
 pub(super) fn reason(kind: ReadErrorKind) -> Reason {
     Reason(match kind {
         ReadErrorKind::Busy => "busy",

@@ -33,6 +33,17 @@ pub(super) const BEHIND: Reason = Reason("upstream-behind");
 /// There was more than could be kept.
 pub(super) const OVERFLOW: Reason = Reason("overflow");
 
+/// Every reason that a gap has in the counts of operators.
+pub const GAPS: [&str; 7] = [
+    LOST.0,
+    FLUSHED.0,
+    SWAPPED.0,
+    RESYNCED.0,
+    MOVED.0,
+    EVENTS_OFF.0,
+    OVERFLOW.0,
+];
+
 /// Whether clients who were told one reason are told the other, too. What is lost counts more than what is slow; and that
 /// the server is there but will not say is news to those who think it away, whereas keys that fail each in their own way
 /// are told once. What keeps a resync says more than what began it, unless it is only that a read takes its time.
@@ -109,7 +120,7 @@ impl Mirror {
         node.unheard = None;
         if node.feed.take().is_some() {
             node.generation += 1;
-            self.shared.stats.gaps.add(LOST.0);
+            self.shared.stats.gap(id, LOST.0, Some(why), now.wall);
             self.verify.excuse(id);
             for log in self.logs.values_mut() {
                 let (state, filled) = (log.fifo.is_none(), log.filled);
@@ -203,7 +214,7 @@ impl Mirror {
 
     /// Lets what is outdated be read again from a node that is heard; clients are told if that takes long.
     pub(super) fn begin_anew(&mut self, id: NodeId, reason: Reason, now: Now) {
-        self.shared.stats.gaps.add(reason.0);
+        self.shared.stats.gap(id, reason.0, None, now.wall);
         self.verify.excuse(id);
         let node = &mut self.nodes[id];
         node.generation += 1;
@@ -268,6 +279,7 @@ impl Mirror {
             self.begin(id, node, now);
         }
         if recovery.is_some() {
+            self.now = now;
             self.recovered();
         }
     }
@@ -291,6 +303,12 @@ impl Mirror {
             stats.resyncs.add(reason.0);
             stats.resync_time.add(took);
             stats.differences.fetch_add(differences as u64, Ordering::Relaxed);
+            let (nodes, owners) = (&self.nodes, self.nodes.owners());
+            // A node that is still away has its recovery before it; one that has no keys any more has none.
+            let is_over = |node| nodes[node].feed.is_some() || !owners.has_any(node);
+            stats
+                .gap_log
+                .end(self.now.wall, differences as u64, |node| node.is_none_or(is_over));
             let seconds = took.as_secs_f64();
             tracing::info!(reason = reason.0, seconds, differences, "the mirror is true again");
         }

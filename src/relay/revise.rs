@@ -89,7 +89,11 @@ impl Mirror {
             judge_again,
             also,
         } = revision;
-        let table = Arc::new(self.table.next(rules, plan).map_err(ReviseError::Rules)?);
+        let table = Arc::new(
+            self.table
+                .next(rules, plan, &self.shared.stats)
+                .map_err(ReviseError::Rules)?,
+        );
         let before = std::mem::replace(&mut self.table, table.clone());
         let same = before.has_same(&table);
         let ended = self.appender.revise(hub::Revision {

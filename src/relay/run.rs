@@ -81,8 +81,9 @@ pub struct Relay {
 /// # Errors
 /// Every rule whose channel template does not fit its key pattern; a checked config has none.
 pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>> {
-    let table = Arc::new(Table::new(options.rules)?);
-    let shared = Arc::new(Shared::new(table.clone()));
+    let stats = Arc::new(Stats::default());
+    let table = Arc::new(Table::new(options.rules, &stats)?);
+    let shared = Arc::new(Shared::new(table.clone(), stats));
     let catalog = Catalog::new(table.clone());
     let intake = Intake::new(shared.clone(), options.max_dirty);
     let (reviser, ordered) = Reviser::new();

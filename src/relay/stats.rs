@@ -1,13 +1,20 @@
 //! What the relay counts, and what is true of its upstream nodes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::gaps::Gaps;
 use crate::tally::{Durations, Tally};
+#[cfg(doc)]
+use crate::upstream::feed::LostReason;
 use crate::upstream::feed::Role;
 use crate::upstream::{NodeId, ServerInfo};
+
+pub use super::refusal::KINDS;
+pub use super::resync::GAPS;
+pub use crate::mapping::UNROUTABLE;
 
 /// Every number is read on its own; together they are a moment's blur.
 #[derive(Debug, Default)]
@@ -18,17 +25,19 @@ pub struct Stats {
     pub mapped: AtomicU64,
     /// Messages heard on Pub/Sub channels.
     pub published: AtomicU64,
-    /// Those of them that have no channel, as their mapping names it after a field of the message.
+    /// Those of them that have no channel, as their mapping names it after a field of the message ([`UNROUTABLE`]).
     pub unroutable: Tally,
-    /// Losses of the feed, once for each reason that was found while it was away.
+    /// Losses of the feed, once for each reason that was found while it was away ([`LostReason::WORDS`]).
     pub lost: Tally,
     /// Times that the feed heard again after a loss.
     pub reconnects: AtomicU64,
     /// Times that the server did not answer in time.
     pub late: AtomicU64,
-    /// Gaps: times from when on events may have been missed.
+    /// Gaps: times from when on events may have been missed ([`GAPS`]).
     pub gaps: Tally,
-    /// Resyncs that came to their end.
+    /// The last of them, each with how it ended.
+    pub gap_log: Gaps,
+    /// Resyncs that came to their end, by the gap that they followed.
     pub resyncs: Tally,
     /// How long a resync took, from the gap to its end.
     pub resync_time: Durations,
@@ -38,7 +47,7 @@ pub struct Stats {
     pub repairs: AtomicU64,
     /// Keys read.
     pub reads: AtomicU64,
-    /// Reads and scans that gave no value.
+    /// Reads and scans that gave no value ([`KINDS`]).
     pub read_errors: Tally,
     /// Microseconds that passes have waited between their pages, so as not to take more than their share of the server.
     pub scan_pauses: AtomicU64,
@@ -55,6 +64,8 @@ pub struct Stats {
     /// Keys whose expiry is awaited now.
     pub deadlines: AtomicUsize,
     nodes: Mutex<BTreeMap<NodeId, Node>>,
+    /// By the pattern; mappings of the same one count together.
+    mappings: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
 }
 
 /// One upstream node.
@@ -99,6 +110,37 @@ impl Stats {
     pub fn node(&self, id: NodeId, change: impl FnOnce(&mut Node)) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         change(nodes.entry(id).or_insert_with(Node::new));
+    }
+
+    /// Key events heard, and those of them that belong to a channel that somebody listens to: never more than the first.
+    pub fn key_events(&self) -> (u64, u64) {
+        // The second is counted after the first, so it is read before it.
+        let mapped = self.mapped.load(Ordering::Acquire);
+        (self.events.load(Ordering::Acquire).max(mapped), mapped)
+    }
+
+    /// What counts the events and messages that mappings of this pattern have taken for a channel that somebody listens to.
+    pub fn mapping(&self, pattern: &str) -> Arc<AtomicU64> {
+        let mut mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        mappings.entry(pattern.to_owned()).or_default().clone()
+    }
+
+    /// How much each pattern's mappings have taken, those that have taken nothing left out.
+    pub fn mappings(&self) -> Vec<(String, u64)> {
+        let mappings = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = mappings
+            .iter()
+            .map(|(pattern, count)| (pattern.clone(), count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Events of this node may be missed from now on.
+    pub(super) fn gap(&self, id: NodeId, reason: &'static str, detail: Option<&str>, since: SystemTime) {
+        self.gaps.add(reason);
+        let mut address = String::new();
+        self.node(id, |node| address.clone_from(&node.address));
+        self.gap_log
+            .begin(Some(id), address, reason, detail.map(str::to_owned), since);
     }
 
     /// All nodes that have keys, in the order of their numbers.

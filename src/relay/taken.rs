@@ -89,7 +89,8 @@ impl Taken {
     /// The key may have changed, by this event last.
     pub fn key(&mut self, key: &[u8], event: &Event, max_dirty: usize) {
         if let Some(last) = self.keys.get_mut(key) {
-            *last = event.clone();
+            let since = last.since;
+            *last = Event { since, ..event.clone() };
         } else if self.keys.len() < max_dirty {
             self.keys.insert(Bytes::copy_from_slice(key), event.clone());
         } else {

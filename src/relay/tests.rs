@@ -174,8 +174,9 @@ impl World {
     }
 
     fn limited(rules: Vec<Rule>, verify: Option<Duration>, options: hub::Options, limits: Limits) -> World {
-        let table = Arc::new(Table::new(rules.into_iter().map(Arc::new).collect()).unwrap());
-        let shared = Arc::new(Shared::new(table.clone()));
+        let stats = Arc::<super::Stats>::default();
+        let table = Arc::new(Table::new(rules.into_iter().map(Arc::new).collect(), &stats).unwrap());
+        let shared = Arc::new(Shared::new(table.clone(), stats));
         let catalog = Catalog::new(table.clone());
         let (hub, appender) = Hub::new(options, 1, catalog.clone());
         let intake = Intake::new(shared.clone(), MAX_DIRTY);

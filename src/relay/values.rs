@@ -185,6 +185,7 @@ impl Mirror {
         if let Some(payload) = payload.as_ref().filter(|_| event.is_some() || known) {
             delivery::tell(&log, key, event.and_then(|event| event.name.as_ref()), payload.absent);
         }
+        self.appender.heard(event.map(|event| event.since));
         self.appender.put(&log, name, slot.fixed, payload, now.mono);
         // What happens meanwhile anyway is no finding.
         if let Some(recovery) = self.recovery.as_mut().filter(|_| event.is_none()) {

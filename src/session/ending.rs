@@ -62,6 +62,21 @@ impl From<Ended> for Ending {
 }
 
 impl Ending {
+    /// Every word that one who was connected may be ended with; who is refused may be told others.
+    pub const WORDS: [&str; 11] = [
+        "gone",
+        "drain",
+        "lifetime",
+        "expired",
+        "too-slow",
+        "too-fast",
+        "too-big",
+        "too-many-keys",
+        "overload",
+        "protocol",
+        "unavailable",
+    ];
+
     /// The word for clients and logs.
     pub fn reason(self) -> &'static str {
         match self {

@@ -272,6 +272,18 @@ impl Session {
         self.channels.iter().filter_map(Place::log)
     }
 
+    /// The logs of its channels in which something stands, up to the watermark, that was not sent.
+    pub fn behind(&self, watermark: u64) -> impl Iterator<Item = &Arc<Log>> {
+        let is_swept = matches!(self.phase, Phase::Rest | Phase::Sweep(_));
+        let unsent = move |place: &&Place| {
+            let from = if is_swept { place.base } else { self.cursor };
+            place
+                .log()
+                .is_some_and(|log| log.view().next(from, watermark).is_some())
+        };
+        self.channels.iter().filter(unsent).filter_map(Place::log)
+    }
+
     /// Whether it stands at the shard's watermark, so that the walk may hand it messages directly.
     pub fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live)

@@ -304,6 +304,24 @@ pub async fn run(
 }
 
 impl LostReason {
+    /// Every [`word`](LostReason::word).
+    pub const WORDS: [&str; 14] = [
+        "unreachable",
+        "tls",
+        "moved",
+        "replica",
+        "mute",
+        "closed",
+        "broken",
+        "loading",
+        "silent",
+        "login",
+        "rights",
+        "events-off",
+        "refused",
+        "protocol",
+    ];
+
     /// The reason in one word.
     pub fn word(&self) -> &'static str {
         match self {

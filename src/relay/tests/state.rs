@@ -349,7 +349,11 @@ fn access_is_asked_of_every_mapping_with_the_captures_of_the_name() {
     let mut closed = rule(2, "closed:{id}", "closed:{id}");
     closed.access = Vec::new();
     let rules = [owned, shared, closed].map(Arc::new);
-    let catalog = Catalog::new(Table::new(rules.into()).unwrap().into());
+    let catalog = Catalog::new(
+        Table::new(rules.into(), &crate::relay::Stats::default())
+            .unwrap()
+            .into(),
+    );
     let access = |name: &str| hub::Catalog::access(&catalog, name);
     let held = |text: &'static [u8]| Way::Claims(vec![("sub".into(), Bytes::from_static(text))]);
     assert_eq!(
