@@ -68,6 +68,12 @@ pub fn text(parts: &[Part], verbose: bool) -> (bool, String) {
     (ready, text)
 }
 
+/// A line for each part that is not well.
+pub fn problems(parts: &[Part]) -> Vec<String> {
+    let ill = parts.iter().filter(|part| part.trouble.is_some());
+    ill.map(Part::to_string).collect()
+}
+
 /// Whether all is well.
 pub fn is_ready(parts: &[Part]) -> bool {
     parts.iter().all(|part| part.trouble.is_none())

@@ -19,6 +19,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Head;
@@ -56,6 +57,8 @@ pub struct Site {
     pub tls: Option<Arc<Keeper>>,
     /// Where tasks of the thread begin.
     pub tasks: TaskTracker,
+    /// Once this is cancelled, a connection takes no request after the one that is being answered.
+    pub closing: CancellationToken,
 }
 
 /// What leaves hyper.
@@ -75,7 +78,7 @@ struct Unread {
 impl Site {
     /// Comes when a connection that has not asked for anything is waited for no longer.
     pub async fn given_up(&self) {
-        self.desk.drain.cancelled().await;
+        self.closing.cancelled().await;
         sleep(UNHEARD).await;
     }
 
@@ -181,7 +184,7 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service);
 
-    let mut drained = pin!(desk.drain.cancelled());
+    let mut drained = pin!(site.closing.cancelled());
     let mut given_up = pin!(site.given_up());
     let (mut draining, mut closing) = (false, false);
     let ended = poll_fn(|cx| {

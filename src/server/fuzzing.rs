@@ -78,6 +78,7 @@ pub fn request(data: &[u8]) {
         limits,
         channels: CHANNELS,
         drain: CancellationToken::new(),
+        front: None,
     };
     // A channel that is not filled yet is waited for.
     let outcome =

@@ -26,6 +26,7 @@ mod refuse;
 mod request;
 mod route;
 mod secured;
+mod side;
 mod snapshot;
 mod terms;
 #[cfg(any(test, fuzzing))]
@@ -54,14 +55,14 @@ use crate::access;
 use crate::fanout::{self, Stats};
 use crate::hub::Hub;
 use crate::limits::{self, Limits};
-pub use accept::accept;
+pub use answer::Answer;
 pub use credentials::Places;
 use door::Door;
 use gate::Gate;
 pub use gate::JUDGED_AT_ONCE;
-pub use io::Io;
 pub use listen::{Accepted, ListenError, Listener};
 use request::Desk;
+pub use side::{Front, Side};
 pub use snapshot::MAX_BODIES;
 pub use terms::{Live, Terms};
 use thread::{Parts, Thread};
@@ -241,6 +242,7 @@ pub async fn serve(
             limits,
             channels: fanout.bounds.channels,
             drain: drain.clone(),
+            front: None,
         },
         head: options.head,
         tls,

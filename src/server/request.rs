@@ -20,6 +20,7 @@ use super::origin::{self, Verdict, preflight};
 use super::query::{Query, QueryError};
 use super::refuse::{RETRY_REFUSED, bad, farewell, full, jitter, later, no_place, refused, unauthorized};
 use super::route::Route;
+use super::side::Front;
 use super::snapshot;
 use super::terms::Terms;
 use super::visit::Visit;
@@ -49,6 +50,8 @@ pub struct Desk {
     pub channels: usize,
     /// No stream begins once this is cancelled.
     pub drain: CancellationToken,
+    /// Answers whatever it can before it is looked at here.
+    pub front: Option<Arc<dyn Front>>,
 }
 
 /// What becomes of a request.
@@ -134,6 +137,11 @@ impl Desk {
         guest: Guest,
         headers: &HeaderMap,
     ) -> Result<Outcome, Refusal> {
+        if let Some(front) = &self.front
+            && let Some(answer) = front.answer(request).await
+        {
+            return Ok(Outcome::Answer(answer));
+        }
         let Some(route) = Route::find(&self.path, request.uri.path()) else {
             let path = &self.path;
             let mut error = format!("nothing is here: the URLs are {path}/events, {path}/ws and {path}/channels");

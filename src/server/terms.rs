@@ -68,7 +68,6 @@ impl Live {
     }
 }
 
-#[cfg(any(test, fuzzing))]
 impl Default for Live {
     /// Nobody's pages, and nobody's credentials.
     fn default() -> Live {
@@ -76,7 +75,6 @@ impl Default for Live {
     }
 }
 
-#[cfg(any(test, fuzzing))]
 impl Live {
     /// Pages of these origins, and nobody's credentials.
     pub fn letting(origins: &[&str], places: Places) -> Live {

@@ -100,6 +100,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
         limits,
         channels: 1_000,
         drain: CancellationToken::new(),
+        front: None,
     };
     let site = Site {
         desk: Rc::new(desk),
@@ -109,6 +110,7 @@ pub fn site(hub: &Arc<Hub>) -> (Rc<Site>, Shard) {
         lifetime: Some(LIFETIME),
         tls: None,
         tasks: TaskTracker::new(),
+        closing: CancellationToken::new(),
     };
     (Rc::new(site), shard)
 }

@@ -86,6 +86,7 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
         lifetime,
         tls,
         tasks: tasks.clone(),
+        closing: drain.clone(),
     });
     let mut shard = tasks.spawn_local(shard.run());
     loop {

@@ -28,6 +28,7 @@ fn site(max_channels: usize, path: &str) -> Site {
         limits,
         channels: 1_000,
         drain: CancellationToken::new(),
+        front: None,
     };
     Site { desk, appender }
 }
