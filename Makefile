@@ -26,8 +26,8 @@ picture:
 	scripts/picture.sh
 
 test:
-	scripts/need.sh cargo server node chromium ruby proxies rails suites systemd pages
-	KEYRELAY_TEST_RUBY=1 KEYRELAY_TEST_SYSTEMD=1 KEYRELAY_TEST_PAGES=1 KEYRELAY_MODEL_SECONDS=300 cargo test
+	scripts/need.sh cargo server node chromium ruby proxies rails suites systemd pages promtool
+	KEYRELAY_TEST_PROMTOOL=1 KEYRELAY_TEST_RUBY=1 KEYRELAY_TEST_SYSTEMD=1 KEYRELAY_TEST_PAGES=1 KEYRELAY_MODEL_SECONDS=300 cargo test
 	cargo build
 	cd tests/browser && npm ci --no-audit --no-fund && KEYRELAY_TEST_RAILS=1 KEYRELAY_TEST_SUITES=1 npm test
 	@cat target/model.txt

@@ -97,8 +97,9 @@ for thing in "$@"; do
             [[ $families == *Inter* && $families == *"JetBrains Mono"* ]] ||
                 packages+=(fontconfig fonts-inter fonts-jetbrains-mono)
             ;;
+        promtool) any promtool || packages+=(prometheus) ;;
         *)
-            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd, pages, engine, compose, proxies, rails, suites, chromium, pngquant or fonts" >&2
+            echo "need.sh does not know '$thing': say cargo, c++, server, node, ruby, debootstrap, package, man, systemd, pages, engine, compose, proxies, rails, suites, promtool, chromium, pngquant or fonts" >&2
             exit 2
             ;;
     esac
