@@ -1,9 +1,9 @@
 //! What operators are told: whether it lives, whether it is ready, what it counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Client, Data, PROGRAM, Relay, Server, Sse, Ws, eventually, http, mapping};
 use crate::redis;
@@ -148,8 +148,14 @@ fn the_status_tells_how_it_stands() {
     let status = relay.ask("/status").json();
     assert_eq!(status["ready"], json!(true));
     assert_eq!(status["draining"], json!(false));
-    assert_eq!(status["channels"], json!({"active": 1, "stale": 0}));
+    let channels = &status["channels"];
+    let sum = ["active", "subscribed", "subscriptions", "stale", "behind"].map(|name| &channels[name]);
+    assert_eq!(sum, [&json!(1), &json!(1), &json!(1), &json!(0), &json!(0)]);
+    let row =
+        json!({"name": "v", "mode": "state", "subscribers": 1, "entries": 0, "behind": 0, "lag": 0, "stale": null});
+    assert_eq!(channels["top"], json!([row]));
     assert_eq!(status["connections"], json!({"sse": 1, "websocket": 0}));
+    assert_eq!(status["sessions"]["opened"], json!({"sse": 1, "websocket": 0}));
     let node = &status["upstream"][0];
     assert_eq!(node["heard"]["ok"], json!(true));
     assert_eq!((&node["role"], &node["peers_down"]), (&json!("primary"), &json!([])));
@@ -168,7 +174,7 @@ fn the_status_tells_how_it_stands() {
 fn the_public_listener_tells_nothing() {
     let server = Server::start();
     let relay = Relay::start(&server, &mapping(MAPPING));
-    for url in ["/livez", "/readyz", "/metrics", "/status"] {
+    for url in ["/", "/livez", "/readyz", "/metrics", "/status", "/dashboard.js"] {
         assert_eq!(http::get(relay.address(), url).status(), 404, "{url}");
     }
 }
@@ -195,19 +201,127 @@ fn a_taken_address_ends_the_start() {
     );
 }
 
-/// Every metric is documented, and every documented metric is there.
+/// Whoever asks in the name of a stranger is told nothing, whatever page it may be; and no page is let in that is not here.
 #[test]
-fn the_documented_metrics_are_the_real_ones() {
-    let documented: BTreeSet<&str> = include_str!("../../docs/operations.md")
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `keyrelay_")?.split(['`', '{']).next())
-        .collect();
+fn strangers_are_told_nothing() {
     let server = Server::start();
     let relay = Relay::start(&server, &mapping(MAPPING));
-    let text = relay.ask("/metrics").text();
-    let types = text
+    let stream = "/events?channel=status";
+    for target in ["/", "/status", "/metrics", stream] {
+        let headers = [("Host", "evil.example:7401")];
+        let answer = http::request(relay.admin(), "GET", target, &headers);
+        assert_eq!(answer.status(), 403, "{target}");
+    }
+    let answer = relay.ask_as(stream, &[("Origin", "http://evil.example")]);
+    assert_eq!(answer.status(), 403);
+    for target in ["/", "/status"] {
+        let answer = relay.ask_as(target, &[("Origin", "http://evil.example")]);
+        assert_eq!(answer.header("access-control-allow-origin"), None, "{target}");
+        assert_eq!(
+            answer.header("cross-origin-resource-policy"),
+            Some("same-origin"),
+            "{target}"
+        );
+        assert_eq!(answer.header("x-frame-options"), Some("DENY"), "{target}");
+    }
+}
+
+/// The members that `docs/operations.md` types: of each interface, its name and whether it may be missing.
+fn documented_members() -> BTreeMap<String, Vec<(String, bool)>> {
+    let text = include_str!("../../docs/operations.md");
+    let (_, block) = text.split_once("```ts\n").expect("the types are there");
+    let (block, _) = block.split_once("```").expect("they end");
+    let mut members: BTreeMap<String, Vec<(String, bool)>> = BTreeMap::new();
+    let mut path = Vec::new();
+    for line in block
         .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE keyrelay_")?.split(' ').next());
-    let real: BTreeSet<&str> = types.collect();
-    assert_eq!(documented, real);
+        .map(|line| line.split("//").next().unwrap_or_default().trim())
+    {
+        if let Some(name) = line.strip_prefix("interface ") {
+            path = vec![name.split(' ').next().unwrap_or_default().to_owned()];
+            let inline = line
+                .split_once('{')
+                .map(|(_, rest)| rest.trim_end_matches('}'))
+                .unwrap_or_default();
+            members.insert(path[0].clone(), inline.split(';').filter_map(member).collect());
+        } else if line.starts_with('}') {
+            path.pop();
+        } else if let Some((name, optional)) = member(line) {
+            let entry = members.entry(path.join(".")).or_default();
+            entry.push((name.clone(), optional));
+            if line.ends_with('{') {
+                path.push(name);
+            }
+        }
+    }
+    members
+}
+
+/// `name?: …` of an interface.
+fn member(text: &str) -> Option<(String, bool)> {
+    let (name, _) = text.split_once(':')?;
+    let (name, optional) = name
+        .trim()
+        .strip_suffix('?')
+        .map_or((name.trim(), false), |name| (name, true));
+    Some((name.to_owned(), optional))
+}
+
+/// `/status` has the members that are documented, and no others.
+#[test]
+fn the_documented_status_is_the_real_one() {
+    let mut server = Server::start();
+    let relay = Relay::start(&server, &mapping(MAPPING));
+    become_ready(&relay);
+    let mut client = Sse::open(&relay, &["v"]);
+    client.ready();
+    // There is a gap, and something is not well.
+    server.kill();
+    let status = eventually("the channel is stale and the gap is there", || {
+        let status = relay.ask("/status").json();
+        let told = status["channels"]["top"][0]["stale"].is_object() && status["gaps"][0].is_object();
+        told.then_some(status)
+    });
+    let documented = documented_members();
+    let mut seen = BTreeSet::new();
+    let mut check = |name: &str, value: &Value| {
+        let wanted = &documented[name];
+        let object = value.as_object().unwrap_or_else(|| panic!("{name}: {value}"));
+        let known: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+        for member in object.keys() {
+            assert!(known.contains(member.as_str()), "{member} of {name} is not documented");
+        }
+        for (member, _) in wanted.iter().filter(|(_, optional)| !optional) {
+            assert!(object.contains_key(member), "{name} has no {member}: {value}");
+        }
+        seen.insert(name.to_owned());
+    };
+    check("Status", &status);
+    for part in [
+        "traffic",
+        "mirror",
+        "channels",
+        "sessions",
+        "slow_clients",
+        "config",
+        "process",
+    ] {
+        check(&format!("Status.{part}"), &status[part]);
+    }
+    check("Node", &status["upstream"][0]);
+    check("State", &status["upstream"][0]["heard"]);
+    check("Channel", &status["channels"]["top"][0]);
+    check("Gap", &status["gaps"][0]);
+    assert_eq!(
+        seen,
+        documented.keys().cloned().collect(),
+        "all that is documented was looked at"
+    );
+    assert_eq!(status["gaps"][0]["reason"], json!("upstream-lost"));
+    assert_eq!(
+        status["problems"].as_array().map(Vec::len),
+        Some(2),
+        "{}",
+        status["problems"]
+    );
 }

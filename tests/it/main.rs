@@ -52,6 +52,8 @@ mod logs;
 mod many;
 /// The most memory that a config allows.
 mod memory;
+/// The metrics, and what is written of them.
+mod metrics;
 /// The mirror by itself: feed, relay and hub.
 mod mirror;
 /// The manual pages, and what completes the commands in a shell.
@@ -106,6 +108,8 @@ mod upstream;
 mod upstream_loss;
 /// The second look, for what nothing else noticed.
 mod verify;
+/// The dashboard's streams.
+mod watching;
 /// What only WebSocket has.
 mod web_socket;
 /// What becomes of it when a mechanism is switched off.

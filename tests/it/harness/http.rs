@@ -73,6 +73,12 @@ pub fn get(address: SocketAddr, target: &str) -> Response {
     request(address, "GET", target, &[])
 }
 
+/// `GET target` by the address, as operators ask; the whole answer.
+#[track_caller]
+pub fn ask(address: SocketAddr, target: &str) -> Response {
+    request(address, "GET", target, &[("Host", &address.to_string())])
+}
+
 /// A request without a body, the whole answer.
 #[track_caller]
 pub fn request(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
@@ -354,7 +360,10 @@ impl Exchange {
 
 /// A request's line and headers.
 fn head(method: &str, target: &str, version: &str, headers: &[(&str, &str)]) -> String {
-    let mut head = format!("{method} {target} {version}\r\nHost: relay.test\r\n");
+    let mut head = format!("{method} {target} {version}\r\n");
+    if headers.iter().all(|(name, _)| *name != "Host") {
+        head.push_str("Host: relay.test\r\n");
+    }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -304,7 +304,7 @@ impl Relay {
 
     /// Where operators ask. It is another port after each start.
     #[track_caller]
-    fn admin(&self) -> SocketAddr {
+    pub fn admin(&self) -> SocketAddr {
         let log = self.log();
         let (_, rest) = log
             .split_once("admin http://")
@@ -316,7 +316,15 @@ impl Relay {
     /// What the admin listener answers.
     #[track_caller]
     pub fn ask(&self, target: &str) -> Response {
-        http::get(self.admin(), target)
+        self.ask_as(target, &[])
+    }
+
+    /// The same with further headers.
+    #[track_caller]
+    pub fn ask_as(&self, target: &str, headers: &[(&str, &str)]) -> Response {
+        let host = self.admin().to_string();
+        let headers = [&[("Host", &*host)], headers].concat();
+        http::request(self.admin(), "GET", target, &headers)
     }
 
     /// Whether the relay says that it is ready.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::client::{Ask, Client, End, Event, Memory, Message};
-use super::http::{Exchange, More, escape};
+use super::http::{self, Exchange, More, escape};
 use super::relay::Relay;
 
 /// One stream.
@@ -41,6 +41,19 @@ impl Sse {
         let mut all = vec![("Accept", "text/event-stream")];
         all.extend_from_slice(headers);
         Sse::read(relay.exchange("GET", target, &all, receive_buffer))
+    }
+
+    /// A stream of the admin listener, as a dashboard has it.
+    #[track_caller]
+    pub fn watch(relay: &Relay, channels: &[&str], cursor: Option<&str>) -> Sse {
+        let channels: Vec<String> = channels.iter().map(|&channel| channel.to_owned()).collect();
+        let host = relay.admin().to_string();
+        let cursor = cursor.map(|cursor| ("Last-Event-ID", cursor));
+        let headers: Vec<_> = cursor.into_iter().chain([("Host", &*host)]).collect();
+        let stream = http::connect(relay.admin(), None);
+        let mut sse = Sse::read(Exchange::send(stream, "GET", &target(&channels, ""), &headers));
+        sse.channels = channels;
+        sse
     }
 
     /// Reads an answer as a stream.

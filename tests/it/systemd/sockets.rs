@@ -147,7 +147,7 @@ fn what_drains_accepts_nobody() {
     let narrow = http::connect(address, Some(4096));
     let mut client = http::Exchange::send(narrow, "GET", "/events?channel=v", &[]);
     eventually("the client is connected", || {
-        http::get(old.address("admin http://"), "/status")
+        http::ask(old.address("admin http://"), "/status")
             .text()
             .contains("\"sse\":1")
             .then_some(())
@@ -157,7 +157,7 @@ fn what_drains_accepts_nobody() {
         redis!(server, "SET", format!("v:{n}"), &pad);
     }
     eventually("the client holds it up", || {
-        let metrics = http::get(old.address("admin http://"), "/metrics").text();
+        let metrics = http::ask(old.address("admin http://"), "/metrics").text();
         let pinned = metrics
             .lines()
             .find_map(|line| line.strip_prefix("keyrelay_pinned_bytes "))?;
@@ -206,7 +206,7 @@ fn sockets_are_told_apart_by_their_names() {
         manager.wait_until_ready();
         assert_eq!(service.address("listening http://"), clients);
         assert_eq!(service.address("admin http://"), operators);
-        assert_eq!(http::get(operators, "/livez").text(), "alive\n");
+        assert_eq!(http::ask(operators, "/livez").text(), "alive\n");
         assert_eq!(
             http::get(clients, "/livez").status(),
             404,

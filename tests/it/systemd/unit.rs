@@ -251,7 +251,7 @@ fn it_needs_nothing_that_the_unit_denies() {
     let mut stream = http::Exchange::send(TcpStream::connect(address).unwrap(), "GET", "/events?channel=v", &[]);
     assert_eq!(stream.head.status, 200);
     assert_eq!(http::get(address, "/channels?channel=v").status(), 200);
-    assert_eq!(http::get(service.address("admin http://"), "/metrics").status(), 200);
+    assert_eq!(http::ask(service.address("admin http://"), "/metrics").status(), 200);
     redis!(server, "SET", "v:1", "two");
     eventually("the change comes", || {
         stream.read(Duration::from_millis(10));
