@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { accessSync, constants, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, get } from "node:http";
 import { connect, createServer as createTcpServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -87,10 +87,18 @@ export async function startServer() {
   const dir = mkdtempSync(join(tmpdir(), "keyrelay-server-"));
   const port = await freePort();
   writeFileSync(join(dir, "server.conf"), `port ${port}\nbind 127.0.0.1\ndir ${dir}\nsave ""\nappendonly no\n`);
-  const child = spawn(file, [join(dir, "server.conf")], { stdio: "ignore" });
+  let child;
   const server = {
     port,
     url: `redis://127.0.0.1:${port}/0`,
+    /** Starts it (again), empty. */
+    async start() {
+      child = spawn(file, [join(dir, "server.conf")], { stdio: "ignore" });
+      await eventually("the server answers", async () => (await server.run("PING")) === "+PONG");
+    },
+    kill: () => end(child),
+    /** Has it stand still (SIGSTOP), or go on (SIGCONT). */
+    signal: (name) => child.kill(name),
     /** Runs one command; its arguments are strings or buffers. */
     run: (...parts) => command(port, parts),
     /** Stops answering, until `resume`; its connections stay. */
@@ -101,7 +109,7 @@ export async function startServer() {
       rmSync(dir, { recursive: true, force: true });
     },
   };
-  await eventually("the server answers", async () => (await server.run("PING")) === "+PONG");
+  await server.start();
   return server;
 }
 
@@ -141,29 +149,32 @@ export async function startRelay(server, { origins = [], serving = "", mappings 
   let child;
   const relay = {
     port: 0,
+    adminPort: 0,
     log: "",
     get origin() {
       return `http://127.0.0.1:${this.port}`;
     },
     /** Where operators ask. */
     get admin() {
-      return /admin (http:\/\/\S+)/.exec(this.log)?.[1];
+      return `http://127.0.0.1:${this.adminPort}`;
     },
-    /** Starts it (again), at the port it had. */
+    /** Starts it (again), at the ports it had. */
     async start() {
       writeFileSync(
         join(dir, "keyrelay.toml"),
         `[server]\nlisten = ["127.0.0.1:${this.port}"]\norigins = ${JSON.stringify(origins)}\n${serving}\n` +
-          `[admin]\nlisten = "127.0.0.1:0"\n[upstream]\nurl = "${server.url}"\n${mappings}\n`,
+          `[admin]\nlisten = "127.0.0.1:${this.adminPort}"\n[upstream]\nurl = "${server.url}"\n${mappings}\n`,
       );
       this.log = "";
       child = spawn(relayFile(), ["run", join(dir, "keyrelay.toml")], { env, stdio: ["ignore", "pipe", "pipe"] });
       const started = child;
       for (const pipe of [child.stdout, child.stderr]) pipe.on("data", (piece) => (this.log += piece));
+      const port = (line) => Number(new RegExp(`${line} http://[^\\s/]*:(\\d+)`).exec(this.log)?.[1]);
       this.port = await eventually("the relay listens", () => {
         if (started.exitCode !== null) throw new Error(`the relay ended: ${this.log}`);
-        return Number(/listening http:\/\/[^\s/]*:(\d+)/.exec(this.log)?.[1]);
+        return port("listening");
       });
+      this.adminPort = port("admin");
     },
     kill: () => end(child),
     /** Ends it in order: its clients are told. */
@@ -175,6 +186,14 @@ export async function startRelay(server, { origins = [], serving = "", mappings 
   };
   await relay.start();
   return relay;
+}
+
+/** Follows a channel, and reads whatever comes, until it is closed. */
+export function follow(relay, channel) {
+  const asking = get(`${relay.origin}/events?${new URLSearchParams({ channel })}`, (answer) => answer.resume());
+  // It ends when it is closed, and with the relay.
+  asking.on("error", () => {});
+  return { close: () => asking.destroy() };
 }
 
 /** Serves the pages and scripts of a folder on an origin of its own. */
