@@ -121,12 +121,12 @@ test("a server that stands still is shown, and so is the gap when it is given up
   const client = follow(relay, "cart:1");
   await shows(page, "#state", "ready");
   assert.equal(await page.isVisible("#gaps-none"), true);
-  server.signal("SIGSTOP");
+  server.pause();
   await shows(page, "#state", "not ready");
   await shows(page, "#problems", /upstream-late/);
   await shows(page, ".condition .why b", "upstream-late");
   await eventually("the channel is stale", async () => /^stale/.test((await rows(page, "channels"))[0]?.[5]));
-  server.signal("SIGCONT");
+  server.resume();
   await shows(page, "#state", "ready");
   assert.equal(await page.isVisible("#problems"), false);
   assert.equal(await page.isVisible("#gaps-none"), true, "nothing was lost");

@@ -97,8 +97,6 @@ export async function startServer() {
       await eventually("the server answers", async () => (await server.run("PING")) === "+PONG");
     },
     kill: () => end(child),
-    /** Has it stand still (SIGSTOP), or go on (SIGCONT). */
-    signal: (name) => child.kill(name),
     /** Runs one command; its arguments are strings or buffers. */
     run: (...parts) => command(port, parts),
     /** Stops answering, until `resume`; its connections stay. */
