@@ -95,7 +95,7 @@ impl Reload {
             Ok(Ok(config)) => running.apply(config).await,
             Ok(Err(problems)) => {
                 for problem in &problems {
-                    tracing::error!("{problem}");
+                    tracing::error!(%problem, "config problem");
                 }
                 Err(format!("problems: {}", problems.len()))
             }

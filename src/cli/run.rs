@@ -57,7 +57,7 @@ pub(super) fn run(named: Option<PathBuf>, dev: bool) -> anyhow::Result<ExitCode>
         Err(error) => {
             // Into the log, where whoever looks for the reason looks first.
             let error = format!("{error:#}");
-            tracing::error!(error, "the relay ends: it cannot go on");
+            tracing::error!(%error, "the relay ends: it cannot go on");
             ExitCode::FAILURE
         }
     })
@@ -105,7 +105,7 @@ fn tell_warnings(config: &Config) {
         tracing::warn!(warning, "config");
     }
     for warning in super::warnings(config) {
-        tracing::warn!(warning, "config");
+        tracing::warn!(%warning, "config warning");
     }
 }
 
