@@ -118,12 +118,6 @@ fn refusals_are_explained() {
     refused(&format!("{url}elsewhere"), "own:1", &["404"]);
     refused("http://127.0.0.1:1/", "own:1", &["cannot be connected to"]);
     refused("http://example.com/", "own:1", &["http over the internet", "https"]);
-    let admin = relay.log();
-    let admin = admin
-        .lines()
-        .find_map(|line| line.strip_prefix("admin "))
-        .expect("it says where");
-    refused(admin, "own:1", &["404", "/livez"]);
 }
 
 /// The certificate is checked against the system's trust store.
