@@ -1,6 +1,6 @@
 //! Which channels there can be, and what each of them is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -105,8 +105,8 @@ impl Table {
         self.places.len() == other.places.len() && self.places.keys().all(|id| other.places.contains_key(id))
     }
 
-    /// The mappings that can give the channel of this name, in their order.
-    pub fn of_channel(&self, name: &str) -> Vec<MappingId> {
+    /// The mappings that can give the channel of this name, whatever their order in the config.
+    pub fn of_channel(&self, name: &str) -> BTreeSet<MappingId> {
         let sources = self.mappings.sources(name);
         sources.into_iter().map(|source| source.mapping).collect()
     }

@@ -39,6 +39,20 @@ fn a_channel_ends_only_if_its_mappings_are_others() {
     assert_eq!(world.mirror.keys.len(), 0, "nothing is left of them");
 }
 
+/// Where mappings stand is no matter, also to a channel that several give.
+#[test]
+fn a_channel_of_several_mappings_stays_in_whatever_order_they_are() {
+    let (one, two) = (|| rule(0, "a:{id}", "c:{id}"), || rule(1, "b:{id}", "c:{id}"));
+    let mut world = World::of(vec![one(), two()]);
+    world.up();
+    let client = world.subscribe("c:1");
+    world.run();
+    assert_eq!(world.revise(vec![two(), rule(2, "d", "d"), one()]), 0);
+    assert!(!ended(&client));
+    assert_eq!(world.revise(vec![two(), rule(2, "d", "d")]), 1);
+    assert!(ended(&client));
+}
+
 /// What the feed has put down, what is being read and what waits for its value may be of mappings that went.
 #[test]
 fn what_is_under_way_of_a_mapping_that_went_comes_to_nothing() {

@@ -211,6 +211,11 @@ impl Relay {
         self.config.server = options.to_owned();
     }
 
+    /// Puts other lines in the place of those of `[upstream]`, for the next [`reload`](Relay::reload).
+    pub fn set_upstream(&mut self, upstream: &str) {
+        self.config.upstream = upstream.to_owned();
+    }
+
     /// Waits until the reload that `ask` asks for has ended, and gives what the log says of it.
     #[track_caller]
     pub fn reloaded(&self, ask: impl FnOnce(&Relay)) -> String {

@@ -75,6 +75,30 @@ fn what_takes_a_restart() {
     assert!(log.contains("nothing has changed"), "{log}");
 }
 
+/// Mappings that cannot be heard before a restart: all of them stay as they are, and the rest is applied.
+#[test]
+fn mappings_that_wait_for_another_source() {
+    let server = Server::start();
+    let url = format!("url = \"{}\"\n", server.url());
+    let mut relay = Relay::reaching(&format!("{url}source = \"tracking\""), "", &keys("k"));
+    let mut client = Sse::open(&relay, &["k:1"]);
+    client.ready();
+    relay.set_upstream(&url);
+    let log = relay.reload(&(super::events("log") + "[log]\nlevel = \"info,keyrelay::hub=debug\"\n"));
+    assert!(log.contains("mappings wait for a restart"), "{log}");
+    assert!(
+        log.contains("\"option\":\"upstream.source\"") && log.contains("\"option\":\"log.level\""),
+        "{log}"
+    );
+    assert_eq!(relay.get("/channels/log:1").status(), 404);
+    redis!(server, "SET", "k:1", "a");
+    client.sees("k:1", "k:1", "a");
+    undisturbed(&client);
+    relay.restart();
+    assert_eq!(relay.get("/channels/log:1").status(), 200);
+    assert_eq!(relay.get("/channels/k:1").status(), 404);
+}
+
 /// The level of the log is another one from then on.
 #[test]
 fn the_level_of_the_log() {
