@@ -15,7 +15,7 @@ use crate::tally::{Durations, Tally};
 use crate::turns::Loops;
 
 /// Every word that clients are ended with.
-pub const ENDINGS: [&str; 11] = Ending::WORDS;
+pub const ENDINGS: [&str; 12] = Ending::WORDS;
 
 /// Shared by all shards. Every number is read on its own; together they are a moment's blur.
 #[derive(Debug, Default)]

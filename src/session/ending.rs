@@ -63,10 +63,11 @@ impl From<Ended> for Ending {
 
 impl Ending {
     /// Every word that one who was connected may be ended with; who is refused may be told others.
-    pub const WORDS: [&str; 11] = [
+    pub const WORDS: [&str; 12] = [
         "gone",
         "drain",
         "lifetime",
+        "reload",
         "expired",
         "too-slow",
         "too-fast",
