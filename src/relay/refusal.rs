@@ -230,7 +230,7 @@ impl Mirror {
 }
 
 /// The word that clients are told.
-/// Every word that [`reason`] gives.
+/// Every word that `reason` gives.
 pub const KINDS: [&str; 11] = [
     "busy",
     "loading",
