@@ -36,12 +36,13 @@ fn reached(relay: &Relay, limit: &str) -> f64 {
 /// The one line of the log that names the option.
 #[track_caller]
 fn told(relay: &Relay, option: &str) -> String {
-    let option = format!("`{option}`");
+    let named = format!("\"limit\":\"{option}\"");
+    let tells = |line: &&str| line.contains("\"message\":\"a limit is reached") && line.contains(&named);
     eventually("the log names the option", || {
-        relay.log().contains(&option).then_some(())
+        relay.log().lines().any(|line| tells(&line)).then_some(())
     });
     let log = relay.log();
-    let mut lines = log.lines().filter(|line| line.contains(&option));
+    let mut lines = log.lines().filter(tells);
     let line = lines.next().expect("a line");
     assert_eq!(lines.next(), None);
     line.to_owned()
