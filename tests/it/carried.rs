@@ -38,6 +38,9 @@ carried! {
     events::every_event_in_order
     events::a_burst_is_told_event_by_event
     fairness::every_key_is_seen_again_and_again
+    reload::a_mapping_that_changes
+    reload::a_mapping_that_goes
+    reload::who_is_not_concerned_notices_nothing
     resume::a_known_cursor_gets_what_changed
     resume::a_snapshot_cut_anywhere
     resume::live_changes_cut_anywhere
