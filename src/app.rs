@@ -1,16 +1,15 @@
 //! Builds everything from a config, and runs until drained.
 //!
 //! One thread hears key events (the feed), one reads values and appends them (the relay), one for each core serves clients,
-//! and one answers operators; this one waits for signals and deals out connections. With a core of its own the feed keeps up with a burst
-//! while the relay is busy. Where there is but one, it cannot, and passing every change from thread to thread would only
-//! cost: then the two share one, which took 20 of 98 µs off each change.
+//! and one answers operators; this one waits for signals and deals out connections. With a core of its own the feed keeps
+//! up with a burst while the relay is busy. Where there is but one, it cannot, and passing every change from thread to
+//! thread would only cost: then the two share one, which took 20 of 98 µs off each change.
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use tokio::runtime::Handle;
@@ -50,18 +49,11 @@ const FEW_DIRTY: usize = 20;
 const OTHERS: usize = limits::TOLD + 256;
 
 /// Runs until a signal asks to end and every stream was ended, or the drain time has passed. A second signal ends it at
-/// once, and is what is returned then. `manager` is told how it stands. `started` is called once signals are caught, from
-/// when on it ends in order. `reload`: how the config is read again, at SIGHUP too; without it SIGHUP ends the process, as
-/// everywhere.
+/// once, and is what is returned then. `manager` is told how it stands. `reload`: how the config is read again, at SIGHUP too.
 ///
 /// # Errors
 /// If it cannot listen, if the server's notifications are refused, or if a part breaks down; it is drained then too.
-pub fn run(
-    config: Config,
-    manager: Manager,
-    reload: Option<Reload>,
-    started: impl FnOnce(),
-) -> anyhow::Result<Option<Signal>> {
+pub fn run(config: Config, manager: Manager, reload: Reload) -> anyhow::Result<Option<Signal>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let Manager {
         notifier,
@@ -70,8 +62,7 @@ pub fn run(
     } = manager;
     let listeners = sockets.map_err(anyhow::Error::from);
     let listeners = listeners.and_then(|sockets| listeners::open(&config, sockets));
-    let done = listeners
-        .and_then(|listeners| runtime.block_on(serve(config, listeners, &notifier, watchdog, reload, started)));
+    let done = listeners.and_then(|listeners| runtime.block_on(serve(config, listeners, &notifier, watchdog, reload)));
     if let Err(error) = &done {
         supervised::failed(&notifier, error);
     }
@@ -83,14 +74,11 @@ async fn serve(
     Listeners { public, admin }: Listeners,
     notifier: &Notifier,
     watchdog: Option<Watchdog>,
-    reload: Option<Reload>,
-    started: impl FnOnce(),
+    reload: Reload,
 ) -> anyhow::Result<Option<Signal>> {
     switches::check().map_err(anyhow::Error::msg)?;
     let signals = Signals::catch().context("cannot catch signals")?;
-    let hangups = reload.is_some().then(Hangups::catch).transpose();
-    let hangups = hangups.context("cannot catch signals")?;
-    started();
+    let hangups = Hangups::catch().context("cannot catch signals")?;
     let mut served = config.server.clone();
     served.limits.connections = room_for(served.limits.connections);
     let upstream = config.upstream.clone();
@@ -170,11 +158,10 @@ async fn serve(
         hub: hub.clone(),
         fanout: stats.clone(),
         relay: relayed,
-        reloads: reload.as_ref().map(|reload| reload.counts.clone()).unwrap_or_default(),
+        reloads: reload.counts.clone(),
         started: SystemTime::now(),
         drain: drain.clone(),
     };
-    sources.reloads.last.store(unix_ms(sources.started), Ordering::Relaxed);
     // Those who watch are told of the drain as well.
     let watched = CancellationToken::new();
     let watching = start("admin", {
@@ -201,11 +188,6 @@ async fn serve(
         live: live.clone(),
     };
     let reloading = async {
-        let Some((reload, hangups)) = reload.as_ref().zip(hangups) else {
-            // What would be given up with it is still heard.
-            let _running = running;
-            return pending().await;
-        };
         let hearing = hangups.follow(reload.asked.clone());
         tokio::join!(hearing, reload.follow(running, files));
     };
@@ -283,11 +265,6 @@ fn room_for(connections: usize) -> usize {
         ),
     }
     fitting
-}
-
-fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }
 
 fn cores() -> usize {

@@ -159,7 +159,7 @@ impl Ord for Ranked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::{Access, Catalog, Channel, Options, Retention, Way};
+    use crate::hub::{Access, Catalog, Channel, Options, Way};
 
     struct All;
 
@@ -169,18 +169,7 @@ mod tests {
         }
 
         fn describe(&self, name: &str) -> Option<Channel> {
-            Some(Channel {
-                name: name.into(),
-                mode: Mode::State,
-                event_name: None,
-                retention: Retention {
-                    messages: 0,
-                    bytes: 0,
-                    age: Duration::ZERO,
-                },
-                snapshot: true,
-                on_reset: Vec::new(),
-            })
+            Some(Channel::of_state(name))
         }
     }
 

@@ -13,9 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Sources;
 use super::status::Status;
-use crate::hub::{
-    Access, Appender, Catalog, Channel, Hub, Log, Mode, Options, Payload, Retention, SlotKey, Snapshot, Way,
-};
+use crate::hub::{Access, Appender, Catalog, Channel, Hub, Log, Options, Payload, SlotKey, Snapshot, Way};
 
 /// What a dashboard subscribes to: every member of `/status` under its name, but for what the other two have; the channels
 /// that are named, under their names; the last gaps, under their numbers.
@@ -40,18 +38,7 @@ impl Catalog for Names {
     }
 
     fn describe(&self, name: &str) -> Option<Channel> {
-        CHANNELS.contains(&name).then(|| Channel {
-            name: name.into(),
-            mode: Mode::State,
-            event_name: None,
-            retention: Retention {
-                messages: 0,
-                bytes: 0,
-                age: Duration::ZERO,
-            },
-            snapshot: true,
-            on_reset: Vec::new(),
-        })
+        CHANNELS.contains(&name).then(|| Channel::of_state(name))
     }
 }
 

@@ -63,21 +63,22 @@ pub(super) struct Running {
 }
 
 impl Reload {
-    /// Reads the config with `load`; nobody is told.
+    /// Reads the config with `load`; nobody is told. The one that holds now was just read.
     pub fn new(load: impl Fn() -> Result<Config, Vec<String>> + Send + Sync + 'static) -> Reload {
-        Reload {
+        let reload = Reload {
             load: Arc::new(load),
             asked: watch::Sender::new(()),
             told: Box::new(|_| {}),
             counts: Arc::default(),
-        }
+        };
+        reload.held();
+        reload
     }
 
     /// Reads the config whenever that is asked for, one time after the other. `files`: told each time, before the config
     /// is read. Never returns.
     pub(super) async fn follow(&self, mut running: Running, files: watch::Sender<()>) {
         let mut asked = self.asked.subscribe();
-        self.held();
         while asked.changed().await.is_ok() {
             (self.told)(Progress::Begun);
             files.send_replace(());

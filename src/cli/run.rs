@@ -52,7 +52,7 @@ pub(super) fn run(named: Option<PathBuf>, dev: bool) -> anyhow::Result<ExitCode>
             Progress::Ended => State::Ready,
         }]);
     });
-    Ok(match app::run(config, manager, Some(reload), || {}) {
+    Ok(match app::run(config, manager, reload) {
         Ok(cut_short) => ended(cut_short),
         Err(error) => {
             // Into the log, where whoever looks for the reason looks first.

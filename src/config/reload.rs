@@ -53,86 +53,61 @@ use Effect::{Live, Restart};
 /// An option, or several that make up one value, as the config means it.
 type Value = (&'static str, Effect, fn(&Config, &Config) -> bool);
 
+/// A value that stands in one field of the config.
+macro_rules! field {
+    ($option:literal, $effect:expr, $($field:ident).+) => {
+        ($option, $effect, |a, b| a.$($field).+ == b.$($field).+)
+    };
+}
+
 /// Every value beside the mappings, and whether two configs have the same.
 const VALUES: [Value; 44] = [
     // Sockets cannot be moved under those who are connected.
-    ("server.listen", Restart, |a, b| a.server.listen == b.server.listen),
-    ("server.path", Restart, |a, b| a.server.path == b.server.path),
-    ("server.origins", Live, |a, b| a.server.origins == b.server.origins),
+    field!("server.listen", Restart, server.listen),
+    field!("server.path", Restart, server.path),
+    field!("server.origins", Live, server.origins),
     ("server.proxies", Live, |a, b| {
         let proxies = |config: &Config| (config.server.visitors.proxies.clone(), config.server.visitors.unix);
         proxies(a) == proxies(b)
     }),
-    ("server.client_address", Live, |a, b| {
-        a.server.visitors.told == b.server.visitors.told
-    }),
-    ("server.heartbeat", Restart, |a, b| {
-        a.fanout.heartbeat == b.fanout.heartbeat
-    }),
-    ("server.write_timeout", Restart, |a, b| {
-        a.fanout.write_timeout == b.fanout.write_timeout
-    }),
-    ("server.drain", Restart, |a, b| a.fanout.drain == b.fanout.drain),
-    ("server.max_channels", Restart, |a, b| {
-        a.hub.max_channels == b.hub.max_channels
-    }),
+    field!("server.client_address", Live, server.visitors.told),
+    field!("server.heartbeat", Restart, fanout.heartbeat),
+    field!("server.write_timeout", Restart, fanout.write_timeout),
+    field!("server.drain", Restart, fanout.drain),
+    field!("server.max_channels", Restart, hub.max_channels),
     // What is in the files is another matter: they are loaded again whenever they change.
-    ("server.tls", Restart, |a, b| a.server.tls == b.server.tls),
+    field!("server.tls", Restart, server.tls),
     // What is allowed for has been reserved, told as the most memory, and given to those who are connected.
-    ("limits.connections", Restart, |a, b| {
-        a.server.limits.connections == b.server.limits.connections
-    }),
-    ("limits.connections_per_address", Restart, |a, b| {
-        a.server.limits.connections_per_address == b.server.limits.connections_per_address
-    }),
-    ("limits.connections_per_subject", Restart, |a, b| {
-        a.server.limits.connections_per_subject == b.server.limits.connections_per_subject
-    }),
-    ("limits.connects_per_second", Restart, |a, b| {
-        a.server.limits.connects.per_second == b.server.limits.connects.per_second
-    }),
-    ("limits.connects_burst", Restart, |a, b| {
-        a.server.limits.connects.burst == b.server.limits.connects.burst
-    }),
-    ("limits.channels_per_connection", Restart, |a, b| {
-        a.fanout.bounds.channels == b.fanout.bounds.channels
-    }),
-    ("limits.messages_per_second", Restart, |a, b| {
-        a.fanout.bounds.messages.per_second == b.fanout.bounds.messages.per_second
-    }),
-    ("limits.messages_burst", Restart, |a, b| {
-        a.fanout.bounds.messages.burst == b.fanout.bounds.messages.burst
-    }),
-    ("limits.message_size", Restart, |a, b| {
-        a.fanout.bounds.message_size == b.fanout.bounds.message_size
-    }),
-    ("limits.head_size", Restart, |a, b| {
-        a.server.head.size == b.server.head.size
-    }),
-    ("limits.head_timeout", Restart, |a, b| {
-        a.server.head.timeout == b.server.head.timeout
-    }),
-    ("limits.lifetime", Restart, |a, b| {
-        a.fanout.bounds.lifetime == b.fanout.bounds.lifetime
-    }),
-    ("limits.channels_per_address", Restart, |a, b| {
-        a.hub.channels_per_maker == b.hub.channels_per_maker
-    }),
-    ("limits.subscriptions", Restart, |a, b| {
-        a.hub.subscriptions == b.hub.subscriptions
-    }),
-    ("limits.keys", Restart, |a, b| a.mirror.keys == b.mirror.keys),
-    ("limits.keys_per_channel", Restart, |a, b| {
-        a.mirror.keys_per_channel == b.mirror.keys_per_channel
-    }),
-    ("limits.log_bytes", Restart, |a, b| a.hub.log_bytes == b.hub.log_bytes),
-    ("limits.pinned", Restart, |a, b| a.fanout.pinned == b.fanout.pinned),
-    ("limits.scan_share", Restart, |a, b| {
-        a.mirror.scan_share == b.mirror.scan_share
-    }),
-    ("admin.listen", Restart, |a, b| a.admin.listen == b.admin.listen),
-    ("log.level", Live, |a, b| a.log.level == b.log.level),
-    ("log.format", Restart, |a, b| a.log.format == b.log.format),
+    field!("limits.connections", Restart, server.limits.connections),
+    field!(
+        "limits.connections_per_address",
+        Restart,
+        server.limits.connections_per_address
+    ),
+    field!(
+        "limits.connections_per_subject",
+        Restart,
+        server.limits.connections_per_subject
+    ),
+    field!("limits.connects_per_second", Restart, server.limits.connects.per_second),
+    field!("limits.connects_burst", Restart, server.limits.connects.burst),
+    field!("limits.channels_per_connection", Restart, fanout.bounds.channels),
+    field!("limits.messages_per_second", Restart, fanout.bounds.messages.per_second),
+    field!("limits.messages_burst", Restart, fanout.bounds.messages.burst),
+    field!("limits.message_size", Restart, fanout.bounds.message_size),
+    field!("limits.head_size", Restart, server.head.size),
+    field!("limits.head_timeout", Restart, server.head.timeout),
+    field!("limits.lifetime", Restart, fanout.bounds.lifetime),
+    field!("limits.channels_per_address", Restart, hub.channels_per_maker),
+    field!("limits.subscriptions", Restart, hub.subscriptions),
+    field!("limits.keys", Restart, mirror.keys),
+    field!("limits.keys_per_channel", Restart, mirror.keys_per_channel),
+    field!("limits.log_bytes", Restart, hub.log_bytes),
+    field!("limits.pinned", Restart, fanout.pinned),
+    field!("limits.scan_share", Restart, mirror.scan_share),
+    field!("admin.listen", Restart, admin.listen),
+    field!("log.level", Live, log.level),
+    field!("log.format", Restart, log.format),
     // Another server has other values, and what is known of the one before would be wrong.
     ("upstream.url", Restart, |a, b| {
         let place = |config: &Config| {
@@ -141,37 +116,21 @@ const VALUES: [Value; 44] = [
         };
         place(a) == place(b)
     }),
-    ("upstream.username", Restart, |a, b| {
-        a.upstream.endpoint.username == b.upstream.endpoint.username
-    }),
-    ("upstream.password", Restart, |a, b| {
-        a.upstream.endpoint.password == b.upstream.endpoint.password
-    }),
-    ("upstream.tls", Restart, |a, b| {
-        a.upstream.endpoint.tls == b.upstream.endpoint.tls
-    }),
-    ("upstream.source", Restart, |a, b| {
-        a.upstream.source == b.upstream.source
-    }),
+    field!("upstream.username", Restart, upstream.endpoint.username),
+    field!("upstream.password", Restart, upstream.endpoint.password),
+    field!("upstream.tls", Restart, upstream.endpoint.tls),
+    field!("upstream.source", Restart, upstream.source),
     // By client tracking they are not asked for at all.
     ("upstream.notifications", Restart, |a, b| {
         let asked = |config: &Config| (config.upstream.source, config.upstream.notifications);
         asked(a).0 != asked(b).0 || asked(a) == asked(b)
     }),
-    ("upstream.verify", Restart, |a, b| {
-        a.upstream.verify == b.upstream.verify
-    }),
-    ("access.cookie", Live, |a, b| {
-        a.server.places.cookie == b.server.places.cookie
-    }),
-    ("access.token_parameter", Live, |a, b| {
-        a.server.places.parameter == b.server.places.parameter
-    }),
-    ("access.ask", Live, |a, b| a.server.access.ask == b.server.access.ask),
-    ("access.jwt", Live, |a, b| a.server.access.jwt == b.server.access.jwt),
-    ("access.signed", Live, |a, b| {
-        a.server.access.signed == b.server.access.signed
-    }),
+    field!("upstream.verify", Restart, upstream.verify),
+    field!("access.cookie", Live, server.places.cookie),
+    field!("access.token_parameter", Live, server.places.parameter),
+    field!("access.ask", Live, server.access.ask),
+    field!("access.jwt", Live, server.access.jwt),
+    field!("access.signed", Live, server.access.signed),
 ];
 
 /// What is to be done about the changes from one config to another.

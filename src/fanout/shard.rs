@@ -138,7 +138,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use crate::hub::{self, Access, Catalog, Channel, Mode, Payload, Retention, SlotKey, Snapshot, Way};
+    use crate::hub::{self, Access, Catalog, Channel, Payload, SlotKey, Snapshot, Way};
     use crate::session::{Session, Start};
 
     use super::super::{Bounds, Client, Socket, Transport, Until};
@@ -152,18 +152,7 @@ mod tests {
         }
 
         fn describe(&self, name: &str) -> Option<Channel> {
-            Some(Channel {
-                name: name.into(),
-                mode: Mode::State,
-                event_name: None,
-                retention: Retention {
-                    messages: 0,
-                    bytes: 0,
-                    age: Duration::ZERO,
-                },
-                snapshot: true,
-                on_reset: Vec::new(),
-            })
+            Some(Channel::of_state(name))
         }
     }
 

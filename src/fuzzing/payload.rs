@@ -1,14 +1,13 @@
 //! Payloads of hostile values, and what clients read of them.
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::hub::{Body, Channel, Message, Mode, Payload, Retention};
+use crate::hub::{Body, Channel, Message, Payload};
 use crate::keyspace::{EventName, Size, StreamEntry, Value};
 use crate::payload::{Change, Decode, Format, Options, Renderer};
 use crate::session::Rendition;
@@ -204,16 +203,8 @@ fn json(payload: &Payload, change: &Change<'_>) {
 /// What comes out of each wire is the payload, and nothing that stands in it became anything else.
 fn on_the_wires(payload: Payload, channel: &str, event_name: Option<&str>) {
     let channel = Arc::new(Channel {
-        name: channel.into(),
-        mode: Mode::State,
         event_name: event_name.map(Into::into),
-        retention: Retention {
-            messages: 1,
-            bytes: 1,
-            age: Duration::ZERO,
-        },
-        snapshot: true,
-        on_reset: Vec::new(),
+        ..Channel::of_state(channel)
     });
     let message = Message::new(42, channel, Body::Change(payload));
     for rendition in [Rendition::Live, Rendition::Catchup, Rendition::Snapshot] {

@@ -44,6 +44,24 @@ pub struct Channel {
     pub on_reset: Vec<Payload>,
 }
 
+impl Channel {
+    /// A state channel of this name, with a snapshot, and with nothing else that a mapping may say.
+    pub fn of_state(name: &str) -> Channel {
+        Channel {
+            name: name.into(),
+            mode: Mode::State,
+            event_name: None,
+            retention: Retention {
+                messages: 0,
+                bytes: 0,
+                age: Duration::ZERO,
+            },
+            snapshot: true,
+            on_reset: Vec::new(),
+        }
+    }
+}
+
 /// One way to be allowed to read a channel. `T` is what a claim must hold; where that is no text, none can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way<T = Bytes> {

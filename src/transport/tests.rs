@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::hub::{Mode, Reason, Retention, Snapshot};
+use crate::hub::{Reason, Snapshot};
 
 const EPOCH: u64 = 0xab;
 const WIRES: [Wire; 3] = [Wire::Sse, Wire::WebSocket, Wire::RawWebSocket];
@@ -16,16 +16,8 @@ const RENDITIONS_OF_ALL: [Rendition; 3] = [Rendition::Live, Rendition::Catchup, 
 
 fn channel(event_name: Option<&str>) -> Channel {
     Channel {
-        name: "cart:\"42\"".into(),
-        mode: Mode::State,
         event_name: event_name.map(Arc::from),
-        retention: Retention {
-            messages: 1,
-            bytes: 1,
-            age: Duration::ZERO,
-        },
-        snapshot: true,
-        on_reset: Vec::new(),
+        ..Channel::of_state("cart:\"42\"")
     }
 }
 

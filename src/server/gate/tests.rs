@@ -1,10 +1,9 @@
 //! Which channels are opened, where a client begins in them, and what is said of those that are not.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use super::*;
-use crate::hub::{Access, Catalog, Channel, Cursor, Log, Mode, Options, Retention, Revision, Way};
+use crate::hub::{Access, Catalog, Channel, Cursor, Log, Options, Revision, Way};
 use crate::limits;
 use crate::server::credentials::Places;
 use crate::server::testing::{EPOCH, hub};
@@ -147,18 +146,7 @@ impl Catalog for Turning {
 
     fn describe(&self, name: &str) -> Option<Channel> {
         let open = self.now.lock().unwrap().is_some();
-        open.then(|| Channel {
-            name: name.into(),
-            mode: Mode::State,
-            event_name: None,
-            retention: Retention {
-                messages: 1,
-                bytes: 1,
-                age: Duration::ZERO,
-            },
-            snapshot: true,
-            on_reset: Vec::new(),
-        })
+        open.then(|| Channel::of_state(name))
     }
 }
 
