@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{keys, undisturbed};
-use crate::harness::{Client, Relay, Server, Sse};
+use crate::harness::{Client, Relay, Server, Sse, eventually};
 use crate::redis;
 
 /// All its problems are told, each by itself, and nothing has changed.
@@ -41,6 +41,28 @@ fn an_invalid_one() {
         relay.get("/channels/other:1").json()["channels"],
         json!({"other:1": [{"channel": "other:1", "key": "other:1", "value": null}]})
     );
+}
+
+/// Both ends are counted, and since when the config holds is told from the start.
+#[test]
+fn how_it_ended_is_counted() {
+    let server = Server::start();
+    let mut relay = Relay::start(&server, &keys("k"));
+    let counted =
+        |relay: &Relay, result: &str| relay.metric(&format!("keyrelay_config_reloads_total{{result=\"{result}\"}}"));
+    let since = |relay: &Relay| relay.metric("keyrelay_config_last_reload_success_timestamp_seconds");
+    let started = since(&relay);
+    // After 2020: it is a time, in seconds.
+    assert!((1.6e9..1e11).contains(&started), "{started}");
+    relay.reload("[[mapping]]\nchanel = \"x\"\n");
+    assert_eq!((counted(&relay, "applied"), counted(&relay, "refused")), (0.0, 1.0));
+    assert_eq!(since(&relay), started, "the config that holds is as old as before");
+    relay.reload(&keys("other"));
+    eventually("the reload is counted", || {
+        (counted(&relay, "applied") == 1.0).then_some(())
+    });
+    eventually("the new one holds", || (since(&relay) > started).then_some(()));
+    assert_eq!(counted(&relay, "refused"), 1.0);
 }
 
 /// Of a valid config what can be applied is, and the rest is named.
