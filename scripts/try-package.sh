@@ -95,7 +95,7 @@ for _ in $(seq 300); do
 done
 [ -n "$port" ] || { cat "$work/out" "$work/err"; fail "it does not listen"; }
 exec 3<>"/dev/tcp/127.0.0.1/$port"
-printf 'GET /livez HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n' >&3
+printf 'GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
 grep -q '^alive' <&3 || fail "it does not answer"
 exec 3<&- 3>&-
 kill -TERM "$service"
