@@ -106,10 +106,10 @@ impl Mirror {
             self.reached.said = Some(now.mono);
             let (channel, limit) = (&*log.channel.name, limit.option());
             tracing::warn!(
-                ?channel,
                 limit,
                 "a channel wants more keys than there may be: it is ended, see docs/limits.md"
             );
+            tracing::debug!(?channel, "the channel that is ended");
         }
         self.appender.end(&log, limit);
         if limit == Limit::KeysPerChannel {

@@ -1,6 +1,6 @@
 //! The one place that decides which channels a client may open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -102,6 +102,12 @@ impl From<Closed> for Denial {
             Closed::NotCovered => Denial::NotCovered,
         }
     }
+}
+
+/// Why channels were refused, each reason once.
+fn reasons(denied: &BTreeMap<String, Denial>) -> String {
+    let words: BTreeSet<&str> = denied.values().map(Denial::word).collect();
+    words.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// What is refused and why, for one line of the log: `"secret" (unknown), "b\nc" (unknown)`.
@@ -207,7 +213,9 @@ impl Gate {
             });
         }
         if let Some(unsaid) = self.refusals.say() {
-            tracing::info!(count = denied.len(), channels = %listed(&denied), unsaid, "channels refused");
+            // Names are for `debug`: with the default template a channel is called as its key is.
+            tracing::info!(count = denied.len(), reasons = %reasons(&denied), unsaid, "channels refused");
+            tracing::debug!(channels = %listed(&denied), "the channels that were refused");
         }
         Err(Refused::ForGood(denied))
     }

@@ -76,6 +76,14 @@ fn the_header_needs_a_set_where_the_url_does_not_name_the_channels() {
 }
 
 #[test]
+fn each_reason_is_logged_once() {
+    let denials = [Denial::Unknown, Denial::Closed, Denial::Unknown];
+    let denied = denials.into_iter().zip(["a", "b", "c"]);
+    let denied = denied.map(|(denial, name)| (name.to_owned(), denial)).collect();
+    assert_eq!(reasons(&denied), "closed, unknown");
+}
+
+#[test]
 fn a_line_of_the_log_names_what_is_refused() {
     let denied = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Denial::Unknown)).collect();
     assert_eq!(listed(&denied(&["a", "b\nc"])), r#""a" (unknown), "b\nc" (unknown)"#);
