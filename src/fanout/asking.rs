@@ -140,6 +140,7 @@ impl Core {
         let Some(conn) = client(&mut self.clients, token) else {
             return;
         };
+        conn.session.reserve(opened.channels.len());
         for (subscription, start) in opened.channels {
             let log = subscription.log();
             if conn.session.logs().all(|other| other.id != log.id) {

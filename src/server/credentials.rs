@@ -9,6 +9,7 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 
 use super::query::Query;
+use crate::access::Credential;
 use crate::access::jwt::MAX_TOKEN;
 
 /// What stands before a token that is offered as a WebSocket subprotocol: a page cannot set headers there.
@@ -47,10 +48,9 @@ pub struct Credentials {
     pub untrusted: bool,
     /// Signed names of channels.
     pub signed: Vec<String>,
-    /// For the app: `Authorization` as it came, or as it would be with the token that counts.
-    pub authorization: Option<HeaderValue>,
-    /// For the app: `Cookie` as it came, if cookies count.
-    pub cookie: Option<HeaderValue>,
+    /// For the app, if it is asked: `Authorization` as it came, or as it would be with the token that counts, and `Cookie` as it
+    /// came, if cookies count. Boxed, as a WebSocket keeps it and most have none.
+    pub for_app: Option<Box<Credential>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -90,26 +90,32 @@ impl Credentials {
             ambient,
             untrusted,
             signed: query.signed.clone(),
-            authorization: places.asks.then(authorization).flatten(),
-            cookie: (places.asks && trusts_cookies).then(cookies).flatten(),
+            for_app: places
+                .asks
+                .then(|| for_app(authorization(), trusts_cookies.then(cookies).flatten()))
+                .flatten(),
             token,
         }
     }
 
     /// Whether there is anything that was looked for in [`Places`].
     pub fn is_personal(&self) -> bool {
-        self.token.is_some() || self.authorization.is_some() || self.cookie.is_some()
+        self.token.is_some() || self.for_app.is_some()
     }
 
     /// Those of a client that shows this token in a message.
     pub fn of_token(token: String) -> Credentials {
         let token = cut(token);
         Credentials {
-            authorization: HeaderValue::try_from(format!("Bearer {token}")).ok(),
+            for_app: for_app(HeaderValue::try_from(format!("Bearer {token}")).ok(), None),
             token: Some(token),
             ..Credentials::default()
         }
     }
+}
+
+fn for_app(authorization: Option<HeaderValue>, cookie: Option<HeaderValue>) -> Option<Box<Credential>> {
+    (authorization.is_some() || cookie.is_some()).then(|| Credential { authorization, cookie }.into())
 }
 
 /// What is longer is no token, and need not be kept to be told so.
@@ -194,8 +200,9 @@ mod tests {
     fn a_cookie_that_is_not_trusted_is_neither_used_nor_passed_on() {
         let all = [("cookie", "relay=C"), ("authorization", "Basic abc")];
         let nothing = shown(&all, "", false);
-        assert!(nothing.untrusted && nothing.token.is_none() && nothing.cookie.is_none());
-        assert_eq!(nothing.authorization.unwrap(), "Basic abc");
+        let for_app = nothing.for_app.unwrap();
+        assert!(nothing.untrusted && nothing.token.is_none() && for_app.cookie.is_none());
+        assert_eq!(for_app.authorization.unwrap(), "Basic abc");
         assert!(!shown(&all, "token=Q", false).untrusted);
         assert_eq!(shown(&all, "token=Q", false).token.as_deref(), Some("Q"));
         assert_eq!(shown(&[], "", false), Credentials::default());
@@ -209,13 +216,13 @@ mod tests {
         headers.insert(AUTHORIZATION, "Basic abc".parse().unwrap());
         let query = Query::parse(None, &format!("token={}", "x".repeat(60_000)), "token", 10).unwrap();
         let kept = Credentials::of(&headers, &query, &Places::default(), true);
-        assert_eq!((kept.authorization, kept.cookie), (None, None));
+        assert!(kept.for_app.is_none());
         assert!(kept.token.unwrap().len() < MAX_TOKEN + 10);
         let asked = Credentials::of(&headers, &query, &places(), true);
-        assert_eq!(asked.cookie.unwrap(), "a=1; b=2");
+        assert_eq!(asked.for_app.unwrap().cookie.unwrap(), "a=1; b=2");
         let shown = Credentials::of_token("x".repeat(60_000));
         assert!(shown.token.unwrap().capacity() < MAX_TOKEN + 10);
-        assert!(shown.authorization.unwrap().len() < MAX_TOKEN + 20);
+        assert!(shown.for_app.unwrap().authorization.unwrap().len() < MAX_TOKEN + 20);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What one client may read, by what it has shown: its credentials, verified no earlier than they are needed.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use hyper::header::HeaderValue;
@@ -10,12 +10,12 @@ use super::credentials::Credentials;
 use super::origin::Verdict;
 use super::terms::Terms;
 use super::visitor::Visitor;
-use crate::access::{Claims, Credential, Deadline, Failure, Signed};
+use crate::access::{Claims, Deadline, Failure, Signed};
 use crate::hub::{Access, Way};
 use crate::limits::{Limit, Limits, Network, Permit, Subject};
 
 /// A client with its credentials. A WebSocket keeps it as long as it lives: of what its head held everything is in it once at
-/// most, but for the token of its header, and `docs/limits.md` counts it so.
+/// most, but for the token of its header, and `docs/limits.md` counts it so. What most clients do not have is boxed.
 #[derive(Debug)]
 pub struct Holder {
     /// By what it is judged.
@@ -23,12 +23,12 @@ pub struct Holder {
     credentials: Credentials,
     visitor: Visitor,
     /// The page that has sent its request, if it is one of another origin.
-    page: Option<Page>,
+    page: Option<Box<Page>>,
     /// Verified at the first look, and kept once it counts; what does not count now may do so later.
-    token: OnceCell<Claims>,
+    token: OnceCell<Box<Claims>>,
     signed: Vec<Signed>,
     /// Whom the app has named.
-    named: OnceCell<Option<Subject>>,
+    named: OnceLock<Option<Box<Subject>>>,
     /// The place that its subject holds by it.
     place: Mutex<Option<Permit>>,
 }
@@ -79,10 +79,10 @@ impl Holder {
             terms,
             credentials,
             visitor,
-            page,
+            page: page.map(Box::new),
             token: OnceCell::new(),
             signed,
-            named: OnceCell::new(),
+            named: OnceLock::new(),
             place: Mutex::default(),
         })
     }
@@ -115,10 +115,16 @@ impl Holder {
 
     fn showing(&self, credentials: Credentials, terms: Arc<Terms>) -> Result<Holder, Failure> {
         let is_let = |page: &Page| terms.origins.of_page(&page.origin) == page.verdict;
-        if !self.page.as_ref().is_none_or(is_let) {
+        if !self.page.as_deref().is_none_or(is_let) {
             return Err(CHANGED);
         }
-        Holder::new(terms, credentials, self.visitor, self.page.clone(), SystemTime::now())
+        Holder::new(
+            terms,
+            credentials,
+            self.visitor,
+            self.page.as_deref().cloned(),
+            SystemTime::now(),
+        )
     }
 
     /// Whether a change of the terms may concern it though anybody may read its channels.
@@ -191,7 +197,7 @@ impl Holder {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(&claims)), claims.expires());
                     // A subject does not change while its credential is the same.
-                    let _ = self.named.set(subject(&claims));
+                    let _ = self.named.set(subject(&claims).map(Box::new));
                 }
                 // What the token's failure was is nothing to the app.
                 Err(failure) => why = Closed::Failure(failure),
@@ -206,8 +212,8 @@ impl Holder {
 
     /// Whom the credentials speak of, if any was needed and says so.
     fn subject(&self) -> Option<Subject> {
-        let token = self.token.get().and_then(subject);
-        token.or_else(|| self.named.get().cloned().flatten())
+        let token = self.token.get().and_then(|claims| subject(claims));
+        token.or_else(|| self.named.get()?.as_deref().cloned())
     }
 
     /// Takes a place for a stream of its subject, unless it has one or none is needed.
@@ -266,10 +272,11 @@ impl Holder {
             });
         };
         let address = self.address();
-        let verified = self
-            .token
-            .get_or_try_init(|| self.terms.verifier.token(text, now, address, deadline));
-        let claims = verified.await?;
+        let verify = async || {
+            let verified = self.terms.verifier.token(text, now, address, deadline);
+            verified.await.map(Box::new)
+        };
+        let claims = self.token.get_or_try_init(verify).await?;
         // It may have been verified a while ago.
         match now.duration_since(claims.expires()) {
             Ok(since) => Err(Failure::Expired(since)),
@@ -278,20 +285,11 @@ impl Holder {
     }
 
     fn can_ask(&self) -> bool {
-        let Credentials {
-            authorization, cookie, ..
-        } = &self.credentials;
-        self.terms.verifier.asks() && (authorization.is_some() || cookie.is_some())
+        self.terms.verifier.asks() && self.credentials.for_app.is_some()
     }
 
     async fn ask(&self, channels: &[&str], deadline: Deadline) -> Result<Arc<Claims>, Failure> {
-        let Credentials {
-            authorization, cookie, ..
-        } = &self.credentials;
-        let credential = Credential {
-            authorization: authorization.clone(),
-            cookie: cookie.clone(),
-        };
+        let credential = self.credentials.for_app.as_deref().cloned().unwrap_or_default();
         let verifier = &self.terms.verifier;
         verifier.ask(&credential, channels, self.address(), deadline).await
     }

@@ -432,6 +432,7 @@ impl Desk {
         let hub = self.gate.hub();
         let mut session = Session::new(hub.epoch);
         let watermark = hub.watermark();
+        session.reserve(subscriptions.len());
         for subscription in subscriptions {
             session.subscribe(subscription, start, watermark, None);
         }

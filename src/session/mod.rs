@@ -170,6 +170,11 @@ impl Session {
         }
     }
 
+    /// Makes room for so many further channels, and no more than that: most sessions have one for all their life.
+    pub fn reserve(&mut self, channels: usize) {
+        self.channels.reserve_exact(channels);
+    }
+
     /// Adds a channel; one that is there already stays as it is and is announced again with the new number. `walked`:
     /// everything up to here is known to have been sent to live sessions; a new events channel begins there.
     pub fn subscribe(&mut self, subscription: Subscription, start: Start, walked: u64, reference: Option<u64>) {
@@ -339,7 +344,12 @@ impl Session {
     pub fn next(&mut self, watermark: u64) -> Option<Step> {
         loop {
             if !self.outbox.is_empty() {
-                return Some(self.outbox.remove(0));
+                let step = self.outbox.remove(0);
+                if self.outbox.is_empty() {
+                    // It is empty for almost all of a session's life.
+                    self.outbox = Vec::new();
+                }
+                return Some(step);
             }
             match &mut self.phase {
                 Phase::Rest if watermark <= self.swept => return None,
