@@ -17,6 +17,7 @@ use tokio::select;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::Config;
 use crate::fanout::Stats;
@@ -119,7 +120,7 @@ async fn serve(
     // Whichever way this returns, the threads end.
     let _guard = stop.clone().drop_guard();
     let reviser = relay.reviser();
-    let relaying = relay.run(appender, stop.clone());
+    let relaying = apart(relay.run(appender, stop.clone()));
     let relaying: Pin<Box<dyn Future<Output = ()> + Send>> = if cores() > 1 {
         let relay = start("relay", || relaying)?;
         // It fails only if the thread breaks down, and that is an end too.
@@ -142,7 +143,7 @@ async fn serve(
         let turns = loops.add("feed");
         move || async move {
             select! {
-                ended = topology::run(upstream.topology, options, planned, intake, doubt, stop) => ended,
+                ended = apart(topology::run(upstream.topology, options, planned, intake, doubt, stop)) => ended,
                 () = relaying => Ok(()),
                 never = turns.keep(Switch::FeedTurns) => match never {},
             }
@@ -269,6 +270,15 @@ fn room_for(connections: usize) -> usize {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+/// Lets a future be a task of the thread's runtime, woken for itself alone: what a thread is blocked on is polled as a whole,
+/// and the system asked for news once more, each time that any part of it is woken. It ends when this is dropped.
+async fn apart<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+    match AbortOnDropHandle::new(TaskTracker::new().spawn(future)).await {
+        Ok(output) => output,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// Runs a future on a thread of its own. The receiver fails if the thread breaks down.

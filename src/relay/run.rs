@@ -1,13 +1,14 @@
 //! The relay's loop: it does what the mirror asks for, and tells it what came of it.
 
-use std::future::{Future, pending, poll_fn};
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Catalog, Table};
@@ -176,6 +177,10 @@ impl Relay {
             tasks: FuturesUnordered::new(),
         };
         let mut idle = Turns::idle();
+        // What is waited for in each turn is made once.
+        let mut stopped = pin!(stop.cancelled());
+        let mut timer = pin!(sleep_until(Instant::now().into()));
+        let mut woken = None;
         loop {
             self.turns.next(Switch::RelayTurns);
             let now = Now::read();
@@ -187,8 +192,12 @@ impl Relay {
             mirror.commit();
             mirror.report(now);
             let wake = mirror.next_wake();
+            if let Some(at) = wake.filter(|_| wake != woken) {
+                timer.as_mut().reset(at.into());
+            }
+            woken = wake;
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = &mut stopped => return,
                 () = hub.interested() => {}
                 Some(ordered) = self.ordered.recv() => ordered.carry_out(&mut mirror, &self.catalog, Now::read()),
                 () = shared.notify.notified() => {}
@@ -211,7 +220,7 @@ impl Relay {
                 (node, connected) = connected(&mut work.links) => {
                     work.connected(node, &mut mirror, &shared.stats, connected);
                 }
-                () = sleep_until(wake) => {}
+                () = &mut timer, if wake.is_some() => {}
                 _ = idle.tick() => {}
             }
         }
@@ -361,11 +370,4 @@ async fn connected(links: &mut [Link]) -> (NodeId, Result<Reader, ConnectError>)
 fn is_doubtful(result: &Result<Reading, ReadError>) -> bool {
     let kind = result.as_ref().err().map(|error| error.kind);
     matches!(kind, Some(ReadErrorKind::Moved | ReadErrorKind::ClusterDown))
-}
-
-async fn sleep_until(wake: Option<Instant>) {
-    match wake {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => pending().await,
-    }
 }

@@ -47,6 +47,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// snapshot of the database, and leaves commands that came together with the SCAN unanswered until more bytes come.
 pub const SCAN_COUNT: u32 = 99;
 
+/// A usual size of a command with a key, to begin with.
+const COMMAND_SIZE: usize = 64;
+
 /// What a reader connects to.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -103,8 +106,8 @@ pub struct Reader {
     pipe: Pipe,
     options: Options,
     server: ServerInfo,
-    /// Makes guards unguessable, so that no value can look like one.
-    secret: u64,
+    /// What guards begin with. It makes them unguessable, so that no value can look like one.
+    secret: String,
     /// Counts rounds, so that no two guards are equal.
     rounds: AtomicU64,
     /// Set when the connection has ended, and when replies are out of step or no longer come, as from a peer that is silently
@@ -132,11 +135,12 @@ impl Reader {
             .unwrap_or(Err(ReadError::timeout(CONNECT_TIMEOUT)))
             .map_err(refused)?;
         let broken = CancellationToken::new();
+        let secret = getrandom::u64().map(|secret| format!("{secret:016x}-"));
         let mut reader = Reader {
             pipe: Pipe::new(link, broken.clone(), options.memory),
             options: options.clone(),
             server: ServerInfo::default(),
-            secret: getrandom::u64().map_err(|error| refused(ReadError::other(error.to_string())))?,
+            secret: secret.map_err(|error| refused(ReadError::other(error.to_string())))?,
             rounds: AtomicU64::new(0),
             broken,
         };
@@ -284,14 +288,14 @@ impl Reader {
             return Err(ReadError::closed());
         }
         let number = self.rounds.fetch_add(1, Ordering::Relaxed);
-        let guard = format!("{:016x}-{number}", self.secret);
-        let mut bytes = Vec::new();
+        let guard = [&*self.secret, itoa::Buffer::new().format(number)].concat();
         let count = commands.len() + 1;
+        let mut bytes = Vec::with_capacity(count * COMMAND_SIZE);
         for command in commands {
             command.write(&mut bytes);
         }
         // Its answer shows that the replies are in step.
-        Command::other("PING", [guard.clone()]).write(&mut bytes);
+        command::write(&mut bytes, &[b"PING", guard.as_bytes()]);
         let most = pipe::most_bytes(largest);
         let replies = self.pipe.ask(bytes, count, most, self.options.timeout).await;
         let replies = replies.and_then(|mut replies| match replies.each.pop() {

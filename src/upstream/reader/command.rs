@@ -77,34 +77,58 @@ impl Command {
 
     /// Appends it as servers read it.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let end;
-        let words: Vec<&[u8]> = match self {
+        match self {
             Command::Of(verb, key) => {
                 let (name, rest) = verb.words();
-                let rest = rest.iter().map(|word| word.as_bytes());
-                [name.as_bytes(), key].into_iter().chain(rest).collect()
+                begin(out, 2 + rest.len());
+                word(out, name.as_bytes());
+                word(out, key);
+                rest.iter().for_each(|rest| word(out, rest.as_bytes()));
             }
             Command::Start(key, length) => {
                 // The largest number of the protocol.
-                end = (*length).min(i64::MAX as u64).to_string();
-                vec![b"GETRANGE", key, b"0", end.as_bytes()]
+                let end = (*length).min(i64::MAX as u64);
+                write(
+                    out,
+                    &[b"GETRANGE", key, b"0", itoa::Buffer::new().format(end).as_bytes()],
+                );
             }
             Command::Fields(key, names) => {
-                let names = names.iter().map(|name| &name[..]);
-                [b"HMGET".as_slice(), key].into_iter().chain(names).collect()
+                begin(out, 2 + names.len());
+                word(out, b"HMGET");
+                word(out, key);
+                names.iter().for_each(|name| word(out, name));
             }
             Command::Other(name, words) => {
-                let words = words.iter().map(|word| &word[..]);
-                [name.as_bytes()].into_iter().chain(words).collect()
+                begin(out, 1 + words.len());
+                word(out, name.as_bytes());
+                words.iter().for_each(|own| word(out, own));
             }
-        };
-        out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
-        for word in words {
-            out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            out.extend_from_slice(word);
-            out.extend_from_slice(b"\r\n");
         }
     }
+}
+
+/// Appends a command of these words.
+pub(super) fn write(out: &mut Vec<u8>, words: &[&[u8]]) {
+    begin(out, words.len());
+    words.iter().for_each(|own| word(out, own));
+}
+
+fn begin(out: &mut Vec<u8>, words: usize) {
+    number(out, b'*', words);
+}
+
+fn word(out: &mut Vec<u8>, word: &[u8]) {
+    number(out, b'$', word.len());
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number(out: &mut Vec<u8>, sign: u8, number: usize) {
+    out.push(sign);
+    // It is written for every word: `write!` takes ten times as long.
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// A reply that is no error.

@@ -152,8 +152,12 @@ impl Pipe {
         task.spawn(async move {
             let _guard = shared.ended.clone().drop_guard();
             let (socket, unread) = link.into_parts();
-            let error = drive(socket, unread, receiver, &shared).await;
-            *lock(&shared.why) = Some(error.to_string());
+            select! {
+                biased;
+                // Whoever waits for a reply learns that none comes.
+                () = shared.ended.cancelled() => {}
+                error = drive(socket, unread, receiver, &shared) => *lock(&shared.why) = Some(error.to_string()),
+            }
         });
         Pipe {
             rounds,
@@ -187,22 +191,16 @@ impl Pipe {
         let before = lock(&self.state.heard).bytes;
         let mut until = begun + patience;
         loop {
-            select! {
-                biased;
-                replies = timeout_at(until, &mut asked) => match replies {
-                    Ok(replies) => return replies.ok_or_else(|| self.closed()),
-                    Err(_) => {
-                        let Heard { bytes, last } = *lock(&self.state.heard);
-                        let worth = Duration::from_millis((bytes - before) / LEAST_BYTES_PER_MS);
-                        let later = (last + patience).min(begun + patience + worth);
-                        if later <= until {
-                            return Err(ReadError::timeout(patience));
-                        }
-                        until = later;
-                    }
-                },
-                () = self.state.ended.cancelled() => return Err(self.closed()),
+            if let Ok(replies) = timeout_at(until, &mut asked).await {
+                return replies.ok_or_else(|| self.closed());
             }
+            let Heard { bytes, last } = *lock(&self.state.heard);
+            let worth = Duration::from_millis((bytes - before) / LEAST_BYTES_PER_MS);
+            let later = (last + patience).min(begun + patience + worth);
+            if later <= until {
+                return Err(ReadError::timeout(patience));
+            }
+            until = later;
         }
     }
 
