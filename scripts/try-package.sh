@@ -73,9 +73,15 @@ offered=$(within bash -c 'source /usr/share/bash-completion/completions/keyrelay
 [ "$offered" = check ] || fail "bash completes 'keyrelay ch' to '$offered'"
 [ "$(head -n 1 "$root/usr/share/zsh/vendor-completions/_keyrelay")" = "#compdef keyrelay" ] || fail "no completion for zsh"
 grep -q 'complete -c keyrelay' "$root/usr/share/fish/vendor_completions.d/keyrelay.fish" || fail "no completion for fish"
-for file in copyright changelog.Debian.gz README.md docs/systemd.md; do
-    [ -s "$root/usr/share/doc/keyrelay/$file" ] || fail "there is no $file"
+doc=$root/usr/share/doc/keyrelay
+for file in copyright changelog.Debian.gz README.md docs/systemd.md docs/grafana.json examples/node/server.js; do
+    [ -s "$doc/$file" ] || fail "there is no $file"
 done
+[ -z "$(find "$doc" -name node_modules)" ] || fail "what tests have installed is packed too"
+# Whatever its documents point at is there.
+while IFS=: read -r file link; do
+    [ -e "$(dirname "$file")/$link" ] || fail "${file#"$doc/"} points at $link, which is not there"
+done < <(grep -rEo --include='*.md' '(\]\(|src(set)?=")[^]):"#]+[)"#]' "$doc" | sed -E 's/:(\]\(|src(set)?=")(.*).$/:\3/')
 
 step "start, as the unit does"
 # With any free ports: those of the config may be taken on this machine. It is what an operator would change, too.

@@ -307,7 +307,7 @@ impl Drop for Killed {
     }
 }
 
-/// The app in the README hands requests on, WebSockets too, and answers the others itself.
+/// The app in the README hands requests on, WebSockets too, and answers those that come back and the others itself.
 #[test]
 fn the_app_in_node_replays() {
     if Command::new("node").arg("--version").output().is_err() {
@@ -346,11 +346,26 @@ fn the_app_in_node_replays() {
         stream.read_to_string(&mut answer).expect("it answers and closes");
         answer.to_lowercase()
     };
-    let replay = "\r\nfly-replay: app=myapp-relay\r\n";
+    let replay = "\r\nfly-replay: app=myapp-relay;timeout=5s;fallback=prefer_self\r\n";
     let events = ask("GET /keyrelay/events?channel=cart:42 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     assert!(events.contains(replay), "{events}");
     let socket = ask("GET /keyrelay/ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
     assert!(socket.contains(replay), "{socket}");
+    // What Fly's proxy could not bring to any relay comes back.
+    let events =
+        ask("GET /keyrelay/events?channel=a HTTP/1.1\r\nhost: a\r\nfly-replay-failed: a\r\nconnection: close\r\n\r\n");
+    assert!(events.starts_with("http/1.1 200"), "{events}");
+    assert!(
+        events.contains("text/event-stream") && events.contains("retry: 2000\n\n"),
+        "{events}"
+    );
+    let state =
+        ask("GET /keyrelay/channels/a HTTP/1.1\r\nhost: a\r\nfly-replay-failed: a\r\nconnection: close\r\n\r\n");
+    assert!(state.starts_with("http/1.1 502"), "{state}");
+    let socket = ask(
+        "GET /keyrelay/ws HTTP/1.1\r\nhost: a\r\nfly-replay-failed: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    );
+    assert!(socket.starts_with("http/1.1 502"), "{socket}");
     let other = ask("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     assert!(!other.contains(replay) && other.contains("the app"), "{other}");
 }

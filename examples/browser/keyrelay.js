@@ -15,8 +15,7 @@ export class KeyRelay extends EventTarget {
   unsubscribe(name) { if (this.#channels.delete(name)) this.#relist(); }
   close(status = "closed", reason) {
     this.#turn++; // what is awaited now comes too late
-    clearTimeout(this.#timer);
-    this.#source?.close();
+    clearTimeout(this.#timer); this.#source?.close();
     this.#say(status, reason);
   }
   #fire(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
@@ -29,10 +28,10 @@ export class KeyRelay extends EventTarget {
   #relist() { this.#set = ""; this.close("connecting"); this.#openIn(0); } // of another list a cursor is unknown
   async #open() {
     if (this.#channels.size === 0) return this.close("idle");
-    const turn = ++this.#turn, url = new URL(this.url, location.href);
-    for (const name of this.#channels.keys()) url.searchParams.append("channel", name);
+    const turn = ++this.#turn;
     try {
-      const token = await this.token?.();
+      const url = new URL(this.url, location.href), token = await this.token?.();
+      for (const name of this.#channels.keys()) url.searchParams.append("channel", name);
       if (token) for (const [name, value] of Object.entries({ token, expiring: 1 })) url.searchParams.set(name, value);
       const refusal = this.#failures && (await this.#refusal(url)); // an EventSource does not tell why it failed
       if (turn === this.#turn) refusal ? this.close("refused", refusal) : this.#listen(url);
@@ -40,8 +39,10 @@ export class KeyRelay extends EventTarget {
   }
   async #refusal(url) {
     const answer = await fetch(url, { credentials: this.withCredentials ? "include" : "same-origin" });
-    if (answer.status === 429 || answer.status >= 500) throw new Error(`status ${answer.status}`);
-    return answer.ok ? answer.body.cancel() : JSON.stringify(await answer.json()); // a proxy's is no JSON, and throws
+    const { ok, status } = answer, type = answer.headers.get("content-type")?.split(";")[0];
+    if (ok && type !== "text/event-stream") throw new Error("no stream is at this URL"); // a page of the app, say
+    if (status === 429 || status >= 500 || !(ok || type === "application/json")) throw new Error(`status ${status}`);
+    return ok ? answer.body.cancel() : JSON.stringify(await answer.json());
   }
   #listen(url) {
     this.close("connecting"); // with another token it goes on where the one before has come to
@@ -62,8 +63,7 @@ export class KeyRelay extends EventTarget {
     on("keyrelay.ready", ({ channels, set }) => {
       for (const channel in channels)
         for (const key of this.#channels.get(channel).old) this.#change({ channel, key, value: null });
-      [this.#set, this.#failures] = [set, 0];
-      tell();
+      [this.#set, this.#failures] = [set, 0]; tell();
     });
     on("keyrelay.gap", (gap) => this.#fire("gap", gap));
     on("keyrelay.expiring", () => this.#openIn(1000 + 4000 * Math.random())); // there is half a minute: not all at once

@@ -35,4 +35,7 @@ app.delete("/messages/:id", async (request, response) => {
   response.sendStatus(204);
 });
 
-const listener = app.listen(PORT, "127.0.0.1", () => console.log(`http://127.0.0.1:${listener.address().port}`));
+const listener = app.listen(PORT, "127.0.0.1", (error) => {
+  if (error) throw error; // the port is taken, for example
+  console.log(`http://127.0.0.1:${listener.address().port}`);
+});

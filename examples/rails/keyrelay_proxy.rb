@@ -5,9 +5,11 @@ require "socket"
 
 # The connection is taken out of Puma, as Action Cable does it: a stream holds none of Puma's threads.
 class KeyrelayProxy
-  # Any status but 200 ends a browser's EventSource for good, so while keyrelay is away it is told to come back.
+  # Any status but 200 ends a browser's EventSource for good, so while keyrelay is away a stream is told to come back.
   AWAY = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n" \
          "retry: 1000\n\n"
+  # Whoever asks for anything else is to see that it failed.
+  BAD_GATEWAY = "HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
   def initialize(app, host: "127.0.0.1", port: 7400, path: "/keyrelay/")
     @app, @host, @port, @path = app, host, port, path
@@ -17,7 +19,8 @@ class KeyrelayProxy
     return @app.call(env) unless env["PATH_INFO"].start_with?(@path)
 
     env["rack.hijack"].call
-    Thread.new { pass(env["rack.hijack_io"], head(env)) }
+    away = env["PATH_INFO"] == "#{@path}events" ? AWAY : BAD_GATEWAY
+    Thread.new { pass(env["rack.hijack_io"], head(env), away) }
     [-1, {}, []]
   end
 
@@ -31,13 +34,13 @@ class KeyrelayProxy
     "#{env["REQUEST_METHOD"]} #{env["REQUEST_URI"]} HTTP/1.1\r\n#{lines.join}\r\n"
   end
 
-  def pass(client, head)
+  def pass(client, head, away)
     keyrelay = TCPSocket.new(@host, @port)
     keyrelay.write(head)
     Thread.new { copy(client, keyrelay) }
     copy(keyrelay, client)
-  rescue Errno::ECONNREFUSED
-    client.write(AWAY)
+  rescue SocketError, SystemCallError
+    client.write(away)
   ensure
     client.close
   end

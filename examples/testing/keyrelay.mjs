@@ -11,6 +11,7 @@ export async function startKeyrelay(config, env = {}) {
     env: { ...process.env, KEYRELAY_PORT: "0", KEYRELAY_ADMIN_PORT: "0", KEYRELAY_LOG: "warn", ...env },
     stdio: ["ignore", "pipe", "inherit"],
   });
+  await once(child, "spawn"); // throws where there is no such program
   const stop = async () => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     child.kill("SIGTERM");

@@ -301,6 +301,15 @@ fn syntax(source: usize, text: &str, error: &toml::de::Error) -> Problem {
         problem
             .why("the file says it twice, and only one of them could count")
             .instead("keep one; a further mapping begins with a [[mapping]] line of its own")
+    } else if error.message().contains("table") {
+        let brackets = line.len() - line.trim_start_matches('[').len();
+        let named = |char: &char| char.is_ascii_alphanumeric() || "_-.".contains(*char);
+        let name: String = line[brackets..].trim_start().chars().take_while(named).collect();
+        problem.instead(format!(
+            "close the header: `{}{name}{}`",
+            "[".repeat(brackets),
+            "]".repeat(brackets)
+        ))
     } else if error.message().contains("array") {
         problem.instead("end the list before this with `]`; its items are separated by commas")
     } else if quotes == 0 && value.starts_with(bare) {

@@ -87,7 +87,9 @@ pub(crate) fn unknown(section: Section, name: &str, is_section: bool, at: At) ->
     if let (None, Some(home)) = (near, home) {
         let problem =
             Problem::new(at, format!("`{name}` is in the wrong place"), "belongs elsewhere").why(match section {
-                Section::Top => "before the first section stands `include` alone".to_owned(),
+                Section::Top => {
+                    "before the first section stand `include` and dotted names such as `upstream.url`".to_owned()
+                }
                 _ => format!("it is not an option of {title}"),
             });
         return match (section, home) {

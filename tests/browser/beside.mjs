@@ -29,6 +29,7 @@ async function started(file, parameters, port, env = process.env) {
   const child = spawn(file, parameters, { env, stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   for (const pipe of [child.stdout, child.stderr]) pipe.on("data", (piece) => (log += piece));
+  child.logged = () => log;
   await eventually(`${file} answers`, async () => {
     if (child.exitCode !== null) throw new Error(`${file} ended: ${log}`);
     return fetch(`http://127.0.0.1:${port}/`);
@@ -36,7 +37,8 @@ async function started(file, parameters, port, env = process.env) {
   return child;
 }
 
-/** nginx; `more` stands in its `server`. With `tls` there is a second, encrypted port. */
+/** nginx, which logs what it logs where the example does not forbid it; `more` stands in its `server`. With `tls` there is a
+ * second, encrypted port. */
 export async function startNginx({ relay, app, more = "", tls = false }) {
   const dir = mkdtempSync(join(tmpdir(), "keyrelay-nginx-"));
   const [port, secured] = [await freePort(), await freePort()];
@@ -55,14 +57,15 @@ export async function startNginx({ relay, app, more = "", tls = false }) {
       "listen 8080;": listen,
       "127.0.0.1:7400": `127.0.0.1:${relay.port}`,
       "127.0.0.1:3000": new URL(app.origin).host,
+      "/var/log/nginx/error.log": `${dir}/error.log`,
     }),
   );
   // All that could hold a stream back is on, as it may be in the file that this one is put into.
   const bodies = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((kind) => `${kind}_temp_path ${dir}/${kind};\n`);
   writeFileSync(
     join(dir, "nginx.conf"),
-    `daemon off;\npid ${dir}/pid;\nerror_log stderr;\n${process.getuid() === 0 ? "user root;\n" : ""}events {}\n` +
-      `http {\naccess_log off;\ngzip on;\ngzip_types *;\ngzip_proxied any;\ngzip_min_length 0;\n` +
+    `daemon off;\npid ${dir}/pid;\nerror_log ${dir}/error.log;\n${process.getuid() === 0 ? "user root;\n" : ""}events {}\n` +
+      `http {\naccess_log ${dir}/access.log;\ngzip on;\ngzip_types *;\ngzip_proxied any;\ngzip_min_length 0;\n` +
       `${bodies.join("")}include ${dir}/keyrelay.conf;\n}\n`,
   );
   // Debian puts it where users have no PATH to.
@@ -71,6 +74,7 @@ export async function startNginx({ relay, app, more = "", tls = false }) {
   return {
     origin: `http://127.0.0.1:${port}`,
     secured: `https://127.0.0.1:${secured}`,
+    logged: () => ["access.log", "error.log"].map((name) => readFileSync(join(dir, name), "utf8")).join(""),
     async stop() {
       await end(child, "SIGTERM");
       rmSync(dir, { recursive: true, force: true });
@@ -95,6 +99,7 @@ export async function startCaddy({ relay, app }) {
   const child = await started(program(["caddy"]), parameters, port, env);
   return {
     origin: `http://127.0.0.1:${port}`,
+    logged: child.logged,
     async stop() {
       await end(child, "SIGTERM");
       rmSync(dir, { recursive: true, force: true });

@@ -222,6 +222,36 @@ test("a proxy answers 502 for a while, which ends an EventSource for good: it as
   await is("ready");
 });
 
+for (const [what, status, type, reason] of [
+  ["a 404 of whatever else is there", 404, "text/html", "status 404"],
+  ["a page of the app at any URL, as dev servers have it", 200, "text/html", "no stream is at this URL"],
+]) {
+  test(`${what} is told apart, and asked again`, async () => {
+    await relay.kill();
+    const other = createServer((_, response) => {
+      response.writeHead(status, { "Content-Type": type, "Access-Control-Allow-Origin": "*" }).end("<!doctype html>");
+    });
+    await new Promise((done) => other.listen(relay.port, "127.0.0.1", done));
+    await follow();
+    await subscribe("room:a");
+    await eventually(`the reason is: ${reason}`, async () => (await page.evaluate(() => window.relay.reason)) === reason);
+    other.closeAllConnections();
+    await new Promise((done) => other.close(done));
+    await relay.start();
+    await is("ready");
+  });
+}
+
+test("a URL that is none is told, and nothing is thrown where nobody catches it", async () => {
+  await page.evaluate(async () => {
+    const { KeyRelay } = await import("./keyrelay.js");
+    window.relay = new KeyRelay("http://:7400/events");
+    window.relay.subscribe("room:a");
+  });
+  await eventually("the reason is told", () => page.evaluate(() => window.relay.reason.includes("Invalid URL")));
+  await page.evaluate(() => window.relay.close());
+});
+
 test("the server does not answer: it says stale, and then that all is well", async () => {
   await server.run("SET", "message:a:1", "one");
   await follow();

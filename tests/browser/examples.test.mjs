@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import { text } from "node:stream/consumers";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
@@ -106,6 +107,9 @@ test("Express", async (t) => {
   const [port, relayPort] = [await freePort(), await freePort()];
   const env = { PORT: String(port), KEYRELAY_PORT: String(relayPort), REDIS_URL: server.url };
   await start(t, "node", "npm", ["start"], env, port);
+  // A second one at the same port says what is wrong.
+  const second = spawn("npm", ["start"], { cwd, env: { ...process.env, ...env }, stdio: ["ignore", "ignore", "pipe"] });
+  assert.match(await text(second.stderr), /EADDRINUSE/);
   const startRelay = () => start(t, "node", relayFile(), ["run", "keyrelay.toml"], env, relayPort);
   await tryOut(t, { origin: `http://127.0.0.1:${port}`, startRelay, elsewhere: "message:lobby:77" });
 });
@@ -130,6 +134,10 @@ test("Rails", async (t) => {
   const env = { KEYRELAY_PORT: String(relayPort), REDIS_URL: server.url };
   await start(t, "rails", "puma", ["-b", `tcp://127.0.0.1:${port}`], env, port);
   const startRelay = () => start(t, "rails", relayFile(), ["run", "keyrelay.toml"], env, relayPort);
+  // While keyrelay is away a stream is told to come back, and nothing else looks as if it had been answered.
+  const ask = (path) => fetch(`http://127.0.0.1:${port}/keyrelay/${path}?channel=messages`);
+  assert.equal(await (await ask("events")).text(), "retry: 1000\n\n");
+  assert.equal((await ask("channels")).status, 502);
   // The page asks a CDN for Turbo, which tests cannot reach: the same file comes from the package.
   const turbo = readFileSync(new URL("node_modules/@hotwired/turbo/dist/turbo.es2017-esm.js", import.meta.url));
   const prepare = (tab) =>

@@ -182,6 +182,23 @@ for (const [name, start] of Object.entries(PROXIES)) {
 
     if (name === "Vite") return;
 
+    await t.test("no token is logged, also while the relay is away", async () => {
+      await relay.drain();
+      try {
+        for (const path of ["events", "channels", "ws"]) {
+          const answer = await fetch(`${proxy.origin}/keyrelay/${path}?channel=room:a&token=no-token-in-logs`);
+          assert.equal(answer.status, path === "events" ? 200 : 502);
+          await answer.text();
+        }
+      } finally {
+        await relay.start();
+      }
+      // What comes after it is logged after it.
+      await (await fetch(`${proxy.origin}/blank.html?${name}-logs-this`)).text();
+      if (name === "nginx") await eventually("the log has the app's", () => proxy.logged().includes(`${name}-logs-this`));
+      assert.doesNotMatch(proxy.logged(), /no-token-in-logs/);
+    });
+
     await t.test("the limits of addresses are those of the clients, whatever they write themselves", async () => {
       // The proxy's own address stands in the list, so this client has another one.
       const ask = (address, forged) => open(proxy.origin, { channel: `room:${address}`, address, forged });

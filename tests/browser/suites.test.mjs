@@ -66,6 +66,17 @@ test("a config that is wrong fails the suite, and does not hold it up", async ()
   await assert.rejects(startKeyrelay("no-such-file.toml"), /keyrelay has ended/);
 });
 
+test("without keyrelay on PATH a suite is told so", async () => {
+  const { startKeyrelay } = await import("../../examples/testing/keyrelay.mjs");
+  const before = process.env.KEYRELAY;
+  process.env.KEYRELAY = "no-such-keyrelay";
+  try {
+    await assert.rejects(startKeyrelay("no-such-file.toml"), /spawn no-such-keyrelay ENOENT/);
+  } finally {
+    process.env.KEYRELAY = before ?? relayFile();
+  }
+});
+
 test("the documentation quotes the files that are tested", () => {
   const text = readFileSync(new URL("../../docs/testing.md", import.meta.url), "utf8");
   for (const name of ["keyrelay.mjs", "keyrelay.rb", "conftest.py"]) {

@@ -1,6 +1,6 @@
 // Types what a document shows, in terminals of its own, and compares what comes back with what the document shows.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -12,28 +12,41 @@ const PATIENCE = 60_000;
  *
  *     <!-- file: keyrelay.toml -->      the block is written to this file
  *     <!-- terminal: relay -->          the block is typed into this terminal
+ *     <!-- page: http://… -->           the page of this URL comes to show each line of the block
  *
- * A block without a comment is for the reader alone. In a terminal `$ ` begins what is typed (`> ` goes on with it), `^C` ends
+ * Any other block is for the reader alone. In a terminal `$ ` begins what is typed (`> ` goes on with it), `^C` ends
  * what runs, and the rest is what it prints, in order; `…` stands for any text in a line, and alone on a line for any lines.
  */
 export function steps(text) {
-  const block = /<!-- (file|terminal): (\S+) -->\n```\w*\n([\s\S]*?)\n```/g;
+  const block = /<!-- (file|terminal|page): (\S+) -->\n```\w*\n([\s\S]*?)\n```/g;
   return [...text.matchAll(block)].map(([, kind, name, body]) => ({ kind, name, body }));
 }
 
 /**
  * Does the steps of a document in `folder`. `replace` makes of its text what holds on this machine, and `finish` of the text
- * of a file what is written.
+ * of a file what is written. `look` gives the text of a page. What one terminal exports holds in all of them.
  */
 export class Desk {
-  constructor(folder, environment, replace, finish) {
-    Object.assign(this, { folder, environment, replace, finish, terminals: new Map() });
+  constructor(folder, environment, { replace, finish, look }) {
+    Object.assign(this, { folder, environment, replace, finish, look, terminals: new Map() });
   }
 
   async run(text) {
     for (const { kind, name, body } of steps(text)) {
       if (kind === "file") writeFileSync(join(this.folder, name), this.finish(name, `${this.replace(body)}\n`));
+      else if (kind === "page") await this.see(this.replace(name), body.split("\n"));
       else await this.type(name, this.replace(body));
+    }
+  }
+
+  async see(url, lines) {
+    const deadline = Date.now() + PATIENCE;
+    for (;;) {
+      const shown = (await this.look(url)).split("\n").map((line) => line.trim());
+      const missing = lines.find((line) => !shown.includes(line));
+      if (missing === undefined) return;
+      if (Date.now() > deadline) throw new Error(`the page ${url} does not show: ${missing}\nbut:\n${shown.join("\n")}`);
+      await pause(5);
     }
   }
 
@@ -65,12 +78,22 @@ class Terminal {
 
   async start(command) {
     await this.ended();
+    // What a shell remembers for the commands to come.
+    const [, folder] = /^cd (\S+)$/.exec(command) ?? [];
+    const [, variable] = /^export (\w+)=/.exec(command) ?? [];
+    if (folder) this.folder = join(this.folder, folder);
+    if (variable) this.environment[variable] = this.shell(`${command}; printf %s "$${variable}"`);
+    if (folder || variable) return;
     Object.assign(this, { command, printed: "", read: 0, skips: false });
     const options = { cwd: this.folder, env: this.environment, detached: true, stdio: ["ignore", "pipe", "pipe"] };
     const child = spawn("bash", ["-c", command], options);
     for (const pipe of [child.stdout, child.stderr]) pipe.on("data", (piece) => (this.printed += piece));
     child.once("close", () => (child.over = true));
     this.child = child;
+  }
+
+  shell(command) {
+    return execFileSync("bash", ["-c", command], { cwd: this.folder, env: this.environment, encoding: "utf8" });
   }
 
   /** Waits for the end of what runs, and that it printed no more than the document shows. */

@@ -42,7 +42,8 @@ impl Manager {
         let variable = |name| std::env::var(name).ok();
         let socket = std::env::var_os("NOTIFY_SOCKET");
         let notifier = Notifier::new(socket.as_deref()).unwrap_or_else(|error| {
-            tracing::warn!(%error, ?socket, "the service manager cannot be told how it stands: NOTIFY_SOCKET is of no use");
+            let socket = socket.unwrap_or_default();
+            tracing::warn!(%error, socket = %socket.display(), "the service manager cannot be told how it stands: NOTIFY_SOCKET is of no use");
             Notifier::default()
         });
         let (usec, pid) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));

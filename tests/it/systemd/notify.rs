@@ -135,11 +135,9 @@ fn a_socket_that_is_of_no_use_is_no_failure() {
     let mut service = Service::start(&manager, setup);
     let address = service.address("listening http://");
     TcpStream::connect(address).unwrap();
-    assert!(
-        service.log().contains("NOTIFY_SOCKET is of no use"),
-        "{}",
-        service.log()
-    );
+    let log = service.log();
+    assert!(log.contains("NOTIFY_SOCKET is of no use"), "{log}");
+    assert!(log.contains(r#""socket":"/nobody/here""#), "{log}");
     service.signal(Signal::TERM);
     assert!(service.wait().success());
 }
