@@ -59,6 +59,18 @@ pub(super) enum Phase {
 pub(super) struct Pending {
     bytes: Bytes,
     offset: usize,
+    /// A further frame, of which nothing is written.
+    behind: Option<Bytes>,
+}
+
+impl Pending {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.offset + self.behind.as_ref().map_or(0, Bytes::len)
+    }
+
+    fn rest(&self) -> Vec<u8> {
+        [&self.bytes[self.offset..], self.behind.as_deref().unwrap_or_default()].concat()
+    }
 }
 
 /// One connected client. There is one for each idle connection, so every field is paid ten thousand times.
@@ -185,11 +197,38 @@ impl Conn {
         }
     }
 
-    fn hold(&mut self, frame: &Bytes, offset: usize, books: &mut Books) {
+    /// Sends several frames that were put behind one another, and that its session has counted as sent. Not to be called
+    /// while blocked.
+    pub fn send_gathered(&mut self, frames: &[u8], books: &mut Books) -> Sent {
+        let taken = match self.socket.send(frames) {
+            Ok(taken) => taken.unwrap_or(0),
+            Err(_) => return Sent::Gone,
+        };
+        if taken == frames.len() {
+            self.last = books.tick;
+            return Sent::Whole;
+        }
+        self.hold(&Bytes::copy_from_slice(&frames[taken..]), 0, books);
+        self.block(books);
+        Sent::Part
+    }
+
+    /// Puts a frame behind what is pending, which the socket takes no more of now. To be called once at most until all of it
+    /// is written.
+    pub fn follow(&mut self, frame: &Bytes, books: &mut Books) {
+        let Some(pending) = &mut self.pending else { return };
+        debug_assert!(pending.behind.is_none(), "who is blocked is sent nothing more");
+        books.pins.add(frame, &books.stats);
+        pending.behind = Some(frame.clone());
+    }
+
+    /// Holds a frame, to be written before anything else.
+    pub fn hold(&mut self, frame: &Bytes, offset: usize, books: &mut Books) {
         books.pins.add(frame, &books.stats);
         self.pending = Some(Box::new(Pending {
             bytes: frame.clone(),
             offset,
+            behind: None,
         }));
     }
 
@@ -217,44 +256,55 @@ impl Conn {
 
     /// Writes on where it was broken off; afterwards it is blocked or nothing is pending.
     pub fn flush(&mut self, books: &mut Books) -> Sent {
-        let Some(pending) = &mut self.pending else {
-            return Sent::Whole;
-        };
-        let rest = &pending.bytes[pending.offset..];
-        match self.socket.send(rest) {
-            Ok(Some(size)) if size == rest.len() => {
-                self.last = books.tick;
-                self.release(books);
-                Sent::Whole
-            }
-            Ok(size) => {
-                pending.offset += size.unwrap_or(0);
-                self.set_blocked(true, books);
-                if size.is_some() {
-                    self.block(books);
+        while let Some(pending) = &mut self.pending {
+            let rest = &pending.bytes[pending.offset..];
+            match self.socket.send(rest) {
+                Ok(Some(size)) if size == rest.len() => {
+                    self.last = books.tick;
+                    let behind = pending.behind.take();
+                    self.release(books);
+                    if let Some(frame) = behind {
+                        books.pins.remove(&frame, &books.stats);
+                        self.hold(&frame, 0, books);
+                    }
                 }
-                Sent::Part
+                Ok(size) => {
+                    pending.offset += size.unwrap_or(0);
+                    self.set_blocked(true, books);
+                    if size.is_some() {
+                        self.block(books);
+                    }
+                    return Sent::Part;
+                }
+                Err(_) => return Sent::Gone,
             }
-            Err(_) => Sent::Gone,
         }
+        Sent::Whole
     }
 
     /// Lets go of what is pending.
     pub fn release(&mut self, books: &mut Books) {
         if let Some(pending) = self.pending.take() {
-            books.pins.remove(&pending.bytes, &books.stats);
+            for frame in [Some(pending.bytes), pending.behind].iter().flatten() {
+                books.pins.remove(frame, &books.stats);
+            }
         }
     }
 
     /// Puts further bytes behind what is pending; to be called while blocked, and for short answers only.
     pub fn append(&mut self, bytes: &Bytes, books: &mut Books) {
-        let mut rest = match &self.pending {
-            Some(pending) => pending.bytes[pending.offset..].to_vec(),
-            None => Vec::new(),
-        };
+        let mut rest = self.pending.as_deref().map_or_else(Vec::new, Pending::rest);
         rest.extend_from_slice(bytes);
         self.release(books);
         self.hold(&rest.into(), 0, books);
+    }
+
+    /// Takes what is pending off an unblocked client, to be written together with more, if it is no longer than this.
+    pub fn take_pending(&mut self, longest: usize, books: &mut Books) -> Option<Vec<u8>> {
+        let pending = self.pending.as_deref().filter(|_| !self.blocked)?;
+        let rest = (pending.len() <= longest).then(|| pending.rest())?;
+        self.release(books);
+        Some(rest)
     }
 
     /// Lets it read until this time at the latest; what ends earlier stays.

@@ -67,6 +67,8 @@ pub(super) struct Core {
     pub due: VecDeque<(u32, Token)>,
     pub drain: Option<Drain>,
     pub scratch: Box<[u8]>,
+    /// Frames of one client that are sent at once; empty in between.
+    pub gathered: Vec<u8>,
     pub random: Random,
     pub start: Instant,
     /// A moment by both clocks: by ours, which stands still while the machine is suspended, and by the world's.
@@ -111,6 +113,7 @@ impl Core {
             due: VecDeque::new(),
             drain: None,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
+            gathered: Vec::new(),
             random: Random(seed | 1),
             start,
             clock: (start, SystemTime::now()),
@@ -230,7 +233,8 @@ impl Core {
             expires: u32::MAX,
             retires: self.retirement(),
             due: u32::MAX,
-            last: self.books.tick,
+            // Nothing was sent in this one.
+            last: self.books.tick.saturating_sub(1),
             received: 0,
             jitter: self.random.next() as u8,
             transport: given.transport,
@@ -257,7 +261,12 @@ impl Core {
         if self.drain.is_some() {
             conn.phase = Phase::Ending(Ending::Drain);
         }
-        let sent = conn.send(&given.head, &mut self.books);
+        // It goes out together with what follows.
+        conn.hold(&given.head, 0, &mut self.books);
+        let sent = match given.read_ahead.is_empty() {
+            true => Sent::Whole,
+            false => conn.flush(&mut self.books),
+        };
         enqueue(&mut conn, &mut self.ready);
         self.clients.insert(conn);
         // After the registration at its logs, so that what is appended from here on is announced.

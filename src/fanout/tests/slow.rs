@@ -139,6 +139,40 @@ fn a_frame_that_many_hold_is_counted_once() {
     assert!((12 << 20..13 << 20).contains(&pinned), "{pinned}");
 }
 
+/// Short frames go out together and long ones by themselves, wherever the socket takes no more.
+#[test]
+fn who_stalls_in_a_long_state_gets_all_of_it_and_holds_little_meanwhile() {
+    const KEYS: usize = 20_000;
+    let mut rig = Rig::new();
+    let channel = rig.channel("a");
+    let value = |at: usize| format!("{at}. {}", "x".repeat(if at % 7 == 0 { 5_000 } else { at % 900 }));
+    for at in 0..KEYS {
+        rig.put(&channel, &at.to_string(), value(at));
+    }
+    let (mut peer, token) = rig.join(SSE, &["a"]);
+    rig.settle();
+    let mut stalled = 0;
+    while !rig.conn(token).unwrap().session.is_live() {
+        if rig.conn(token).unwrap().blocked {
+            stalled += 1;
+            let pinned = rig.core.books.stats.pinned.load(Ordering::Relaxed);
+            assert!(pinned <= 32 << 10, "{pinned} bytes are held");
+        }
+        // As much as makes room for a part.
+        let mut buffer = [0; 100_000];
+        if let Ok(size) = peer.stream.read(&mut buffer) {
+            peer.got.extend_from_slice(&buffer[..size]);
+        }
+        rig.settle();
+    }
+    rig.until_sees(&mut peer, "keyrelay.ready");
+    assert!(stalled > 10, "it stalled {stalled} times only");
+    let body = peer.body();
+    let mut values = body.lines().filter_map(|line| line.strip_prefix("data: "));
+    assert!((0..KEYS).all(|at| values.next() == Some(&value(at))));
+    assert_eq!(rig.core.books.stats.pinned.load(Ordering::Relaxed), 0);
+}
+
 #[test]
 fn an_idle_client_is_small() {
     // What a session has on the heap, one channel, and the entries in lists and in the wheel come to as much again.
