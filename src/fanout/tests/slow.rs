@@ -145,7 +145,12 @@ fn who_stalls_in_a_long_state_gets_all_of_it_and_holds_little_meanwhile() {
     const KEYS: usize = 20_000;
     let mut rig = Rig::new();
     let channel = rig.channel("a");
-    let value = |at: usize| format!("{at}. {}", "x".repeat(if at % 7 == 0 { 5_000 } else { at % 900 }));
+    let value = |at: usize| {
+        format!(
+            "{at}. {}",
+            "x".repeat(if at.is_multiple_of(7) { 5_000 } else { at % 900 })
+        )
+    };
     for at in 0..KEYS {
         rig.put(&channel, &at.to_string(), value(at));
     }
