@@ -1,0 +1,45 @@
+//! What is measured: a module for each family of cases.
+
+mod connect;
+mod fanout;
+mod large;
+mod memory;
+
+use super::bench::Bench;
+
+/// The family that takes minutes and gigabytes.
+pub const LARGE: &str = "large";
+
+/// Cases that belong together.
+pub struct Family {
+    /// With this their names begin.
+    pub name: &'static str,
+    /// Whether they are measured unless others are asked for.
+    pub by_default: bool,
+    /// Measures those that are wanted.
+    pub run: fn(&mut Bench),
+}
+
+/// All of them, in the order of the table.
+pub const FAMILIES: [Family; 4] = [
+    by_default("fanout", fanout::run),
+    by_default("memory", memory::run),
+    by_default("connect", connect::run),
+    if_asked_for(LARGE, large::run),
+];
+
+const fn by_default(name: &'static str, run: fn(&mut Bench)) -> Family {
+    Family {
+        name,
+        by_default: true,
+        run,
+    }
+}
+
+const fn if_asked_for(name: &'static str, run: fn(&mut Bench)) -> Family {
+    Family {
+        name,
+        by_default: false,
+        run,
+    }
+}
