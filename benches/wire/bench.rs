@@ -12,8 +12,8 @@ pub struct Plan {
     pub setup: Setup,
     /// How often each is measured.
     pub runs: usize,
-    /// Whether the floor is measured, too.
-    pub floor: bool,
+    /// What the relay is compared with: mostly the floor, else the relay itself in other circumstances.
+    pub base: Option<Who>,
     /// Whether peers are.
     pub peers: bool,
 }
@@ -24,19 +24,14 @@ impl Plan {
         Plan {
             setup,
             runs,
-            floor: true,
+            base: Some(Who::Floor),
             peers: false,
         }
     }
 
-    /// The relay alone.
-    pub fn without_floor(self) -> Plan {
-        Plan { floor: false, ..self }
-    }
-
-    /// The peers as well.
-    pub fn with_peers(self) -> Plan {
-        Plan { peers: true, ..self }
+    /// The relay beside this, or alone.
+    pub fn beside(self, base: Option<Who>) -> Plan {
+        Plan { base, ..self }
     }
 }
 
@@ -73,7 +68,7 @@ impl Bench {
         self.names.is_empty() || self.names.iter().any(|prefix| name.starts_with(prefix.as_str()))
     }
 
-    /// Measures floor, relay and peers in turn: `open` prepares each after its start, `run` measures it once.
+    /// Measures base, relay and peers in turn: `open` prepares each after its start, `run` measures it once.
     ///
     /// All are there at the same time, each behind a server of its own, and only the one that is measured has anything to
     /// do. So runs that are compared are a second apart.
@@ -84,8 +79,8 @@ impl Bench {
         open: impl Fn(&Subject) -> S,
         run: impl Fn(&Subject, &mut S) -> Sample<N>,
     ) {
-        let mut all: Vec<Who> = plan.floor.then_some(Who::Floor).into_iter().collect();
-        let floors = all.len();
+        let mut all: Vec<Who> = plan.base.iter().cloned().collect();
+        let bases = all.len();
         all.push(Who::Relay);
         if plan.peers {
             all.extend(self.peers.iter().cloned().map(Who::Peer));
@@ -95,8 +90,10 @@ impl Bench {
         for seating in 0..seatings {
             let mut seats: Vec<(Subject, S)> = all
                 .iter()
-                .map(|who| {
-                    let subject = Subject::start(who, &plan.setup);
+                .enumerate()
+                .map(|(number, who)| {
+                    let mut subject = Subject::start(who, &plan.setup);
+                    subject.is_base = number < bases;
                     let state = open(&subject);
                     (subject, state)
                 })
@@ -108,16 +105,13 @@ impl Bench {
                 }
             }
         }
-        let (floor, others) = samples.split_at(floors);
+        let (base, others) = samples.split_at(bases);
         for (number, spec) in specs.iter().enumerate() {
-            for (who, samples) in all[floors..].iter().zip(others) {
-                let floors = floor
-                    .first()
-                    .map(|floor| floor.iter().map(|sample| sample.values[number]));
-                let mut floors = floors.into_iter().flatten();
+            for (who, samples) in all[bases..].iter().zip(others) {
+                let mut base = base.iter().flatten().map(|sample| sample.values[number]);
                 let runs = samples
                     .iter()
-                    .map(|sample| (floors.next(), sample.values[number]))
+                    .map(|sample| (base.next(), sample.values[number]))
                     .collect();
                 let name = match who {
                     Who::Peer(peer) => &peer.name,

@@ -24,6 +24,9 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// How often is looked again for what comes by itself.
 const AGAIN: Duration = Duration::from_millis(20);
 
+/// Who has run for less than this between two looks has nothing to do.
+const IDLE: Duration = Duration::from_micros(500);
+
 /// The threads of the relay that hear the server and read the keys.
 const READING: [&str; 2] = ["feed", "relay"];
 
@@ -104,6 +107,10 @@ pub struct Door {
 /// A process that is measured, and its server; both are killed when dropped.
 pub struct Subject {
     process: Running,
+    /// Who it is.
+    pub who: Who,
+    /// Whether it is what others are compared with.
+    pub is_base: bool,
     /// Where clients connect.
     pub door: Door,
     /// The server it listens to.
@@ -171,6 +178,8 @@ impl Subject {
         };
         let subject = Subject {
             process,
+            who: who.clone(),
+            is_base: false,
             door,
             server,
             admin: (*who == Who::Relay).then_some(port),
@@ -240,6 +249,17 @@ impl Subject {
         self.process.ids().into_iter().filter_map(of).sum::<u64>() * 1024
     }
 
+    /// Waits until it has nothing to do any more.
+    pub fn until_idle(&self) {
+        let mut last = self.processor_time().0;
+        self.until("it goes on and on", || {
+            let spent = self.processor_time().0;
+            let did_nothing = spent - last < IDLE;
+            last = spent;
+            did_nothing
+        });
+    }
+
     /// Waits until it has let go of all descriptors but so many.
     pub fn until_descriptors(&self, most: usize) {
         self.until("connections are not let go", || self.descriptors() <= most);
@@ -255,17 +275,17 @@ impl Subject {
     pub fn metric(&self, name: &str) -> f64 {
         let Some(admin) = self.admin else { return 0.0 };
         let mut connection = TcpStream::connect(admin).expect("the admin listener");
-        connection
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-            .expect("it reads requests");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).expect("it reads requests");
         let mut text = String::new();
         connection.read_to_string(&mut text).expect("it answers");
-        let of_name = |line: &&str| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+        let number = |line: &str| {
+            let labels_and_value = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']))?;
+            labels_and_value.rsplit(' ').next()?.parse::<f64>().ok()
         };
-        let number = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
-        text.lines().filter(of_name).filter_map(number).sum()
+        let numbers: Vec<f64> = text.lines().filter_map(number).collect();
+        assert!(!numbers.is_empty(), "there is no metric {name} in {text}");
+        numbers.iter().sum()
     }
 
     /// Ends it in order, and returns what the tool that watched it has written.

@@ -73,8 +73,8 @@ impl Figure {
         let floor = floors.filter(|floors| !floors.is_empty()).map(median);
         let relay = median(runs.iter().map(|(_, relay)| *relay).collect());
         // Of neighbours in time: the machine's mood is in both.
-        let ratios: Option<Vec<f64>> = runs.iter().map(|(floor, relay)| Some(relay / (*floor)?)).collect();
-        let ratios = ratios.filter(|_| floor.is_some());
+        let ratio = |(floor, relay): &(Option<f64>, f64)| Some(relay / floor.filter(|floor| *floor > 0.0)?);
+        let ratios: Option<Vec<f64>> = runs.iter().map(ratio).collect();
         let values = ratios
             .clone()
             .unwrap_or_else(|| runs.iter().map(|(_, relay)| *relay).collect());

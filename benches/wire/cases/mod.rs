@@ -1,8 +1,12 @@
 //! What is measured: a module for each family of cases.
 
+mod catchup;
 mod connect;
+mod cost;
 mod fanout;
+mod ingest;
 mod large;
+mod latency;
 mod memory;
 
 use super::bench::Bench;
@@ -21,10 +25,14 @@ pub struct Family {
 }
 
 /// All of them, in the order of the table.
-pub const FAMILIES: [Family; 4] = [
+pub const FAMILIES: [Family; 8] = [
     by_default("fanout", fanout::run),
     by_default("memory", memory::run),
     by_default("connect", connect::run),
+    by_default("latency", latency::run),
+    by_default("ingest", ingest::run),
+    by_default("catchup", catchup::run),
+    by_default("cost", cost::run),
     if_asked_for(LARGE, large::run),
 ];
 
