@@ -1,5 +1,7 @@
 //! How processes are compared: started beside each other, measured in turn.
 
+use std::path::PathBuf;
+
 use super::process::{Peer, Setup, Subject, Who};
 use super::report::{Figure, Report, Spec};
 
@@ -58,6 +60,8 @@ pub struct Bench {
     pub peers: Vec<Peer>,
     /// What names of cases that are wanted begin with; all are if there is none.
     pub names: Vec<String>,
+    /// Where pictures go, if any are wanted.
+    pub plots: Option<PathBuf>,
     /// How many files a process may have open.
     pub files: usize,
 }

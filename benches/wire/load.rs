@@ -21,11 +21,8 @@ const READY: &[u8] = b"ready";
 /// Clients are connected by so many, so that they do not overrun the backlog of the listener.
 const TOGETHER: usize = 200;
 
-/// Connections of one source address: of some 28,000 ports that each has, as those that were closed keep theirs for a while.
-const PER_ADDRESS: usize = 10_000;
-
-/// Source addresses that are used in any case.
-const ADDRESSES: usize = 8;
+/// Connections of one source address, of the some 28,000 ports that each has.
+const PER_ADDRESS: usize = 20_000;
 
 /// How long a state is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -170,9 +167,11 @@ impl Clients {
     fn add(&mut self, address: SocketAddr, request: String) {
         let number = self.clients.len();
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        let host = number % ADDRESSES + number / PER_ADDRESS * ADDRESSES;
-        let source = SocketAddr::from(([127, 0, (host / 200) as u8, 2 + (host % 200) as u8], 0));
-        socket.bind(&source.into()).expect("a free port");
+        let host = (number / PER_ADDRESS) as u8;
+        if host > 0 {
+            let source = SocketAddr::from(([127, 0, 0, 1 + host], 0));
+            socket.bind(&source.into()).expect("a free port");
+        }
         socket.set_nonblocking(true).expect("a socket");
         // Mostly under way; if it fails, the loop finds out.
         let _ = socket.connect(&address.into());
@@ -374,11 +373,19 @@ impl Clients {
         self.seen.take().unwrap_or_default()
     }
 
-    /// Cuts all connections, without the minute that the ports of closed ones are kept for.
+    /// Cuts all connections.
     pub fn cut(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Clients {
+    /// Without the minute that the ports of connections are kept for which end in order.
+    fn drop(&mut self) {
         for client in &self.clients {
             let socket = socket2::SockRef::from(&client.socket);
-            socket.set_linger(Some(Duration::ZERO)).expect("a socket");
+            // Then its port is kept.
+            let _ = socket.set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -4,7 +4,8 @@
 //! gets the value, and sends the same bytes to each subscriber, all from one bare epoll loop. It checks nothing and
 //! survives nothing. What the relay costs above it is all that keyrelay adds.
 //!
-//!     cargo bench --bench wire -- [NAME-PREFIX…] [--json FILE] [--markdown FILE] [--check FILE] [--peer SCRIPT]…
+//!     cargo bench --bench wire -- [NAME-PREFIX…] [--json FILE] [--markdown FILE] [--check FILE]
+//!         [--large] [--plots FOLDER] [--peer SCRIPT]…
 //!
 //! measures the cases whose names begin so, or all that take less than ten minutes together. `docs/performance.md` says
 //! what the figures mean.
@@ -16,9 +17,11 @@ mod cases;
 mod floor;
 mod load;
 mod machine;
+mod plot;
 mod process;
 mod report;
 mod server;
+mod streams;
 mod writer;
 
 use std::path::PathBuf;
@@ -53,6 +56,9 @@ struct Arguments {
     /// Measure the relay that this script starts, too
     #[arg(long = "peer", value_name = "SCRIPT")]
     peers: Vec<PathBuf>,
+    /// Draw the figures of `growth` into this folder
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
     /// Said by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -105,6 +111,7 @@ fn measure(arguments: Arguments) -> anyhow::Result<ExitCode> {
         report: Report::new(Machine::this(Server::start().version())),
         peers: arguments.peers.iter().map(|script| Peer::new(script)).collect(),
         names: arguments.names,
+        plots: arguments.plots,
         files,
     };
     bench.report.print_head();

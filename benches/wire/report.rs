@@ -124,15 +124,16 @@ impl Figure {
     }
 
     fn row(&self) -> [String; 8] {
-        let who = if self.who == "keyrelay" { "" } else { &self.who };
+        let is_own = self.who == "keyrelay";
+        let who = if is_own { "" } else { &self.who };
         [
             format!("{} {who}", self.name).trim().to_owned(),
             self.unit.clone(),
             self.range(|(floor, _)| *floor, self.floor),
             self.range(|(_, relay)| Some(*relay), Some(self.relay)),
             self.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
-            self.most(),
-            match self.is_met().filter(|_| self.who == "keyrelay") {
+            if is_own { self.most() } else { String::new() },
+            match self.is_met().filter(|_| is_own) {
                 Some(true) => "met",
                 Some(false) => "MISSED",
                 None => "",

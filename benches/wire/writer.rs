@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use super::machine::now;
 use super::server::Server;
 
-/// Stands in every value once, and nowhere else in what is sent.
+/// Ends every value, and stands nowhere else in what is sent.
 pub const MARK: u8 = b'Z';
 
 /// Digits before the mark: when the value was written, in ns of [`now`].
@@ -20,7 +20,7 @@ pub struct Writer {
     connection: TcpStream,
     channels: usize,
     next: usize,
-    /// What fills values up behind the mark.
+    /// What fills values up, before the stamp: when the mark has come, all has.
     filler: String,
 }
 
@@ -52,7 +52,7 @@ impl Writer {
     pub fn write_next(&mut self) {
         let key = format!("bench:{}", self.next);
         self.next = (self.next + 1) % self.channels;
-        let value = format!("{:0STAMP$}{}{}", now(), MARK as char, self.filler);
+        let value = format!("{}{:0STAMP$}{}", self.filler, now(), MARK as char);
         let sizes = (key.len(), value.len());
         let command = format!(
             "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",

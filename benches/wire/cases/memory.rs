@@ -30,8 +30,7 @@ pub fn run(bench: &mut Bench) {
         if !bench.wants(&name) {
             continue;
         }
-        // Floor, relay and their clients are there at the same time.
-        let clients = IDLE.min((bench.files / (2 + bench.peers.len())).saturating_sub(OTHER_FILES));
+        let clients = IDLE.min(bench.files.saturating_sub(OTHER_FILES));
         let setup = Setup {
             floor: floor::Options {
                 transport,

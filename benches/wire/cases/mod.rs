@@ -4,6 +4,8 @@ mod catchup;
 mod connect;
 mod cost;
 mod fanout;
+mod growth;
+mod http2;
 mod ingest;
 mod large;
 mod latency;
@@ -25,7 +27,7 @@ pub struct Family {
 }
 
 /// All of them, in the order of the table.
-pub const FAMILIES: [Family; 8] = [
+pub const FAMILIES: [Family; 10] = [
     by_default("fanout", fanout::run),
     by_default("memory", memory::run),
     by_default("connect", connect::run),
@@ -33,6 +35,8 @@ pub const FAMILIES: [Family; 8] = [
     by_default("ingest", ingest::run),
     by_default("catchup", catchup::run),
     by_default("cost", cost::run),
+    by_default("http2", http2::run),
+    if_asked_for("growth", growth::run),
     if_asked_for(LARGE, large::run),
 ];
 
