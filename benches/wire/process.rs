@@ -132,24 +132,8 @@ impl Subject {
         let counted = dir.path().join("counted");
         let port = free_port();
         let (program, arguments) = match who {
-            Who::Floor => (std::env::current_exe().expect("this program"), {
-                let mut arguments = vec!["floor".to_owned(), server.address.to_string()];
-                arguments.extend(setup.floor.to_arguments());
-                arguments
-            }),
-            Who::Relay => {
-                let file = dir.path().join("keyrelay.toml");
-                let config = format!(
-                    "[server]\nlisten = [\"127.0.0.1:0\"]\n{}\n[admin]\nlisten = \"{port}\"\n\
-                     [upstream]\nurl = \"redis://{}/0\"\n{}",
-                    setup.server, server.address, setup.mappings
-                );
-                std::fs::write(&file, config).expect("the directory can be written to");
-                (
-                    env!("CARGO_BIN_EXE_keyrelay").into(),
-                    vec!["run".to_owned(), file.to_string_lossy().into_owned()],
-                )
-            }
+            Who::Floor => floor(&server, setup),
+            Who::Relay => relay(&server, setup, port, dir.path()),
             Who::Peer(peer) => (PathBuf::from("sh"), vec![peer.script.to_string_lossy().into_owned()]),
         };
         let mut command = watched(setup.tool, &program, &counted);
@@ -306,6 +290,26 @@ impl Subject {
 /// Lets others run before something is looked at again.
 fn pause() {
     std::thread::park_timeout(AGAIN);
+}
+
+/// The program of the floor, and its arguments.
+fn floor(server: &Server, setup: &Setup) -> (PathBuf, Vec<String>) {
+    let mut arguments = vec!["floor".to_owned(), server.address.to_string()];
+    arguments.extend(setup.floor.to_arguments());
+    (std::env::current_exe().expect("this program"), arguments)
+}
+
+/// The program of the relay, and its arguments: a config in this folder, with the admin listener at this address.
+fn relay(server: &Server, setup: &Setup, admin: SocketAddr, folder: &Path) -> (PathBuf, Vec<String>) {
+    let file = folder.join("keyrelay.toml");
+    let config = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\n{}\n[admin]\nlisten = \"{admin}\"\n\
+         [upstream]\nurl = \"redis://{}/0\"\n{}",
+        setup.server, server.address, setup.mappings
+    );
+    std::fs::write(&file, config).expect("the folder can be written to");
+    let arguments = vec!["run".to_owned(), file.to_string_lossy().into_owned()];
+    (env!("CARGO_BIN_EXE_keyrelay").into(), arguments)
 }
 
 /// The command that runs a program, watched by a tool that writes to this file.

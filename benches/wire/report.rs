@@ -193,8 +193,11 @@ impl Report {
         println!("{name:<44} NOT MEASURED: {why}");
     }
 
-    /// As JSON.
+    /// As JSON, in a folder that is made if need be.
     pub fn write(&self, file: &Path) -> anyhow::Result<()> {
+        if let Some(folder) = file.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
         Ok(std::fs::write(file, serde_json::to_string_pretty(self)? + "\n")?)
     }
 
