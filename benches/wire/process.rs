@@ -132,8 +132,8 @@ impl Subject {
         let counted = dir.path().join("counted");
         let port = free_port();
         let (program, arguments) = match who {
-            Who::Floor => floor(&server, setup),
-            Who::Relay => relay(&server, setup, port, dir.path()),
+            Who::Floor => floor_program(&server, setup),
+            Who::Relay => relay_program(&server, setup, port, dir.path()),
             Who::Peer(peer) => (PathBuf::from("sh"), vec![peer.script.to_string_lossy().into_owned()]),
         };
         let mut command = watched(setup.tool, &program, &counted);
@@ -293,14 +293,14 @@ fn pause() {
 }
 
 /// The program of the floor, and its arguments.
-fn floor(server: &Server, setup: &Setup) -> (PathBuf, Vec<String>) {
+fn floor_program(server: &Server, setup: &Setup) -> (PathBuf, Vec<String>) {
     let mut arguments = vec!["floor".to_owned(), server.address.to_string()];
     arguments.extend(setup.floor.to_arguments());
     (std::env::current_exe().expect("this program"), arguments)
 }
 
 /// The program of the relay, and its arguments: a config in this folder, with the admin listener at this address.
-fn relay(server: &Server, setup: &Setup, admin: SocketAddr, folder: &Path) -> (PathBuf, Vec<String>) {
+fn relay_program(server: &Server, setup: &Setup, admin: SocketAddr, folder: &Path) -> (PathBuf, Vec<String>) {
     let file = folder.join("keyrelay.toml");
     let config = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\n{}\n[admin]\nlisten = \"{admin}\"\n\
