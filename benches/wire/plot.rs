@@ -59,8 +59,11 @@ impl Decades {
     }
 }
 
-/// Draws panels beside each other.
+/// Draws panels beside each other, in a folder that is made if need be.
 pub fn write(file: &Path, panels: &[Panel]) -> std::io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let across = LEFT + WIDTH + RIGHT;
     let (width, height) = (across * panels.len() as f64, TOP + HEIGHT + BOTTOM);
     let mut svg = format!(

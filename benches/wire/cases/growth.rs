@@ -218,6 +218,6 @@ fn draw(axis: &Axis, figures: &[Figure], file: &std::path::Path) {
         panel("latency", "until the last one has it, µs, p50"),
     ];
     if panels.iter().all(|panel| panel.curves[0].points.len() > 1) {
-        plot::write(file, &panels).expect("the folder is there");
+        plot::write(file, &panels).expect("the folder can be written to");
     }
 }
