@@ -73,11 +73,15 @@ impl Figure {
         let floor = floors.filter(|floors| !floors.is_empty()).map(median);
         let relay = median(runs.iter().map(|(_, relay)| *relay).collect());
         // Of neighbours in time: the machine's mood is in both.
+        // A floor that took no time that could be seen says nothing.
         let ratio = |(floor, relay): &(Option<f64>, f64)| Some(relay / floor.filter(|floor| *floor > 0.0)?);
-        let ratios: Option<Vec<f64>> = runs.iter().map(ratio).collect();
-        let values = ratios
-            .clone()
-            .unwrap_or_else(|| runs.iter().map(|(_, relay)| *relay).collect());
+        let ratios: Vec<f64> = runs.iter().filter_map(ratio).collect();
+        let has_ratio = !ratios.is_empty();
+        let values = if has_ratio {
+            ratios
+        } else {
+            runs.iter().map(|(_, relay)| *relay).collect()
+        };
         let (least, greatest) = extremes(&values);
         Figure {
             name: spec.name.clone(),
@@ -85,7 +89,7 @@ impl Figure {
             unit: spec.unit.to_owned(),
             floor,
             relay,
-            ratio: ratios.map(median),
+            ratio: has_ratio.then(|| median(values)),
             noise: greatest - least,
             most: spec.most,
             runs,
@@ -220,7 +224,11 @@ impl Report {
     pub fn worse_than(&self, recorded: &Report) -> Vec<String> {
         let mut worse = Vec::new();
         for then in recorded.figures.iter().filter(|figure| figure.who == "keyrelay") {
-            let same = |figure: &&Figure| figure.name == then.name && figure.who == then.who;
+            let same = |figure: &&Figure| {
+                // A ratio is not held against a value.
+                let is_alike = figure.ratio.is_some() == then.ratio.is_some();
+                figure.name == then.name && figure.who == then.who && is_alike
+            };
             let Some(now) = self.figures.iter().find(same) else {
                 continue;
             };
