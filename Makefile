@@ -1,7 +1,7 @@
 # What one types. `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo picture test autobahn fuzz chaos bench package try-package try-image
+.PHONY: help demo picture test autobahn fuzz chaos bench bench-check bench-growth package try-package try-image
 
 help:
 	@echo 'make demo      two regions with a relay each, and a page to click and watch'
@@ -10,10 +10,12 @@ help:
 	@echo 'make autobahn  the WebSocket protocol, by the suite that browsers are tested with'
 	@echo 'make fuzz      each fuzz target for FUZZ_SECONDS (600)'
 	@echo 'make chaos     random schedules of writes, faults and subscribers, until Ctrl-C'
+	@echo 'make bench-growth  how it grows with subscribers, channels, mappings, rate and size, as pictures in docs/performance'
 	@echo 'make package   the Debian package'
 	@echo 'make try-package  build, judge, install, upgrade and remove it, on a Debian in a folder'
 	@echo 'make try-image  build the container image, run it alone and with compose.yaml'
-	@echo 'make bench     mapping index, payload rendering, fan-out beside its floor, expiry'
+	@echo 'make bench     what keyrelay costs beside the least that its work can cost, in ten minutes'
+	@echo 'make bench-check  the same, held against what is recorded in benches/recorded.json'
 
 demo:
 	@scripts/need.sh cargo server
@@ -46,9 +48,19 @@ chaos:
 	scripts/need.sh cargo server
 	cargo test --profile chaos --test model -- --ignored --exact chaos --nocapture
 
+# BENCH has further arguments, as the names of the cases that are wanted or `--peer SCRIPT` (docs/performance.md). The other
+# benches are `cargo bench --bench mapping`, `payload` and `expiry`.
 bench:
+	scripts/need.sh cargo server measuring
+	cargo bench --bench wire -- --json $(CURDIR)/target/bench.json $(BENCH)
+
+bench-check:
+	scripts/need.sh cargo server measuring
+	cargo bench --bench wire -- --json $(CURDIR)/target/bench.json --check $(CURDIR)/benches/recorded.json $(BENCH)
+
+bench-growth:
 	scripts/need.sh cargo server
-	cargo bench
+	cargo bench --bench wire -- growth --plots $(CURDIR)/docs/performance --json $(CURDIR)/target/bench-growth.json
 
 package:
 	scripts/need.sh cargo

@@ -27,6 +27,11 @@ for thing in "$@"; do
         # What a fuzzer is made of.
         c++) any c++ || packages+=(g++) ;;
         server) any "${KEYRELAY_TEST_SERVER:-keydb-server}" valkey-server redis-server || packages+=(redis-server) ;;
+        # What counts instructions and system calls.
+        measuring)
+            any valgrind || packages+=(valgrind)
+            any strace || packages+=(strace)
+            ;;
         node)
             any node || packages+=(nodejs)
             any npm || packages+=(npm)
