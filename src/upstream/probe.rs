@@ -162,7 +162,7 @@ async fn reach(address: &Address) -> Finding {
     for address in addresses {
         match link::connect_to(address).await {
             Ok(_) => accepts.push(address.to_string()),
-            Err(error) => refuse.push(error.to_string()),
+            Err(error) => refuse.push(format!("{address}: {error}")),
         }
     }
     match (accepts.is_empty(), refuse.is_empty()) {
