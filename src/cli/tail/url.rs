@@ -99,13 +99,14 @@ fn events(base: &str, channel: &str) -> anyhow::Result<Url> {
         !base.contains(['?', '#']),
         "--url takes no query: name the channel after it, and show a token by --token-file"
     );
-    let base = base.trim_end_matches('/');
-    let base = base.strip_suffix("/events").unwrap_or(base);
+    // What is wrong is told of what was written, so that it can be written as it is told.
+    let url =
+        Url::parse(base).map_err(|error| anyhow::anyhow!("--url {base}: {error}: {}; {}", error.why, error.instead))?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("channel", channel)
         .finish();
-    Url::parse(&format!("{base}/events?{query}"))
-        .map_err(|error| anyhow::anyhow!("--url {base}: {}: {}; {}", error.what, error.why, error.instead))
+    let events = url.below(&["/events"], &format!("/events?{query}"));
+    events.context("--url and the channel make no URL")
 }
 
 /// Opens the stream. The outer error may get better, the inner one is a refusal.
@@ -248,6 +249,7 @@ mod tests {
             ("http://127.0.0.1:7400", "http://127.0.0.1:7400/events"),
             ("http://127.0.0.1:7400/", "http://127.0.0.1:7400/events"),
             ("http://127.0.0.1:7400/events", "http://127.0.0.1:7400/events"),
+            ("http://127.0.0.1:7400/events/", "http://127.0.0.1:7400/events"),
             ("https://example.com/keyrelay/", "https://example.com/keyrelay/events"),
         ] {
             assert_eq!(events(base, "cart:42&a").unwrap().to_string(), path);
@@ -261,6 +263,8 @@ mod tests {
             let error = events(base, "cart:42").unwrap_err().to_string();
             assert!(error.contains("--url"), "{error}");
         }
+        let error = events("localhost:7912/", "cart:42").unwrap_err().to_string();
+        assert!(error.ends_with("; write http://localhost:7912/"), "{error}");
     }
 
     #[test]
