@@ -20,6 +20,8 @@ mod rights;
 mod server;
 mod settings;
 
+pub(crate) use rights::quoted;
+
 /// What the connections are called in the server's `CLIENT LIST`.
 const CLIENT_NAME: &str = "keyrelay-check";
 
