@@ -12,7 +12,7 @@ mod tail;
 mod token;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::hub::Way;
+use crate::process::logging;
 use crate::relay::Rule;
 
 /// A config that cannot be used: EX_CONFIG of sysexits.h, which tells a supervisor that starting again is no use.
@@ -233,7 +234,7 @@ fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
     match config::load(&path, &environment) {
         Ok(config) => Ok((path, config)),
         Err(problems) => {
-            complain(&problems.render(Path::new(&path), colours()));
+            complain(&problems.render(Path::new(&path), logging::colours()));
             Err(ExitCode::from(EXIT_CONFIG))
         }
     }
@@ -286,11 +287,6 @@ fn without_effect(config: &Config) -> impl Iterator<Item = String> {
             origin.option, origin.from
         )
     })
-}
-
-/// Colours are for people: not for files and pipes, nor for those who asked for none (no-color.org).
-fn colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn complain(text: &str) {
