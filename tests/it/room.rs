@@ -59,6 +59,9 @@ both! {
         other.ready();
         let big = C::open(&relay, &["room:big"]);
         ended(big, "too-many-keys");
+        let log = relay.log();
+        let warned = log.lines().filter(|line| line.contains("WARN") && line.contains("keys_per_channel"));
+        assert_eq!(warned.count(), 1, "{log}");
         // It is not enumerated again for whoever comes.
         let passes = limited(&relay, "keys_per_channel");
         let told = turned_away::<C>(&relay, "room:big");
