@@ -23,6 +23,7 @@ use crate::config::{self, Config};
 use crate::hub::Way;
 use crate::process::logging;
 use crate::relay::Rule;
+use crate::server::Address;
 
 /// A config that cannot be used: EX_CONFIG of sysexits.h, which tells a supervisor that starting again is no use.
 const EXIT_CONFIG: u8 = 78;
@@ -244,6 +245,7 @@ fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
 fn warnings(config: &Config) -> Vec<String> {
     let mut told = closed(config);
     told.extend(without_effect(config));
+    told.extend(open_to_others(config));
     told
 }
 
@@ -269,6 +271,21 @@ fn closed(config: &Config) -> Vec<String> {
         );
     }
     told
+}
+
+/// That others than the operators may reach their listener.
+fn open_to_others(config: &Config) -> Option<String> {
+    let Address::Tcp(address) = config.admin.listen else {
+        return None;
+    };
+    let is_open = !address.ip().to_canonical().is_loopback();
+    is_open.then(|| {
+        format!(
+            "whoever reaches {address} may read the names of channels and how the relay stands: `listen` of [admin] asks for \
+             no password; keep the port to a private network, or write \"127.0.0.1:{}\" (docs/operations.md)",
+            address.port()
+        )
+    })
 }
 
 /// Options that say where tokens are looked for, while no token counts.
