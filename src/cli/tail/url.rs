@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::delivery;
+use super::heard::Word;
 use super::output::{Closed, Output};
 use super::sse::{Event, Parser};
 use crate::access::http::{Client, Streamed, Url};
@@ -71,7 +72,7 @@ pub(super) async fn tail(wanted: &Wanted, output: &Output<String>) -> anyhow::Re
         let lost = match connect(&client, &url, wanted, &place).await {
             Ok(Ok(stream)) => {
                 was_there = true;
-                say(&format!("connected to {url}"), wanted, output).await;
+                say(Word::Connected, &format!("connected to {url}"), wanted, output).await;
                 match follow(stream, wanted, &mut place, output).await? {
                     End::Closed => return Ok(()),
                     End::Lost(why) => why,
@@ -82,7 +83,7 @@ pub(super) async fn tail(wanted: &Wanted, output: &Output<String>) -> anyhow::Re
             Err(error) => return Err(error.context(format!("no answer of {url}"))),
         };
         let said = format!("lost: {lost}; trying again in {} ms", place.retry.as_millis());
-        say(&said, wanted, output).await;
+        say(Word::Lost, &said, wanted, output).await;
         sleep(place.retry).await;
     }
 }
@@ -234,8 +235,8 @@ fn ended(event: &Event) -> Option<anyhow::Result<Cow<'static, str>>> {
 }
 
 /// That nobody reads any more shows at the next event.
-async fn say(text: &str, wanted: &Wanted, output: &Output<String>) {
-    let line = delivery::status(text, wanted.json);
+async fn say(word: Word, text: &str, wanted: &Wanted, output: &Output<String>) {
+    let line = delivery::status(word, text, wanted.json);
     let _ = output.send(line.len(), line).await;
 }
 
