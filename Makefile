@@ -19,7 +19,7 @@ help:
 
 demo:
 	@scripts/need.sh cargo server
-	@cargo build --quiet
+	@cargo build
 	@scripts/built.sh demo
 
 picture:

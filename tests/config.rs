@@ -133,6 +133,36 @@ fn a_config_that_is_not_there_is_explained() {
         "{}",
         text(&output.stderr)
     );
+    std::fs::write(empty.path().join("latin1.toml"), b"# \xe9\n").expect("a file");
+    let output = keyrelay(empty.path(), &[OsStr::new("check"), OsStr::new("latin1.toml")]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("not UTF-8 text") && told.contains("save it as UTF-8"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_listener_for_operators_that_strangers_may_reach_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let warned = |listen: &str| {
+        let config = format!("[admin]\nlisten = \"{listen}\"\n");
+        std::fs::write(folder.path().join("keyrelay.toml"), config).expect("a file");
+        let output = keyrelay(folder.path(), &[OsStr::new("check")]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).contains(&format!("warning: whoever reaches {listen} "))
+    };
+    for (listen, is_warned) in [
+        ("127.0.0.1:7402", false),
+        ("[::1]:7402", false),
+        ("unix:/run/keyrelay/admin.sock", false),
+        ("0.0.0.0:7402", true),
+        ("[::]:7402", true),
+        ("10.0.0.7:7402", true),
+    ] {
+        assert_eq!(warned(listen), is_warned, "{listen}");
+    }
 }
 
 #[test]

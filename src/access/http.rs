@@ -6,6 +6,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection};
 use hyper::header::{HOST, HeaderValue};
 use hyper::http::response::Parts;
-use hyper::http::uri::PathAndQuery;
+use hyper::http::uri::{InvalidUri, PathAndQuery};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
@@ -97,18 +98,36 @@ pub enum ClientError {
     /// Nobody accepts a connection.
     #[error("it cannot be connected to: {0}")]
     Connect(io::Error),
-    /// The other side is not trusted, or does not speak TLS.
+    /// The other side is not trusted.
     #[error("TLS failed: {0}")]
     Tls(io::Error),
-    /// What came is no HTTP, or nothing came.
+    /// What came is no TLS.
+    #[error(
+        "it does not speak TLS at this port: name another port, or write http:// if it is within this machine or a private network"
+    )]
+    NotTls,
+    /// What came is no HTTP, or nothing came; with all causes.
     #[error("HTTP failed: {0}")]
-    Http(#[from] hyper::Error),
+    Http(String),
     /// The body is longer than this many bytes.
     #[error("its answer is larger than {0} bytes")]
     TooLarge(usize),
     /// The connection ended before the body did.
     #[error("its answer broke off")]
     Broken,
+}
+
+impl From<hyper::Error> for ClientError {
+    fn from(error: hyper::Error) -> ClientError {
+        // As text: a source would be told a second time by whoever tells of sources too.
+        let mut told = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            told.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        ClientError::Http(told)
+    }
 }
 
 impl Url {
@@ -167,6 +186,19 @@ impl Url {
                 .path_and_query()
                 .cloned()
                 .unwrap_or_else(|| PathAndQuery::from_static("/")),
+        })
+    }
+
+    /// The URL of this path below this one. Whoever wrote one of these ends means what is above it.
+    ///
+    /// # Errors
+    /// If it is none, as one that is too long.
+    pub fn below(&self, ends: &[&str], path: &str) -> Result<Url, InvalidUri> {
+        let base = self.path.path().trim_end_matches('/');
+        let base = ends.iter().find_map(|end| base.strip_suffix(end)).unwrap_or(base);
+        Ok(Url {
+            path: format!("{base}{path}").parse()?,
+            ..self.clone()
         })
     }
 
@@ -293,7 +325,7 @@ impl Client {
         let tls = self.tls.as_ref().ok_or(ClientError::NoRoots)?;
         let name = ServerName::try_from(url.host.clone())
             .map_err(|error| ClientError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-        let stream = tls.connect(name, stream).await.map_err(ClientError::Tls)?;
+        let stream = tls.connect(name, stream).await.map_err(of_tls)?;
         Ok(Stream::Tls(Box::new(stream)))
     }
 }
@@ -357,6 +389,14 @@ where
         answer = &mut exchange => answer,
         // What went wrong with it the exchange hears as well.
         _ = connection => exchange.await,
+    }
+}
+
+/// What the end of a TLS handshake means.
+fn of_tls(error: io::Error) -> ClientError {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidMessage(_)) => ClientError::NotTls,
+        _ => ClientError::Tls(error),
     }
 }
 

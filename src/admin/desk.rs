@@ -15,6 +15,7 @@ use hyper::{Method, Response, StatusCode};
 use super::host::Reach;
 use super::metrics::Metrics;
 use super::status::Status;
+use super::streams::CHANNELS;
 use super::{Sources, health};
 use crate::server::{Answer, Front};
 
@@ -84,7 +85,7 @@ impl Desk {
             return Some(whole(StatusCode::FORBIDDEN, TEXT, why));
         }
         if path == "/events" {
-            return None;
+            return stray(request.uri.query().unwrap_or_default());
         }
         let file = PAGE.iter().find(|(name, ..)| *name == path);
         if file.is_none() && !for_machines && path != "/status" {
@@ -125,6 +126,19 @@ impl Desk {
             ),
         })
     }
+}
+
+/// Refuses those who ask for channels that are not here: it is the other listener that they mean. That none of its mappings
+/// gives such a channel, which the streams would say, need not be so.
+fn stray(query: &str) -> Option<Answer> {
+    let mut asked = form_urlencoded::parse(query.as_bytes());
+    let is_stray = asked.any(|(name, value)| matches!(&*name, "channel" | "channel[]") && !CHANNELS.contains(&&*value));
+    let error = format!(
+        "this is the listener for operators, and its channels are {}; clients connect to `listen` of [server]",
+        CHANNELS.join(", ")
+    );
+    let body = serde_json::json!({ "error": error }).to_string();
+    is_stray.then(|| whole(StatusCode::NOT_FOUND, "application/json", body))
 }
 
 fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {

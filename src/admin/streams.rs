@@ -17,7 +17,7 @@ use crate::hub::{Access, Appender, Catalog, Channel, Hub, Log, Options, Payload,
 
 /// What a dashboard subscribes to: every member of `/status` under its name, but for what the other two have; the channels
 /// that are named, under their names; the last gaps, under their numbers.
-const CHANNELS: [&str; 3] = ["status", "channels", "gaps"];
+pub const CHANNELS: [&str; 3] = ["status", "channels", "gaps"];
 
 /// Dashboards at once: a few people look in an emergency, each at two screens. Streams are counted here and not where
 /// connections are, so that they take no place from probes and scrapers.

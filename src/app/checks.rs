@@ -11,6 +11,9 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// The feed sees to this itself, and tells of it.
 const OF_THE_FEED: &str = "notifications";
 
+/// What the feed tells at each connection, and whenever it changes.
+const TOLD_BY_THE_FEED: [&str; 2] = ["server", "role"];
+
 /// Tells once what [`probe`](probe::probe) finds at each server. That one is away is told by the feed.
 pub(super) async fn tell(topology: &Topology, endpoint: &Endpoint, needs: &Needs) {
     let mut told: Vec<Address> = Vec::new();
@@ -39,6 +42,7 @@ fn log(address: &Address, findings: &[Finding]) {
         let Finding { subject, says, .. } = finding;
         let remedy = finding.remedy.as_deref();
         match finding.verdict {
+            Verdict::Ok if TOLD_BY_THE_FEED.contains(subject) => {}
             Verdict::Ok | Verdict::Unknown => tracing::info!(%address, subject, says, remedy, "upstream check"),
             Verdict::Warning | Verdict::Problem => tracing::warn!(%address, subject, says, remedy, "upstream check"),
         }

@@ -76,9 +76,7 @@ async fn ask(wanted: &Wanted) -> anyhow::Result<Answer> {
         .header(HOST, "localhost")
         .body(Full::<Bytes>::default())?;
     if let Some(base) = &wanted.url {
-        let url = format!("{}{path}", base.trim_end_matches('/'));
-        let url = Url::parse(&url)
-            .map_err(|error| anyhow::anyhow!("--url {base}: {error}: {}; {}", error.why, error.instead))?;
+        let url = url(base, path)?;
         let answer = Client::new().send(&url, request, ANSWER).await;
         return answer.with_context(|| format!("no answer of {url}"));
     }
@@ -104,6 +102,15 @@ async fn ask(wanted: &Wanted) -> anyhow::Result<Answer> {
         }
     };
     answer.with_context(|| format!("no answer at {address}"))
+}
+
+/// The URL of this path at the place that `--url` names.
+fn url(base: &str, path: &str) -> anyhow::Result<Url> {
+    // What is wrong is told of what was written, so that it can be written as it is told.
+    let url =
+        Url::parse(base).map_err(|error| anyhow::anyhow!("--url {base}: {error}: {}; {}", error.why, error.instead))?;
+    let asked = url.below(&["/livez", "/readyz"], path);
+    asked.with_context(|| format!("--url {base} is too long"))
 }
 
 /// Where the config has operators ask. What else is wrong with the config, the relay that runs does not know either.
@@ -137,6 +144,15 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_may_name_what_is_asked() {
+        for base in ["http://foo", "http://foo/", "http://foo/livez", "http://foo/readyz/"] {
+            assert_eq!(url(base, "/readyz").unwrap().to_string(), "http://foo/readyz");
+        }
+        let error = url("foo", "/livez").unwrap_err().to_string();
+        assert!(error.ends_with("; write http://foo"), "{error}");
+    }
 
     #[test]
     fn every_address_is_reached_at_loopback() {

@@ -12,7 +12,7 @@ mod tail;
 mod token;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -21,7 +21,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::hub::Way;
+use crate::process::logging;
 use crate::relay::Rule;
+use crate::server::Address;
 
 /// A config that cannot be used: EX_CONFIG of sysexits.h, which tells a supervisor that starting again is no use.
 const EXIT_CONFIG: u8 = 78;
@@ -233,7 +235,7 @@ fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
     match config::load(&path, &environment) {
         Ok(config) => Ok((path, config)),
         Err(problems) => {
-            complain(&problems.render(Path::new(&path), colours()));
+            complain(&problems.render(Path::new(&path), logging::colours()));
             Err(ExitCode::from(EXIT_CONFIG))
         }
     }
@@ -243,6 +245,7 @@ fn load(named: Option<PathBuf>) -> Result<(PathBuf, Config), ExitCode> {
 fn warnings(config: &Config) -> Vec<String> {
     let mut told = closed(config);
     told.extend(without_effect(config));
+    told.extend(open_to_others(config));
     told
 }
 
@@ -270,6 +273,21 @@ fn closed(config: &Config) -> Vec<String> {
     told
 }
 
+/// That others than the operators may reach their listener.
+fn open_to_others(config: &Config) -> Option<String> {
+    let Address::Tcp(address) = config.admin.listen else {
+        return None;
+    };
+    let is_open = !address.ip().to_canonical().is_loopback();
+    is_open.then(|| {
+        format!(
+            "whoever reaches {address} may read the names of channels and how the relay stands: `listen` of [admin] asks for \
+             no password; keep the port to a private network, or write \"127.0.0.1:{}\" (docs/operations.md)",
+            address.port()
+        )
+    })
+}
+
 /// Options that say where tokens are looked for, while no token counts.
 fn without_effect(config: &Config) -> impl Iterator<Item = String> {
     let access = &config.server.access;
@@ -286,11 +304,6 @@ fn without_effect(config: &Config) -> impl Iterator<Item = String> {
             origin.option, origin.from
         )
     })
-}
-
-/// Colours are for people: not for files and pipes, nor for those who asked for none (no-color.org).
-fn colours() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 fn complain(text: &str) {

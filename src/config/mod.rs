@@ -50,6 +50,7 @@ mod words;
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +130,7 @@ pub fn load(path: &Path, environment: Environment<'_>) -> Result<Config, Problem
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
+fn unreadable(path: &Path, error: &io::Error) -> Problems {
     let mut problems = Problems::default();
     problems.others.push(path.to_path_buf());
     let shown = path.display().to_string();
@@ -137,7 +138,12 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problems {
         shown,
         format!("the config cannot be read: {}", diagnostics::reason(error)),
     );
-    problems.add(unreadable.instead("give the path of a file: keyrelay check /etc/keyrelay/keyrelay.toml"));
+    problems.add(unreadable.instead(match error.kind() {
+        ErrorKind::NotFound => "put it there, or give the path of another: keyrelay check /etc/keyrelay/keyrelay.toml",
+        ErrorKind::InvalidData => "save it as UTF-8",
+        ErrorKind::PermissionDenied => "let the user that keyrelay runs as read it",
+        _ => "give the path of a file: keyrelay check /etc/keyrelay/keyrelay.toml",
+    }));
     problems
 }
 

@@ -223,6 +223,7 @@ impl Compiler<'_> {
             };
             wrong("no port").instead(format!("write \"{address}:{usual}\""))
         } else if host.is_empty() || host == "*" {
+            let port = port.parse().unwrap_or(usual);
             wrong("no address").instead(format!(
                 "write \"127.0.0.1:{port}\" for this machine only, \"[::]:{port}\" for every address"
             ))

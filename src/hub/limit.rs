@@ -66,7 +66,8 @@ impl Counts {
             tracing::warn!(
                 limit = option,
                 reached,
-                "a limit is reached: if the channels that give way or are refused are wanted, raise this option of [limits]"
+                "a limit is reached: if the channels that give way, are refused or ended are wanted, raise this option of [limits]; \
+                 docs/limits.md says what becomes of them"
             );
         }
     }

@@ -73,6 +73,11 @@ pub fn set_level(level: &str) -> Result<(), ParseError> {
     Ok(())
 }
 
+/// Colours are for people: not for files and pipes, nor for those who asked for none (no-color.org).
+pub fn colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// The filter without what is never logged.
 fn discreet(filter: &Targets) -> Targets {
     let discreet = INDISCREET.map(|library| (library, LevelFilter::OFF));
@@ -103,7 +108,7 @@ pub fn start(options: &Options) -> Result<(), LoggingError> {
     let layer = match format {
         Format::Human | Format::Auto => {
             let lines = if terminal { Lines::AsTheyAre } else { Lines::Folded };
-            layer.with_ansi(terminal).with_writer(lines).boxed()
+            layer.with_ansi(colours()).with_writer(lines).boxed()
         }
         Format::Journal => {
             let lines = layer.with_ansi(false).without_time();

@@ -1,6 +1,6 @@
 //! What the mirror may hold, and what becomes of channels that want more.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::entries::Now;
 use super::mirror::Mirror;
@@ -13,9 +13,6 @@ pub(super) const BARRED: Duration = Duration::from_secs(60);
 
 /// Most channels that are barred at once; of more the first is let in again. A name has at most 1 KiB.
 const MAX_BARRED: usize = 1_024;
-
-/// The log tells this often at most that channels are ended.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// What the relay needs to know from the config.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +55,6 @@ pub(super) struct Reached {
     pub gaps: Vec<u64>,
     /// Names that are barred, the first of them first.
     barred: std::collections::VecDeque<Name>,
-    /// When the log was last told.
-    said: Option<Instant>,
 }
 
 impl Mirror {
@@ -101,16 +96,13 @@ impl Mirror {
         let Some(log) = self.logs.get(&id).map(|entry| entry.log.clone()) else {
             return;
         };
-        let until = self.reached.said.map(|last| last + QUIET);
-        if until.is_none_or(|until| until <= now.mono) {
-            self.reached.said = Some(now.mono);
-            let (channel, limit) = (&*log.channel.name, limit.option());
-            tracing::warn!(
-                limit,
-                "a channel wants more keys than there may be: it is ended, see docs/limits.md"
-            );
-            tracing::debug!(?channel, "the channel that is ended");
-        }
+        // That the limit is reached, the hub tells.
+        let (channel, limit_option) = (&*log.channel.name, limit.option());
+        tracing::debug!(
+            ?channel,
+            limit = limit_option,
+            "a channel wants more keys than there may be: it is ended"
+        );
         self.appender.end(&log, limit);
         if limit == Limit::KeysPerChannel {
             let name = log.channel.name.clone();

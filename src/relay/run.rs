@@ -133,6 +133,8 @@ struct Link {
     attempts: u32,
     /// Whether the last connection was made and held for less than [`SETTLED`].
     brief: bool,
+    /// Whether the last attempt failed.
+    failed: bool,
     /// Whether the log was told that the reader cannot connect.
     said: bool,
 }
@@ -286,6 +288,7 @@ impl Work {
             Ok(reader) if mirror.linked(node, reader.run_id(), Now::read()) => {
                 let reader = Arc::new(reader);
                 link.reader = Some((reader.clone(), Instant::now()));
+                link.failed = false;
                 if std::mem::take(&mut link.said) {
                     tracing::info!(address, "what is heard can be read again");
                 }
@@ -304,7 +307,9 @@ impl Work {
                 link.brief = false;
                 let since = SystemTime::now();
                 stats.node(node, |node| node.readable.fail(LOST.0, error.to_string(), since));
-                if !std::mem::replace(&mut link.said, true) {
+                // A server that went away is lost to the feed at the same time, which tells of it: only who fails again is still
+                // heard.
+                if std::mem::replace(&mut link.failed, true) && !std::mem::replace(&mut link.said, true) {
                     tracing::warn!(address, %error, "keys are heard but cannot be read: trying again");
                 }
             }
@@ -317,6 +322,7 @@ impl Link {
     fn connect(&mut self, wanted: Option<&Endpoint>, timeout: Duration, memory: u64, jitter: &mut Jitter) {
         let Some(wanted) = wanted else {
             self.connecting = None;
+            self.failed = false;
             if self.reader.is_none() {
                 // The feed is away, and knows when to come back.
                 self.attempts = 0;

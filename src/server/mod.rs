@@ -44,9 +44,10 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -247,13 +248,14 @@ pub async fn serve(
         head: options.head,
         tls,
         fanout,
-        stats,
+        stats: stats.clone(),
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let mut connections = Vec::new();
     // Whichever way this returns, what it started ends.
     let guard = drain.clone().drop_guard();
-    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    // Each says how many connections it cut off.
+    let mut tasks: JoinSet<anyhow::Result<usize>> = JoinSet::new();
     for number in 0..cores.min(MAX_THREADS) {
         let thread = Thread::start(number, parts.clone()).context("cannot start a thread to serve clients")?;
         connections.push(thread.connections);
@@ -263,18 +265,29 @@ pub async fn serve(
         let door = door.clone();
         let admit = move |stream| door.admit(stream);
         let accepting = accept::accept(listener, admit, connections.clone(), drain.clone());
-        tasks.spawn(async { accepting.await.context("cannot accept connections") });
+        tasks.spawn(async { accepting.await.context("cannot accept connections").map(|()| 0) });
     }
     drop(connections);
 
+    let began = async {
+        drain.cancelled().await;
+        Instant::now()
+    };
+    let began = began.shared();
     let all = async {
+        let mut cut_off = 0;
         while let Some(result) = tasks.join_next().await {
-            result.context("a task of the server broke down")??;
+            cut_off += result.context("a task of the server broke down")??;
+        }
+        let took = began.clone().await.elapsed();
+        match (stats.sessions(), cut_off) {
+            (0, 0) => tracing::info!(?took, "drained"),
+            (streams, connections) => tracing::warn!(?took, streams, connections, "drained: these were cut off"),
         }
         anyhow::Ok(())
     };
     let late = async {
-        drain.cancelled().await;
+        began.clone().await;
         tokio::time::sleep(deadline).await;
     };
     let result = tokio::select! {

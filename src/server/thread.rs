@@ -24,8 +24,9 @@ const QUEUE: usize = 256;
 pub struct Thread {
     /// Takes connections.
     pub connections: mpsc::Sender<Arrival>,
-    /// Tells that the thread has come to its end; an error means that it broke down.
-    pub ended: oneshot::Receiver<()>,
+    /// Tells that the thread has come to its end, and how many connections were cut off in that; an error means that it
+    /// broke down.
+    pub ended: oneshot::Receiver<usize>,
 }
 
 /// What a thread is made of.
@@ -55,7 +56,7 @@ impl Thread {
                 let local = LocalSet::new();
                 match local.block_on(&runtime, serve(parts, incoming)) {
                     // Nobody listens only where the process ends anyway.
-                    Ok(()) => drop(tell.send(())),
+                    Ok(cut_off) => drop(tell.send(cut_off)),
                     Err(error) => tracing::error!(%error, "a thread that serves clients broke down"),
                 }
             })?;
@@ -63,7 +64,7 @@ impl Thread {
     }
 }
 
-async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::Result<()> {
+async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::Result<usize> {
     let Parts {
         desk,
         head,
@@ -115,8 +116,7 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
         }
         tasks.wait().await;
     };
-    if tokio::time::timeout(deadline, rest).await.is_err() {
-        tracing::warn!(tasks = tasks.len(), "clients were cut off at the end of the drain");
-    }
-    Ok(())
+    let _ = tokio::time::timeout(deadline, rest).await;
+    // The shard is no connection; how many streams it still has, `Stats` says.
+    Ok(tasks.len() - usize::from(!shard.is_finished()))
 }

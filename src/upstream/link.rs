@@ -1,6 +1,10 @@
 //! A connection to a server that takes replies and pushes apart.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::{Buf, BytesMut};
 use redis_protocol::resp3::types::OwnedFrame;
@@ -310,6 +314,10 @@ async fn connect_tcp(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), L
     for address in resolve(host, port).await? {
         match connect_to(address).await {
             Ok(stream) => return Ok((stream, address)),
+            // Whoever tells of it names the host; where that is an address, all is said.
+            Err(LinkError::Unreachable(why)) if host.parse::<IpAddr>().is_err() => {
+                last = LinkError::Unreachable(format!("{address}: {why}"));
+            }
             Err(error) => last = error,
         }
     }
@@ -329,8 +337,8 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Li
 pub(super) async fn connect_to(address: SocketAddr) -> Result<TcpStream, LinkError> {
     let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(LinkError::Unreachable(format!("{address}: {error}"))),
-        Err(_) => return Err(LinkError::Unreachable(format!("{address}: nobody answered within 5 s"))),
+        Ok(Err(error)) => return Err(LinkError::Unreachable(error.to_string())),
+        Err(_) => return Err(unanswered()),
     };
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
@@ -373,5 +381,23 @@ pub(super) fn push_name(push: &OwnedFrame) -> Option<&[u8]> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_is_told_only_where_a_name_led_to_it() {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let port = free.unwrap().port();
+        let told = async |host| connect_tcp(host, port).await.unwrap_err().to_string();
+        let why = told("127.0.0.1").await;
+        assert!(!why.contains("127.0.0.1"), "{why}");
+        let why = told("localhost").await;
+        assert!(why.contains(&format!(":{port}: ")), "{why}");
     }
 }

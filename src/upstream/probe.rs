@@ -20,6 +20,8 @@ mod rights;
 mod server;
 mod settings;
 
+pub(crate) use rights::quoted;
+
 /// What the connections are called in the server's `CLIENT LIST`.
 const CLIENT_NAME: &str = "keyrelay-check";
 
@@ -162,7 +164,7 @@ async fn reach(address: &Address) -> Finding {
     for address in addresses {
         match link::connect_to(address).await {
             Ok(_) => accepts.push(address.to_string()),
-            Err(error) => refuse.push(error.to_string()),
+            Err(error) => refuse.push(format!("{address}: {error}")),
         }
     }
     match (accepts.is_empty(), refuse.is_empty()) {

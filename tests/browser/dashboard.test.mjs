@@ -160,6 +160,17 @@ test("a relay that goes is missed, and found again", async () => {
   await page.close();
 });
 
+test("the ninth page is told why it sees nothing", async () => {
+  const away = new AbortController();
+  const watch = () => fetch(`${relay.admin}/events?channel=status&channel=channels&channel=gaps`, { signal: away.signal });
+  await Promise.all(Array.from({ length: 8 }, watch));
+  const page = await open();
+  await shows(page, "#stream", "eight pages watch already, trying again");
+  away.abort();
+  await shows(page, "#stream", "live");
+  await page.close();
+});
+
 test("it fits a phone, and the dark", async () => {
   const clients = ["cart:1", `room:${"a-very-long-name".repeat(20)}`].map((channel) => follow(relay, channel));
   await eventually("the server is heard", async () => (await fetch(`${relay.admin}/readyz`)).ok);

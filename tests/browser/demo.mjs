@@ -55,6 +55,9 @@ export async function startDemo() {
       const port = this.regions[region].server.split(":")[1];
       return this.type(`${client} -p ${port} ${line}`);
     },
+    exited,
+    /** All that it has printed. */
+    printed: () => printed,
     /** Presses Ctrl-C, and gives the exit code. */
     interrupt() {
       process.kill(-child.pid, "SIGINT");

@@ -301,6 +301,52 @@ const post = (path, headers, body) =>
     asked.end(body);
   });
 
+test("a click that fails says so where one looks, for a while", async () => {
+  await demo.redis("ams", "del counter");
+  await demo.redis("ams", "lpush counter x");
+  for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 700 }]) {
+    const page = await openDemo(browser, demo.url, { viewport });
+    await page.getByRole("button", { name: "One more" }).first().click();
+    const said = page.locator(".said").first();
+    await eventually("it is told", async () => (await said.innerText()).includes("WRONGTYPE"));
+    const { y, height } = await said.boundingBox();
+    const top = await page.evaluate(() => scrollY);
+    assert.ok(top < 300 && y > 0 && y + height <= viewport.height, JSON.stringify({ top, y, height }));
+    await eventually("it has gone", async () => (await said.innerText()) === "");
+    assert.match(page.wrong.join(), /^[^,]*409 \(Conflict\)$/);
+    await page.context().close();
+  }
+  await demo.redis("ams", "set counter 7");
+});
+
+test("a page of one visitor stands in one line with its head", async () => {
+  const page = await openDemo(browser, demo.url, { viewport: { width: 900, height: 700 } });
+  const lefts = await page.evaluate(() =>
+    [".top", ".visitor", ".foot"].map((part) => document.querySelector(part).getBoundingClientRect().left),
+  );
+  assert.equal(new Set(lefts).size, 1, String(lefts));
+  await page.context().close();
+});
+
+test("greetings are shown whole, and names on one line", async () => {
+  for (let n = 0; n < 4; n += 1) {
+    const greeting = { id: `t-${n}`, name: "Amber Otter", region: "ams", text: "so many words ".repeat(5) + n };
+    await demo.redis("ams", `lpush hi '${JSON.stringify(greeting)}'`);
+  }
+  const page = await openDemo(browser, demo.url, { viewport: { width: 360, height: 740 } });
+  const shown = await page.locator(".feed").evaluate((feed) => {
+    const { left, right, bottom } = feed.getBoundingClientRect();
+    const seen = [...feed.children].filter((item) => item.getBoundingClientRect().left < right);
+    return seen.map((item) => {
+      const [name, place] = [item, item.querySelector("b")].map((part) => part.getBoundingClientRect());
+      return { whole: name.bottom <= bottom && name.left >= left, lines: Math.round(place.height / 20) };
+    });
+  });
+  assert.ok(shown.length > 0, "the newest is seen");
+  for (const item of shown) assert.deepEqual(item, { whole: true, lines: 1 });
+  await page.context().close();
+});
+
 test("no other page can click, and nothing else can be written", async () => {
   const origin = new URL(demo.url).origin;
   const own = { Origin: origin, "Content-Type": "application/json" };
@@ -326,6 +372,18 @@ test("no other page can click, and nothing else can be written", async () => {
 
 test("nothing went wrong in any of this, and nothing was asked for outside", () => {
   for (const page of both()) assert.deepEqual(page.wrong, []);
+});
+
+test("a server that ends, ends the demo, which says so", async () => {
+  const other = await startDemo();
+  try {
+    await other.redis("ams", "shutdown nosave").catch(() => {});
+    assert.equal(await other.exited, 1);
+    assert.match(other.printed(), /the server( of ams)? ended: exit status: 0; start the demo again\n/);
+    assert.deepEqual(other.left(), []);
+  } finally {
+    await other.stop();
+  }
 });
 
 test("Ctrl-C leaves no process and no folder, even while a server stands", async () => {

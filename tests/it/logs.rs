@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Client, PROGRAM, Relay, Running, Server, Sse, Written, eventually, mapping};
+use rustix::process::Signal;
+
+use crate::harness::{Client, Data, PROGRAM, Relay, Running, Server, Sse, Written, eventually, mapping};
 use crate::redis;
 
 /// How many lines of the log hold all of these.
@@ -72,6 +74,40 @@ fn a_server_that_does_not_answer() {
     says(&relay, &["upstream answers again"]);
     assert_eq!(lines(&relay, &["WARN"]), 1);
     assert_eq!(lines(&relay, &["upstream connected"]), 1, "it is the same connection");
+}
+
+/// A server that goes takes with it what hears and what reads: that is one loss.
+#[test]
+fn a_server_that_goes_is_told_of_once() {
+    let mut server = Server::start();
+    redis!(server, "SET", "v:1", "one");
+    let mut relay = Relay::start(&server, &mapping("key = \"v:{id}\""));
+    relay.checked();
+    let mut client = Sse::open(&relay, &["v:1"]);
+    client.ready();
+    server.kill();
+    says(&relay, &["upstream lost"]);
+    server.restart(Data::Lost);
+    eventually("it is ready again", || relay.ready().then_some(()));
+    assert_eq!(lines(&relay, &["WARN"]), 1, "{}", relay.log());
+    relay.signal(Signal::TERM);
+    relay.wait();
+    says(&relay, &["\"drained\"", "took"]);
+    assert_eq!(lines(&relay, &["draining"]), 1);
+}
+
+/// What the feed tells of a server, the checks do not tell again.
+#[test]
+fn each_thing_is_told_once_at_the_start() {
+    let server = Server::start();
+    let relay = Relay::start(&server, &mapping("key = \"v:{id}\""));
+    relay.checked();
+    assert_eq!(lines(&relay, &["upstream connected", "version"]), 1);
+    for subject in ["role", "server"] {
+        let named = format!("\"subject\":\"{subject}\"");
+        assert_eq!(lines(&relay, &[&named]), 0, "{}", relay.log());
+    }
+    assert!(lines(&relay, &["\"subject\":"]) > 0, "{}", relay.log());
 }
 
 /// Why a server is still away may be another reason than the one for which it was lost.

@@ -59,6 +59,11 @@ both! {
         other.ready();
         let big = C::open(&relay, &["room:big"]);
         ended(big, "too-many-keys");
+        let warned = || {
+            let log = relay.log();
+            log.lines().filter(|line| line.contains("WARN") && line.contains("keys_per_channel")).count()
+        };
+        eventually("it is told", || (warned() > 0).then_some(()));
         // It is not enumerated again for whoever comes.
         let passes = limited(&relay, "keys_per_channel");
         let told = turned_away::<C>(&relay, "room:big");
@@ -79,6 +84,7 @@ both! {
         redis!(server, "SET", "v:1", "still here");
         bystander.sees("v:1", "v:1", "still here");
         eventually("the keys are let go", || (relay.metric("keyrelay_keys") == 1.0).then_some(()));
+        assert_eq!(warned(), 1, "{}", relay.log());
     }
 
     /// Where all keys are taken, what lingers goes first; then new channels are refused for now, and get in when there is

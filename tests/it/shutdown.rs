@@ -49,6 +49,28 @@ both! {
 }
 
 #[test]
+fn who_is_cut_off_is_counted() {
+    let server = Server::start();
+    let mut relay = Relay::with(&server, "drain = \"1s\"", &mapping("key = \"v:{id}\"\nchannel = \"v\""));
+    let mut client = Sse::narrow(&relay, &["v"]);
+    client.ready();
+    let pad = "x".repeat(256 << 10);
+    eventually("it takes nothing any more", || {
+        for n in 0..10 {
+            redis!(server, "SET", format!("v:{n}"), &pad);
+        }
+        (relay.metric("keyrelay_blocked_connections") == 1.0).then_some(())
+    });
+    relay.signal(Signal::TERM);
+    relay.wait();
+    let log = eventually("it says that it ends", || {
+        Some(relay.log()).filter(|log| log.contains("\"drained"))
+    });
+    let end = log.lines().find(|line| line.contains("\"drained")).unwrap_or_default();
+    assert!(end.contains("\"WARN\"") && end.contains("\"streams\":1"), "{log}");
+}
+
+#[test]
 fn sse_is_told_when_to_come_back() {
     let server = Server::start();
     let relay = Relay::start(&server, &mapping("key = \"v:{id}\"\nchannel = \"v\""));

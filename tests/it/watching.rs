@@ -267,4 +267,10 @@ fn nothing_else_is_served_there() {
     ] {
         assert_eq!(relay.ask(target).status(), status, "{target}");
     }
+    let stray = relay.ask("/events?channel=status&channel=v").json();
+    let error = stray["error"].as_str().unwrap_or_default();
+    assert!(
+        error.contains("status, channels, gaps") && error.contains("[server]"),
+        "{error}"
+    );
 }

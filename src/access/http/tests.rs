@@ -134,3 +134,37 @@ async fn https_asks_only_whom_somebody_trusted_vouches_for() {
         Err(ClientError::Tls(_))
     ));
 }
+
+/// The port of a server that answers with these bytes, whatever it is asked.
+async fn plain_server(answer: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::runtime::Handle::current().spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4_096]).await;
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn what_answers_and_is_no_web_server_is_told_once() {
+    // None of the authorities needs to be known where no certificate is shown.
+    let (_, roots) = tls_server("localhost").await;
+    let told = async |scheme: &str, answer| {
+        let port = plain_server(answer).await;
+        let url = Url::parse(&format!("{scheme}://127.0.0.1:{port}/")).unwrap();
+        let request = Request::get("/").body(Full::default()).unwrap();
+        let sent = Client::trusting(roots.clone()).send(&url, request, 10).await;
+        format!("{:#}", anyhow::Error::new(sent.unwrap_err()))
+    };
+    let tls = told("https", b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    assert!(
+        tls.starts_with("it does not speak TLS") && tls.contains("http://"),
+        "{tls}"
+    );
+    let closed = told("http", b"").await;
+    assert_eq!(closed, "HTTP failed: connection closed before message completed");
+}

@@ -26,6 +26,8 @@ const sparks = new Map();
 
 function connect() {
   const stream = new EventSource("events?channel=status&channel=channels&channel=gaps");
+  /** Why the relay has ended the stream, until it is tried again. */
+  let ended;
   stream.onmessage = (event) => {
     const { channel, key, value } = JSON.parse(event.data);
     if (value === null) known[channel]?.delete(key);
@@ -41,10 +43,13 @@ function connect() {
     draw();
   });
   stream.addEventListener("keyrelay.end", (event) => {
-    show("lost", `ended: ${JSON.parse(event.data).reason}`);
+    const { reason } = JSON.parse(event.data);
+    // Nothing else is short here.
+    ended = reason === "overload" ? "eight pages watch already" : `ended: ${reason}`;
   });
   stream.onerror = () => {
-    show("lost", "connection lost, trying again");
+    show("lost", `${ended ?? "connection lost"}, trying again`);
+    ended = undefined;
     if (stream.readyState === EventSource.CLOSED) setTimeout(connect, AGAIN);
   };
 }

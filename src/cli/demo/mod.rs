@@ -7,8 +7,9 @@ mod page;
 mod relay;
 mod server;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::rc::Rc;
 
 use anyhow::Context;
@@ -77,7 +78,7 @@ async fn show() -> anyhow::Result<ExitCode> {
     let failed = select! {
         () = told_to_end() => None,
         never = page::serve(&stage.page, site) => match never {},
-        failed = gone(&mut stage.relays) => Some(failed),
+        failed = gone(&mut stage.relays, &stage.servers) => Some(failed),
     };
     select! {
         // At once, if asked a second time.
@@ -184,17 +185,30 @@ fn of(servers: &[Rc<Server>], at: usize) -> &Rc<Server> {
     &servers[at.min(servers.len() - 1)]
 }
 
-/// Waits until one of the relays has ended, and says so.
-async fn gone(relays: &mut [Relay]) -> anyhow::Error {
-    let ends = relays.iter_mut().zip(REGIONS).map(|(relay, (region, _))| {
-        Box::pin(async move {
-            match relay.ended().await {
-                Ok(status) => anyhow::anyhow!("the relay of {region} ended: {status}"),
-                Err(error) => anyhow::Error::new(error).context(format!("the relay of {region}")),
-            }
-        })
+/// Waits until one of the relays or servers has ended, and says so.
+async fn gone(relays: &mut [Relay], servers: &[Rc<Server>]) -> anyhow::Error {
+    let each = servers.len() > 1;
+    let relays = relays.iter_mut().zip(REGIONS).map(|(relay, (region, _))| {
+        Box::pin(async move { told(&format!("the relay of {region}"), relay.ended().await) })
     });
-    select_all(ends).await.0
+    let servers = servers.iter().zip(REGIONS).map(|(server, (region, _))| {
+        let what = match each {
+            true => format!("the server of {region}"),
+            false => "the server".to_owned(),
+        };
+        Box::pin(async move { told(&what, server.ended().await) })
+    });
+    select! {
+        (relay, ..) = select_all(relays) => relay,
+        (server, ..) = select_all(servers) => server,
+    }
+}
+
+fn told(what: &str, ended: io::Result<ExitStatus>) -> anyhow::Error {
+    match ended {
+        Ok(status) => anyhow::anyhow!("{what} ended: {status}; start the demo again"),
+        Err(error) => anyhow::Error::new(error).context(what.to_owned()),
+    }
 }
 
 /// Lets all relays drain at the same time.

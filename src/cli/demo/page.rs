@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 
 use super::action::Action;
 use super::server::{Names, Server};
+use crate::upstream::LinkError;
 
 /// What the page is made of: path, type, content.
 const FILES: [(&str, &str, &str); 10] = [
@@ -172,7 +173,14 @@ impl Region {
         let commands = action.commands(self.name).map_err(wrong)?;
         let commands: Vec<&[String]> = commands.iter().map(Vec::as_slice).collect();
         let reply = self.server.send(&commands).await;
-        let reply = reply.map_err(|error| Refused(StatusCode::SERVICE_UNAVAILABLE, format!("not written: {error}")))?;
+        let reply = reply.map_err(|error| {
+            let status = match error {
+                // It is there: what the key holds does not fit, as a list does not where one counts.
+                LinkError::Refused { .. } => StatusCode::CONFLICT,
+                _ => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Refused(status, format!("not written: {error}"))
+        })?;
         let number = match reply {
             OwnedFrame::Number { data, .. } => Some(data),
             _ => None,

@@ -1,10 +1,11 @@
 //! A key server that lives as long as the demo.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ const LINK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long it is waited before a server is asked again.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// How often it is looked whether a server has ended: soon enough for a person.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// What things are called.
 pub struct Names {
     /// The server, by people.
@@ -65,7 +69,7 @@ pub struct Program {
 
 /// A running server; it ends when this is dropped.
 pub struct Server {
-    child: Child,
+    child: RefCell<Child>,
     /// Where it listens.
     pub address: SocketAddr,
     names: &'static Names,
@@ -115,8 +119,8 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", program.file.display()))?;
-        let mut server = Server {
-            child,
+        let server = Server {
+            child: RefCell::new(child),
             address,
             names: program.names,
             frozen: Cell::new(false),
@@ -125,10 +129,10 @@ impl Server {
         Ok(server)
     }
 
-    async fn wait(&mut self) -> anyhow::Result<()> {
+    async fn wait(&self) -> anyhow::Result<()> {
         let started = Instant::now();
         while let Err(error) = self.send(&[&["PING"]]).await {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.status()? {
                 bail!("{} ended at once: {status}", self.names.server);
             }
             if started.elapsed() > PATIENCE {
@@ -198,12 +202,41 @@ impl Server {
         }
     }
 
+    /// Waits until it has ended, which it should not by itself.
+    pub async fn ended(&self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.status()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// How it has ended, if it has.
+    fn status(&self) -> io::Result<Option<ExitStatus>> {
+        self.child.borrow_mut().try_wait()
+    }
+
+    /// Sends it a signal, unless it has ended: its number may be another process's by now.
+    ///
+    /// # Errors
+    /// If it has ended.
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        if let Some(status) = self.status()? {
+            return Err(io::Error::other(format!("the server has ended: {status}")));
+        }
+        Ok(kill_process(Pid::from_child(&self.child.borrow()), signal)?)
+    }
+
     /// Stops the server as it stands, as a machine does that hangs; `None` if it stands already.
-    pub fn freeze(self: &Rc<Self>) -> std::io::Result<Option<Frozen>> {
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn freeze(self: &Rc<Self>) -> io::Result<Option<Frozen>> {
         if self.frozen.get() {
             return Ok(None);
         }
-        kill_process(Pid::from_child(&self.child), Signal::STOP)?;
+        self.signal(Signal::STOP)?;
         self.frozen.set(true);
         Ok(Some(Frozen(Rc::downgrade(self))))
     }
@@ -213,7 +246,7 @@ impl Drop for Frozen {
     fn drop(&mut self) {
         let Some(server) = self.0.upgrade() else { return };
         // If it has ended meanwhile, there is nothing to go on.
-        let _ = kill_process(Pid::from_child(&server.child), Signal::CONT);
+        let _ = server.signal(Signal::CONT);
         server.frozen.set(false);
     }
 }
@@ -221,7 +254,8 @@ impl Drop for Frozen {
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended by itself; then there is nothing to end.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

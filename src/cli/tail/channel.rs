@@ -1,5 +1,6 @@
 //! `keyrelay tail CHANNEL`: what a client of the channel would be sent, by a relay within this process.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -17,6 +18,7 @@ use crate::relay;
 use crate::session::{Session, Start};
 use crate::transport::{self, Wire, sse};
 use crate::upstream::feed::Plan;
+use crate::upstream::probe::quoted;
 use crate::upstream::topology::{self, Doubt};
 use crate::upstream::{feed, reader};
 
@@ -24,7 +26,14 @@ use crate::upstream::{feed, reader};
 const LOG: &str = "warn,keyrelay::upstream::feed::start=info";
 
 /// Tells of every delivery of the channel until nobody reads any more. Whether a client may read it is not asked.
-pub(super) async fn tail(config: Config, channel: &str, json: bool, output: &Output<String>) -> anyhow::Result<()> {
+/// `named` is the file of the config, if one was named.
+pub(super) async fn tail(
+    config: Config,
+    named: Option<&Path>,
+    channel: &str,
+    json: bool,
+    output: &Output<String>,
+) -> anyhow::Result<()> {
     logging::start(&logging::Options {
         level: LOG.to_owned(),
         format: logging::Format::Human,
@@ -53,7 +62,7 @@ pub(super) async fn tail(config: Config, channel: &str, json: bool, output: &Out
     let (hub, appender) = Hub::new(config.hub, epoch, catalog);
     let subscription = hub.subscribe(channel, false).map_err(|error| match error {
         SubscribeError::Unknown => {
-            anyhow::anyhow!("{error}: `keyrelay explain --channel {channel}` says why not")
+            anyhow::anyhow!("{error}: `{}` says why not", explanation(channel, named))
         }
         SubscribeError::Full(_) => anyhow::anyhow!("no room for the channel: {error}"),
     })?;
@@ -113,5 +122,40 @@ async fn deliver(
         }
         inbox.changed().await;
         watermark = inbox.take().watermark;
+    }
+}
+
+/// The command that explains the channel, by the same config, for a shell.
+fn explanation(channel: &str, named: Option<&Path>) -> String {
+    let config = named.map(|file| format!(" --config {}", quoted(&file.to_string_lossy())));
+    format!(
+        "keyrelay explain --channel {}{}",
+        quoted(channel),
+        config.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_can_be_typed_as_it_is_told() {
+        for (channel, named, command) in [
+            ("cart:1", None, "keyrelay explain --channel cart:1"),
+            ("", None, "keyrelay explain --channel ''"),
+            (
+                "it's",
+                Some("k.toml"),
+                "keyrelay explain --channel 'it'\\''s' --config k.toml",
+            ),
+            (
+                "a",
+                Some("my files/k.toml"),
+                "keyrelay explain --channel a --config 'my files/k.toml'",
+            ),
+        ] {
+            assert_eq!(explanation(channel, named.map(Path::new)), command);
+        }
     }
 }

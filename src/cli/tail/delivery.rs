@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::heard::Word;
 use super::sse::Event;
 use super::{clock, instant};
 use crate::cli::shown::shown;
@@ -26,12 +27,12 @@ pub(super) fn line(channel: &str, event: &Event, json: bool) -> String {
     }
 }
 
-/// Writes what is said of the connection as one line.
-pub(super) fn status(text: &str, json: bool) -> String {
+/// Writes what is said of the connection as one line; the word is for machines.
+pub(super) fn status(word: Word, text: &str, json: bool) -> String {
     let at = SystemTime::now();
     match json {
         true => {
-            let line = serde_json::json!({ "time": instant(at), "type": "status", "text": text });
+            let line = serde_json::json!({ "time": instant(at), "type": "status", "status": word, "text": text });
             format!("{line}\n")
         }
         false => format!("{}  -- {}\n", clock(at), shown(text.as_bytes())),

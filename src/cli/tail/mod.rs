@@ -117,6 +117,7 @@ async fn show(wanted: Wanted) -> anyhow::Result<ExitCode> {
             done
         }
         (_, channel) => {
+            let named = config.clone();
             let config = match super::load(config) {
                 Ok((_, config)) => config,
                 Err(code) => return Ok(code),
@@ -124,7 +125,7 @@ async fn show(wanted: Wanted) -> anyhow::Result<ExitCode> {
             match channel {
                 Some(channel) => {
                     let output = lines()?;
-                    let done = channel::tail(config, &channel, json, &output).await;
+                    let done = channel::tail(config, named.as_deref(), &channel, json, &output).await;
                     output.finish().await;
                     done
                 }

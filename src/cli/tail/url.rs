@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 
 use super::delivery;
+use super::heard::Word;
 use super::output::{Closed, Output};
 use super::sse::{Event, Parser};
 use crate::access::http::{Client, Streamed, Url};
@@ -71,7 +72,7 @@ pub(super) async fn tail(wanted: &Wanted, output: &Output<String>) -> anyhow::Re
         let lost = match connect(&client, &url, wanted, &place).await {
             Ok(Ok(stream)) => {
                 was_there = true;
-                say(&format!("connected to {url}"), wanted, output).await;
+                say(Word::Connected, &format!("connected to {url}"), wanted, output).await;
                 match follow(stream, wanted, &mut place, output).await? {
                     End::Closed => return Ok(()),
                     End::Lost(why) => why,
@@ -82,7 +83,7 @@ pub(super) async fn tail(wanted: &Wanted, output: &Output<String>) -> anyhow::Re
             Err(error) => return Err(error.context(format!("no answer of {url}"))),
         };
         let said = format!("lost: {lost}; trying again in {} ms", place.retry.as_millis());
-        say(&said, wanted, output).await;
+        say(Word::Lost, &said, wanted, output).await;
         sleep(place.retry).await;
     }
 }
@@ -99,13 +100,14 @@ fn events(base: &str, channel: &str) -> anyhow::Result<Url> {
         !base.contains(['?', '#']),
         "--url takes no query: name the channel after it, and show a token by --token-file"
     );
-    let base = base.trim_end_matches('/');
-    let base = base.strip_suffix("/events").unwrap_or(base);
+    // What is wrong is told of what was written, so that it can be written as it is told.
+    let url =
+        Url::parse(base).map_err(|error| anyhow::anyhow!("--url {base}: {error}: {}; {}", error.why, error.instead))?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("channel", channel)
         .finish();
-    Url::parse(&format!("{base}/events?{query}"))
-        .map_err(|error| anyhow::anyhow!("--url {base}: {}: {}; {}", error.what, error.why, error.instead))
+    let events = url.below(&["/events"], &format!("/events?{query}"));
+    events.context("--url and the channel make no URL")
 }
 
 /// Opens the stream. The outer error may get better, the inner one is a refusal.
@@ -233,8 +235,8 @@ fn ended(event: &Event) -> Option<anyhow::Result<Cow<'static, str>>> {
 }
 
 /// That nobody reads any more shows at the next event.
-async fn say(text: &str, wanted: &Wanted, output: &Output<String>) {
-    let line = delivery::status(text, wanted.json);
+async fn say(word: Word, text: &str, wanted: &Wanted, output: &Output<String>) {
+    let line = delivery::status(word, text, wanted.json);
     let _ = output.send(line.len(), line).await;
 }
 
@@ -248,6 +250,7 @@ mod tests {
             ("http://127.0.0.1:7400", "http://127.0.0.1:7400/events"),
             ("http://127.0.0.1:7400/", "http://127.0.0.1:7400/events"),
             ("http://127.0.0.1:7400/events", "http://127.0.0.1:7400/events"),
+            ("http://127.0.0.1:7400/events/", "http://127.0.0.1:7400/events"),
             ("https://example.com/keyrelay/", "https://example.com/keyrelay/events"),
         ] {
             assert_eq!(events(base, "cart:42&a").unwrap().to_string(), path);
@@ -261,6 +264,8 @@ mod tests {
             let error = events(base, "cart:42").unwrap_err().to_string();
             assert!(error.contains("--url"), "{error}");
         }
+        let error = events("localhost:7912/", "cart:42").unwrap_err().to_string();
+        assert!(error.ends_with("; write http://localhost:7912/"), "{error}");
     }
 
     #[test]

@@ -51,11 +51,15 @@ fn it_outlives_the_relay() {
     redis!(server, "SET", "cart:42", "one");
     let mut relay = Relay::start(&server, &mapping("key = \"cart:{user}\""));
     let tail = Running::start(&["tail", "--json", "--url", &url(&relay), "cart:42"]);
+    tail.says(&[
+        "\"status\":\"connected\",\"text\":\"connected to ",
+        "\"type\":\"status\"",
+    ]);
     tail.says(&["\"ready\""]);
     redis!(server, "SET", "cart:42", "two");
     tail.says(&["\"two\""]);
     relay.kill();
-    tail.says(&["lost: "]);
+    tail.says(&["\"status\":\"lost\",\"text\":\"lost: "]);
     relay.restart();
     tail.says(&["\"type\":\"reset\"", "unknown-cursor"]);
     redis!(server, "SET", "cart:42", "three");

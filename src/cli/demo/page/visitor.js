@@ -11,6 +11,9 @@ const NAMES = [
   ["Otter", "Heron", "Lynx", "Finch", "Badger", "Wren", "Seal", "Hare", "Crane", "Newt", "Tern", "Vole"],
 ];
 
+/** Milliseconds for which is shown what became of a click. */
+const READABLE = 6_000;
+
 /** Milliseconds after which it says again that it is there; its key lives three times as long. */
 const STILL_THERE = 5_000;
 
@@ -29,6 +32,8 @@ export class Visitor {
   /** The region that is being told that it is there. */
   #saying;
   #closed = false;
+  /** Takes away what was said last. */
+  #unsay;
   settings;
   user = {
     // Time does not repeat, and of two in one moment the rest tells them apart.
@@ -221,12 +226,15 @@ export class Visitor {
       });
       left.textContent = "";
     } catch (error) {
-      left.textContent = error.message;
+      this.#say(error.message);
     }
     button.disabled = false;
   }
 
   #say(words) {
-    this.#part("said").textContent = words;
+    const said = this.#part("said");
+    said.textContent = words;
+    clearTimeout(this.#unsay);
+    this.#unsay = setTimeout(() => (said.textContent = ""), READABLE);
   }
 }

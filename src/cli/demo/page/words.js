@@ -5,6 +5,9 @@ import { flash } from "./times.js";
 /** How long a word stays on a badge, so that one that is soon followed by another can be read. */
 const READABLE = 600;
 
+/** Words that say little without their reason; beside others it would look as if it still held. */
+const WITH_REASON = ["stale", "gap", "reset"];
+
 /** How many lines the log keeps. */
 const KEPT = 30;
 
@@ -43,7 +46,8 @@ export class Badge {
     // Whoever would lag behind is not shown all.
     this.#waiting.splice(0, this.#waiting.length - 3);
     this.#root.dataset.word = next.type;
-    this.#root.querySelector("b").textContent = next.reason ? `${next.type} ${next.reason}` : next.type;
+    const reason = WITH_REASON.includes(next.type) && next.reason;
+    this.#root.querySelector("b").textContent = reason ? `${next.type} ${reason}` : next.type;
     flash(this.#root);
     setTimeout(() => this.#next(), READABLE);
   }
