@@ -193,7 +193,6 @@ async fn serve(
         tokio::join!(hearing, reload.follow(running, files));
     };
     let server = Server::open(public, served)?;
-    supervised::ready(notifier, &sources);
     let serving = async {
         server
             .run(live, fanout, hub, stats, drain.clone(), certificates)

@@ -19,11 +19,6 @@ const STATUS: Duration = Duration::from_secs(3);
 /// What the process takes to end itself, beyond the drain of its clients.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Clients may connect.
-pub(super) fn ready(notifier: &Notifier, sources: &Sources) {
-    notifier.tell(&[State::Ready, State::Status(&admin::line(sources))]);
-}
-
 /// It failed, for this reason.
 pub(super) fn failed(notifier: &Notifier, error: &anyhow::Error) {
     let why = format!("failed: {error:#}");
@@ -37,7 +32,7 @@ pub(super) fn failed(notifier: &Notifier, error: &anyhow::Error) {
     }
 }
 
-/// Tells, until it is dropped, what changes; that the drain, which takes at most `drain`, has begun; and, if there is a
+/// Tells that clients may connect and then, until it is dropped, what changes; that the drain, which takes at most `drain`, has begun; and, if there is a
 /// watchdog, that all `loops` turn.
 pub(super) async fn follow(
     notifier: &Notifier,
@@ -53,7 +48,9 @@ pub(super) async fn follow(
 }
 
 async fn changes(notifier: &Notifier, sources: &Sources, drain: Duration) -> Infallible {
+    // What changes from here on is told, so what it is compared with must have been told.
     let mut said = admin::line(sources);
+    notifier.tell(&[State::Ready, State::Status(&said)]);
     let mut ticks = interval_at(tokio::time::Instant::now() + STATUS, STATUS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
