@@ -1,6 +1,6 @@
 //! What one client may read, by what it has shown: its credentials, verified no earlier than they are needed.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use hyper::header::HeaderValue;
@@ -20,18 +20,28 @@ use crate::limits::{Limit, Limits, Network, Permit, Subject};
 pub struct Holder {
     /// By what it is judged.
     terms: Arc<Terms>,
-    credentials: Credentials,
     visitor: Visitor,
     /// The page that has sent its request, if it is one of another origin.
     page: Option<Box<Page>>,
+    /// None if it has shown nothing.
+    shown: Option<Box<Shown>>,
+}
+
+/// What a client has shown, and what has come of it.
+#[derive(Debug, Default)]
+struct Shown {
+    credentials: Credentials,
     /// Verified at the first look, and kept once it counts; what does not count now may do so later.
-    token: OnceCell<Box<Claims>>,
+    token: OnceCell<Claims>,
     signed: Vec<Signed>,
     /// Whom the app has named.
-    named: OnceLock<Option<Box<Subject>>>,
+    named: OnceLock<Option<Subject>>,
     /// The place that its subject holds by it.
     place: Mutex<Option<Permit>>,
 }
+
+/// For those who have shown nothing: nothing ever comes of it.
+static NOTHING: LazyLock<Shown> = LazyLock::new(Shown::default);
 
 /// A page of another origin than the server's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,15 +85,17 @@ impl Holder {
         let signed = signed
             .map(|text| terms.verifier.signed(text, now))
             .collect::<Result<_, _>>()?;
+        let has_shown = credentials != Credentials::default();
+        let shown = has_shown.then(|| Shown {
+            credentials,
+            signed,
+            ..Shown::default()
+        });
         Ok(Holder {
             terms,
-            credentials,
             visitor,
             page: page.map(Box::new),
-            token: OnceCell::new(),
-            signed,
-            named: OnceLock::new(),
-            place: Mutex::default(),
+            shown: shown.map(Box::new),
         })
     }
 
@@ -93,7 +105,7 @@ impl Holder {
     /// See [`Holder::by`].
     pub fn renewed(&self, token: String, terms: Arc<Terms>) -> Result<Holder, Failure> {
         let credentials = Credentials {
-            signed: self.credentials.signed.clone(),
+            signed: self.shown().credentials.signed.clone(),
             ..Credentials::of_token(token)
         };
         self.showing(credentials, terms)
@@ -107,10 +119,10 @@ impl Holder {
         if Arc::ptr_eq(&terms, &self.terms) {
             return Ok(None);
         }
-        if terms.places != self.terms.places && self.credentials.is_personal() {
+        if terms.places != self.terms.places && self.shown().credentials.is_personal() {
             return Err(CHANGED);
         }
-        self.showing(self.credentials.clone(), terms).map(Some)
+        self.showing(self.shown().credentials.clone(), terms).map(Some)
     }
 
     fn showing(&self, credentials: Credentials, terms: Arc<Terms>) -> Result<Holder, Failure> {
@@ -139,7 +151,7 @@ impl Holder {
 
     /// The channels whose names were signed.
     pub fn signed_names(&self) -> impl Iterator<Item = &str> {
-        self.signed.iter().map(|signed| &*signed.channel)
+        self.shown().signed.iter().map(|signed| &*signed.channel)
     }
 
     /// The channels that the token, or the app, lists by their names.
@@ -168,7 +180,7 @@ impl Holder {
         };
         let mut found: Vec<Option<Expiry>> = open(None).into_iter().map(|open| open.then_some(None)).collect();
         for (place, (name, access)) in found.iter_mut().zip(channels) {
-            let signed = self.signed.iter().filter(|signed| signed.channel == *name);
+            let signed = self.shown().signed.iter().filter(|signed| signed.channel == *name);
             let lasting = signed
                 .map(|signed| signed.expires)
                 .max_by_key(|expires| later(*expires));
@@ -197,7 +209,7 @@ impl Holder {
                     why = Closed::NotCovered;
                     fill(&mut found, open(Some(&claims)), claims.expires());
                     // A subject does not change while its credential is the same.
-                    let _ = self.named.set(subject(&claims).map(Box::new));
+                    let _ = self.shown().named.set(subject(&claims));
                 }
                 // What the token's failure was is nothing to the app.
                 Err(failure) => why = Closed::Failure(failure),
@@ -212,8 +224,8 @@ impl Holder {
 
     /// Whom the credentials speak of, if any was needed and says so.
     fn subject(&self) -> Option<Subject> {
-        let token = self.token.get().and_then(|claims| subject(claims));
-        token.or_else(|| self.named.get()?.as_deref().cloned())
+        let token = self.shown().token.get().and_then(subject);
+        token.or_else(|| self.shown().named.get().cloned().flatten())
     }
 
     /// Takes a place for a stream of its subject, unless it has one or none is needed.
@@ -251,32 +263,34 @@ impl Holder {
     }
 
     fn place(&self) -> MutexGuard<'_, Option<Permit>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shown().place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether what it has shown may count again, once it has expired.
     pub fn is_renewable(&self) -> bool {
-        self.credentials.ambient || self.can_ask()
+        self.shown().credentials.ambient || self.can_ask()
+    }
+
+    fn shown(&self) -> &Shown {
+        self.shown.as_deref().unwrap_or(&NOTHING)
     }
 
     async fn claims(&self, now: SystemTime, deadline: Deadline) -> Result<&Claims, Failure> {
         let Some(text) = self
+            .shown()
             .credentials
             .token
             .as_ref()
             .filter(|_| self.terms.verifier.takes_tokens())
         else {
-            return Err(match self.credentials.untrusted {
+            return Err(match self.shown().credentials.untrusted {
                 true => Failure::Untrusted,
                 false => Failure::Missing,
             });
         };
         let address = self.address();
-        let verify = async || {
-            let verified = self.terms.verifier.token(text, now, address, deadline);
-            verified.await.map(Box::new)
-        };
-        let claims = self.token.get_or_try_init(verify).await?;
+        let verify = || self.terms.verifier.token(text, now, address, deadline);
+        let claims = self.shown().token.get_or_try_init(verify).await?;
         // It may have been verified a while ago.
         match now.duration_since(claims.expires()) {
             Ok(since) => Err(Failure::Expired(since)),
@@ -285,11 +299,11 @@ impl Holder {
     }
 
     fn can_ask(&self) -> bool {
-        self.terms.verifier.asks() && self.credentials.for_app.is_some()
+        self.terms.verifier.asks() && self.shown().credentials.for_app.is_some()
     }
 
     async fn ask(&self, channels: &[&str], deadline: Deadline) -> Result<Arc<Claims>, Failure> {
-        let credential = self.credentials.for_app.as_deref().cloned().unwrap_or_default();
+        let credential = self.shown().credentials.for_app.as_deref().cloned().unwrap_or_default();
         let verifier = &self.terms.verifier;
         verifier.ask(&credential, channels, self.address(), deadline).await
     }
