@@ -25,7 +25,7 @@ use crate::hub::Hub;
 use crate::process::files;
 use crate::process::signals::{Hangups, Signal, Signals};
 use crate::process::systemd::{Manager, Notifier, Watchdog};
-use crate::server::{Live, Server, Terms};
+use crate::server::{Beside, Live, Server, Terms, Work};
 use crate::switches::{self, Switch};
 use crate::upstream::feed::{self, FatalError, Plan};
 use crate::upstream::topology::{self, Doubt};
@@ -132,7 +132,7 @@ async fn serve(
         number: 0,
         subscriptions: needs.subscriptions.clone(),
     });
-    let mut feed = start("feed", {
+    let hearing = {
         let stop = stop.clone();
         let options = feed::Options {
             endpoint: upstream.endpoint,
@@ -148,7 +148,15 @@ async fn serve(
                 never = turns.keep(Switch::FeedTurns) => match never {},
             }
         }
-    })?;
+    };
+    // On a single core more threads would only take turns: each message and each connection would cost two changes of turn.
+    let (mut feed, beside) = if cores() > 1 {
+        (start("feed", hearing)?, None)
+    } else {
+        let (ended, end) = oneshot::channel();
+        let heard: Beside = Box::pin(async move { drop(ended.send(hearing().await)) });
+        (end, Some(heard))
+    };
     let mut signals = pin!(signals.follow(drain.clone()));
     let checks = async {
         checks::tell(&topology, &endpoint, &needs).await;
@@ -193,10 +201,9 @@ async fn serve(
         tokio::join!(hearing, reload.follow(running, files));
     };
     let server = Server::open(public, served)?;
+    let work = Work { hub, stats, beside };
     let serving = async {
-        server
-            .run(live, fanout, hub, stats, drain.clone(), certificates)
-            .await?;
+        server.run(live, fanout, work, drain.clone(), certificates).await?;
         watched.cancelled().await;
         Ok(())
     };
@@ -224,10 +231,7 @@ async fn serve(
             return Ok(None);
         }
         never = &mut checks => match never {},
-        ended = &mut feed => match ended {
-            Ok(Err(FatalError::Notifications(why))) => anyhow::anyhow!(why),
-            Ok(Ok(())) | Err(_) => anyhow::anyhow!("the feed or the relay broke down"),
-        },
+        failed = failed(&mut feed, &drain) => failed,
     };
     tracing::info!("draining: a part of the relay cannot go on");
     drain.cancel();
@@ -238,6 +242,15 @@ async fn serve(
         _ = &mut server => {}
     }
     Err(failed)
+}
+
+/// Why the feed or the relay cannot go on. On a single core they end with the thread that serves clients, which is no failure.
+async fn failed(feed: &mut oneshot::Receiver<Result<(), FatalError>>, drain: &CancellationToken) -> anyhow::Error {
+    match feed.await {
+        Ok(Err(FatalError::Notifications(why))) => anyhow::anyhow!(why),
+        Err(_) if drain.is_cancelled() => pending().await,
+        Ok(Ok(())) | Err(_) => anyhow::anyhow!("the feed or the relay broke down"),
+    }
 }
 
 /// For how many of these connections there are descriptors; the others would keep even the admin listener from answering.

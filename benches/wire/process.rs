@@ -27,9 +27,6 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// Who has run for less than this between two looks has nothing to do.
 const IDLE: Duration = Duration::from_micros(500);
 
-/// The threads of the relay that hear the server and read the keys.
-const READING: [&str; 2] = ["feed", "relay"];
-
 /// Who is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -176,28 +173,20 @@ impl Subject {
         subject
     }
 
-    /// Time that its threads have run, in user and in system mode: all of them, and those that read the keys.
-    pub fn processor_time(&self) -> (Duration, Duration) {
-        let (mut all, mut reading) = (0, 0);
+    /// Time that all its threads have run, in user and in system mode.
+    pub fn processor_time(&self) -> Duration {
+        let mut all = 0;
         for id in self.process.ids() {
             let Ok(tasks) = std::fs::read_dir(format!("/proc/{id}/task")) else {
                 continue;
             };
             for task in tasks.flatten() {
-                let read = |file: &str| read_to_string(task.path().join(file)).unwrap_or_default();
+                let spent = read_to_string(task.path().join("schedstat")).unwrap_or_default();
                 // proc(5): the first number is the time spent on the processor, in ns.
-                let spent: u64 = read("schedstat")
-                    .split(' ')
-                    .next()
-                    .and_then(|ns| ns.parse().ok())
-                    .unwrap_or(0);
-                all += spent;
-                if READING.contains(&read("comm").trim()) {
-                    reading += spent;
-                }
+                all += spent.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
             }
         }
-        (Duration::from_nanos(all), Duration::from_nanos(reading))
+        Duration::from_nanos(all)
     }
 
     /// Time that it has run in user mode, to the tick of the kernel's clock.
@@ -235,9 +224,9 @@ impl Subject {
 
     /// Waits until it has nothing to do any more.
     pub fn until_idle(&self) {
-        let mut last = self.processor_time().0;
+        let mut last = self.processor_time();
         self.until("it goes on and on", || {
-            let spent = self.processor_time().0;
+            let spent = self.processor_time();
             let did_nothing = spent - last < IDLE;
             last = spent;
             did_nothing

@@ -157,7 +157,7 @@ impl Core {
         walking || judging || !self.ready.is_empty() || !self.due.is_empty() || self.handle.has_next()
     }
 
-    /// Asks which sockets can be read or written; how many there were.
+    /// Asks which sockets can be read or written; how many there were. There may be more only if it was a whole slice.
     pub fn poll(&mut self) -> usize {
         self.events.clear();
         let now = Timespec::default();
@@ -167,7 +167,7 @@ impl Core {
             Some(&now),
         );
         // Interrupted, as the one thing that can happen to a valid set: the caller asks again.
-        let got = got.unwrap_or(1);
+        let got = got.unwrap_or(SLICE);
         for at in 0..self.events.len() {
             let epoll::Event { flags, data, .. } = self.events[at];
             self.event(Token::from_bits(data.u64()), flags);
@@ -208,13 +208,12 @@ impl Core {
     }
 
     fn adopt(&mut self, given: Client) {
-        let prepared = given.socket.prepare(self.options.write_timeout);
         self.generation = self.generation.wrapping_add(1);
         let token = Token {
             index: self.clients.vacant_key() as u32,
             generation: self.generation,
         };
-        let added = prepared.and_then(|()| given.socket.register(&self.epoll, &self.handle, token));
+        let added = given.socket.register(&self.epoll, &self.handle, token);
         if let Err(error) = added {
             // Mostly a client that left at once.
             tracing::debug!(%error, "socket not adopted");

@@ -16,7 +16,7 @@ use crate::switches::Switch;
 use crate::turns::Turns;
 
 use super::Options;
-use super::core::Core;
+use super::core::{Core, SLICE};
 use super::handle::Handle;
 use super::stats::Stats;
 
@@ -104,8 +104,9 @@ impl Shard {
                 }
                 ready = epoll.readable() => match ready {
                     Ok(mut guard) => {
-                        // An event that comes after the empty answer makes the set readable anew.
-                        if core.poll() == 0 {
+                        // An event that comes after the last answer makes the set readable anew; one that was left in
+                        // the set, as there was no room for it, does not.
+                        if core.poll() < SLICE {
                             guard.clear_ready();
                         }
                     }
@@ -167,6 +168,7 @@ mod tests {
     }
 
     fn client(hub: &Arc<Hub>, socket: UnixStream) -> Client {
+        socket.set_nonblocking(true).unwrap();
         let mut session = Session::new(hub.epoch);
         let subscription = hub.subscribe("a", false).unwrap();
         session.subscribe(subscription, Start::New, hub.watermark(), None);

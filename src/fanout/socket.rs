@@ -18,7 +18,7 @@ use super::pipe::Near;
 /// twice a usual frame, or quick clients block too.
 const UNSENT: u32 = 64 * 1024;
 
-/// A connected stream socket in nonblocking mode, or an end of a [`pipe`](super::pipe()).
+/// A connected stream socket in nonblocking mode, set up by [`limit_sends`], or an end of a [`pipe`](super::pipe()).
 #[derive(Debug)]
 pub enum Socket {
     /// Of a TCP listener.
@@ -30,20 +30,6 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Sets what the shard relies on. `write_timeout`: unacknowledged bytes end the connection after this long, so that a
-    /// peer that vanished without a word is noticed.
-    pub(super) fn prepare(&self, write_timeout: Duration) -> io::Result<()> {
-        match self {
-            Socket::Tcp(stream) => {
-                stream.set_nonblocking(true)?;
-                limit_sends(stream, write_timeout)
-            }
-            Socket::Unix(stream) => stream.set_nonblocking(true),
-            // Who made it has prepared the socket.
-            Socket::Piped(_) => Ok(()),
-        }
-    }
-
     /// Has the shard told, by this name, when it can be read or written: once now, and then at each change.
     pub(super) fn register(&self, epoll: &OwnedFd, handle: &Handle, token: Token) -> io::Result<()> {
         let wanted = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
@@ -98,7 +84,8 @@ impl Socket {
     }
 }
 
-/// Sets how a TCP connection treats a client that takes its bytes slowly or not at all.
+/// Sets how a TCP connection treats a client that takes its bytes slowly or not at all: unacknowledged bytes end it after
+/// `write_timeout`, so that a peer that vanished without a word is noticed. What is accepted of a listener inherits it.
 ///
 /// # Errors
 /// If the connection is broken.

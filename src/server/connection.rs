@@ -25,12 +25,13 @@ use tokio_util::task::TaskTracker;
 use super::Head;
 use super::answer;
 use super::door::{Arrival, Caller};
-use super::io::{Io, farewell};
+use super::http2::{self, PROXIED};
+use super::io::{Io, Signs, farewell};
 use super::listen::Accepted;
 use super::request::{Desk, Opening, Outcome};
 use super::secured;
 use super::tls::Keeper;
-use crate::fanout::{Client, Handle, Socket, Transport, limit_sends};
+use crate::fanout::{Client, Handle, Socket, Transport};
 use crate::limits::{Limit, Permits};
 
 /// The time for the head of a connection that is only to be told that there is no place for it.
@@ -67,6 +68,8 @@ pub enum Exit {
     Stream(Box<Opening>),
     /// To be closed after these bytes, and until then to hold what the request does.
     Farewell(Bytes, Box<Permits>),
+    /// The client speaks HTTP/2, as it has known before that it may.
+    Http2,
 }
 
 /// An answer of which the socket has not taken all.
@@ -95,20 +98,10 @@ impl Site {
 pub async fn serve(arrival: Arrival, site: Rc<Site>) {
     let Arrival { stream, mut caller } = arrival;
     let tls = match &stream {
-        Accepted::Tcp(stream) => site.tls.as_ref().map(|tls| {
-            // Fails only where the peer has gone already, which the next read will tell.
-            let _ = limit_sends(stream, site.write_timeout);
-            tls.config()
-        }),
+        Accepted::Tcp { .. } => site.tls.as_ref().map(|tls| tls.config()),
         Accepted::Unix(_) => None,
     };
-    let mut io = match Io::new(stream, site.write_timeout) {
-        Ok(io) => io,
-        Err(error) => {
-            tracing::debug!(%error, "a connection could not be registered");
-            return;
-        }
-    };
+    let mut io = Io::new(stream, site.write_timeout);
     if caller.is_announced() {
         let announced = tokio::select! {
             biased;
@@ -129,17 +122,27 @@ pub async fn serve(arrival: Arrival, site: Rc<Site>) {
         // Boxed, so that a plain connection does not pay for it.
         return Box::pin(secured::serve(io, caller, tls, site)).await;
     }
-    let stalled = io.stalled();
-    if let Some((io, read_ahead, exit)) = requests(io, stalled, &caller, &site).await {
-        leave(io, read_ahead, exit, caller, &site.shard, Io::into_socket).await;
+    let signs = io.signs();
+    signs.wary.set(true);
+    signs.hasty.set(true);
+    match requests(io, signs.clone(), &caller, &site).await {
+        Some((mut io, _, Exit::Http2)) => {
+            signs.wary.set(false);
+            // The shard is first to end a stream that takes nothing: it knows and counts it as one.
+            io.wait_at_most(site.write_timeout * 2);
+            // A task of its own, which does not keep the room that reading the request took.
+            site.tasks.clone().spawn_local(http2::serve(io, caller, site, PROXIED));
+        }
+        Some((io, read_ahead, exit)) => leave(io, read_ahead, exit, caller, &site.shard, Io::into_socket).await,
+        None => {}
     }
 }
 
 /// Answers the requests of one connection over HTTP/1.1 until one of them leaves hyper, and with it the connection, what
-/// was read of it beyond that request, and whereto. `stalled`: whether bytes wait for a socket that takes nothing.
+/// was read of it beyond that request, and whereto. `signs`: those of the socket.
 pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stream: S,
-    stalled: Rc<Cell<bool>>,
+    signs: Rc<Signs>,
     caller: &Caller,
     site: &Site,
 ) -> Option<(S, Bytes, Exit)> {
@@ -198,13 +201,25 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(result));
             }
+            if signs.is_http2.get() {
+                exit.set(Some(Exit::Http2));
+                return Poll::Ready(None);
+            }
+            let left = exit.take();
+            let stays = left.is_none();
+            exit.set(left);
+            if signs.unwatched.take() && stays {
+                // It goes on, so it must be heard of.
+                signs.hasty.set(false);
+                continue;
+            }
             // Its first request was its last.
             if was_heard == heard.get() || !draining {
                 break;
             }
         }
         // An answer is one piece to hyper, which writes of it what the socket takes.
-        let mut answer = unread.take().filter(|_| stalled.get());
+        let mut answer = unread.take().filter(|_| signs.stalled.get());
         let deadline = answer.as_mut().map(|answer| answer.deadline.as_mut());
         if deadline.is_some_and(|deadline| deadline.poll(cx).is_ready()) {
             tracing::debug!("a client that read an answer too slowly was given up");
@@ -214,7 +229,7 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         let left = exit.take();
         // An answer to an earlier request must be out before the socket is. hyper waits for that before it goes on to the
         // next request, but promises it nowhere.
-        let ready = left.is_some() && !stalled.get();
+        let ready = left.is_some() && !signs.stalled.get();
         exit.set(left);
         if ready { Poll::Ready(None) } else { Poll::Pending }
     })
@@ -246,6 +261,8 @@ pub async fn leave<S: AsyncRead + AsyncWrite + Unpin>(
     let mut opening = match exit {
         Exit::Stream(opening) => *opening,
         Exit::Farewell(bytes, _permits) => return farewell(stream, &bytes).await,
+        // Only a plain connection is looked at for it.
+        Exit::Http2 => return,
     };
     opening.permits.or(caller.into_permits());
     let is_stream = matches!(opening.transport, Transport::Sse { .. });

@@ -169,16 +169,16 @@ impl Gate {
         let holder = Holder::new(terms, credentials, visitor, page, SystemTime::now());
         holder.inspect_err(|failure| {
             if let Some(unsaid) = self.refusals.say() {
-                tracing::info!(reason = failure.word(), unsaid, "signed name refused");
+                tracing::info!(address = %visitor, reason = failure.word(), unsaid, "signed name refused");
             }
         })
     }
 
     /// Logs that what a client may read cannot be found out now.
-    pub fn log_unavailable(&self, failure: &Failure) {
+    pub fn log_unavailable(&self, visitor: Visitor, failure: &Failure) {
         if let Some(unsaid) = self.refusals.say() {
             let reason = failure.word();
-            tracing::info!(reason, %failure, unsaid, "channels refused for now");
+            tracing::info!(address = %visitor, reason, %failure, unsaid, "channels refused for now");
         }
     }
 
@@ -200,7 +200,7 @@ impl Gate {
             match judged {
                 Ok(expiry) => until = until.into_iter().chain(expiry).min(),
                 Err(Closed::Failure(failure @ Failure::Unavailable(_))) => {
-                    self.log_unavailable(&failure);
+                    self.log_unavailable(holder.visitor(), &failure);
                     return Err(Refused::Unavailable(failure));
                 }
                 Err(closed) => drop(denied.insert((*name).to_owned(), closed.into())),
@@ -214,7 +214,8 @@ impl Gate {
         }
         if let Some(unsaid) = self.refusals.say() {
             // Names are for `debug`: with the default template a channel is called as its key is.
-            tracing::info!(count = denied.len(), reasons = %reasons(&denied), unsaid, "channels refused");
+            let (address, reasons) = (holder.visitor(), reasons(&denied));
+            tracing::info!(%address, count = denied.len(), reasons, unsaid, "channels refused");
             tracing::debug!(channels = %listed(&denied), "the channels that were refused");
         }
         Err(Refused::ForGood(denied))
@@ -240,7 +241,7 @@ impl Gate {
                 Ok(None) => {}
                 Ok(Some(anew)) => judged_as = Arc::new(anew),
                 Err(failure) => {
-                    self.log_unavailable(&failure);
+                    self.log_unavailable(holder.visitor(), &failure);
                     return Err(Refused::Unavailable(CHANGED));
                 }
             }
@@ -281,6 +282,7 @@ impl Gate {
                     if let Some(unsaid) = self.refusals.say() {
                         let limit = limit.option();
                         tracing::info!(
+                            address = %holder.visitor(),
                             limit,
                             unsaid,
                             "channels refused for now: a limit is reached, see docs/limits.md"

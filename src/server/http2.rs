@@ -32,7 +32,10 @@ use crate::limits::{Limit, Permits};
 
 /// Requests and streams that one connection may have at once (RFC 9113 §6.5.2 advises no fewer): a browser has one
 /// connection for all pages of an origin.
-const MAX_STREAMS: u32 = 100;
+pub const OWN: u32 = 100;
+
+/// As many over a connection without TLS: no browser speaks HTTP/2 there, but a proxy does, for a thousand of them.
+pub const PROXIED: u32 = 1_024;
 
 /// Bytes of one stream that may wait for the connection: what waits there is sent even if it is superseded meanwhile.
 const UNSENT: usize = 16 * 1024;
@@ -100,8 +103,11 @@ struct Load {
 /// Counts as active until dropped.
 struct Active(Rc<Load>);
 
-/// Serves one connection until it is closed.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, caller: Caller, site: Rc<Site>) {
+/// Serves one connection until it is closed, with at most so many streams at once.
+pub async fn serve<S>(stream: S, caller: Caller, site: Rc<Site>, streams: u32)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let tasks = Tasks {
         tracker: site.tasks.clone(),
         load: Rc::default(),
@@ -129,7 +135,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(stream: S, calle
         })
     });
     let connection = http2::Builder::new(tasks)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(streams)
         // The library takes only what is smaller.
         .max_header_list_size(u32::try_from(most + 1).unwrap_or(u32::MAX))
         .max_send_buf_size(UNSENT)

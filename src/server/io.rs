@@ -1,13 +1,14 @@
 //! An accepted connection while hyper reads its requests: the socket, with a bound on how long a write may stall.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -20,15 +21,38 @@ use crate::fanout::Socket;
 /// How long the last words of a connection may take to be read.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How a connection begins that speaks HTTP/2 without having agreed on it (RFC 9113 §3.4); no method of HTTP/1.1 does.
+const PREFACE: &[u8] = b"PRI ";
+
 /// The socket with its write deadline.
 #[derive(Debug)]
 pub struct Io {
-    stream: Stream,
+    /// While the runtime does not know the socket.
+    fresh: Option<Accepted>,
+    /// Once it does.
+    known: Option<Stream>,
     write_timeout: Duration,
     /// Runs while the socket takes nothing.
     deadline: Option<Pin<Box<Sleep>>>,
+    signs: Rc<Signs>,
+    /// Read again before the socket is.
+    again: Bytes,
+}
+
+/// What a connection and whoever watches it tell each other while hyper has it.
+#[derive(Debug, Default)]
+pub struct Signs {
     /// Whether bytes wait for a socket that takes nothing.
-    stalled: Rc<Cell<bool>>,
+    pub stalled: Cell<bool>,
+    /// Whether to look at the first bytes for those of HTTP/2. If it is them, they are not shown.
+    pub wary: Cell<bool>,
+    /// It was them.
+    pub is_http2: Cell<bool>,
+    /// Whether the runtime is told of the socket only when this is unset: most requests have come already, and are for streams,
+    /// whose sockets leave the runtime at once.
+    pub hasty: Cell<bool>,
+    /// There was nothing to read, and nobody will say when there is.
+    pub unwatched: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -38,23 +62,33 @@ enum Stream {
 }
 
 impl Io {
-    /// Registers the socket with the runtime of this thread. A write that makes no progress for `write_timeout` fails.
-    pub fn new(stream: Accepted, write_timeout: Duration) -> io::Result<Io> {
-        let stream = match stream {
-            Accepted::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
-            Accepted::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
-        };
-        Ok(Io {
-            stream,
+    /// A write that makes no progress for `write_timeout` fails.
+    pub fn new(stream: Accepted, write_timeout: Duration) -> Io {
+        Io {
+            fresh: Some(stream),
+            known: None,
             write_timeout,
             deadline: None,
-            stalled: Rc::default(),
-        })
+            signs: Rc::default(),
+            again: Bytes::new(),
+        }
     }
 
-    /// Whether bytes wait for a socket that takes nothing; to be asked after hyper has taken the socket over.
-    pub fn stalled(&self) -> Rc<Cell<bool>> {
-        self.stalled.clone()
+    /// To be asked, and told, after hyper has taken the socket over.
+    pub fn signs(&self) -> Rc<Signs> {
+        self.signs.clone()
+    }
+
+    /// The socket, which the runtime of this thread is told of if it does not know it yet.
+    fn stream(&mut self) -> io::Result<&mut Stream> {
+        if let Some(fresh) = self.fresh.take() {
+            self.known = Some(match fresh {
+                Accepted::Tcp { stream, .. } => Stream::Tcp(TcpStream::from_std(stream)?),
+                Accepted::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+            });
+        }
+        // It is gone where the runtime could not take it.
+        self.known.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// Waits until there is something to read, and shows it without taking it; nothing is shown at the end.
@@ -63,8 +97,9 @@ impl Io {
             let (size, _) = rustix::net::recv(socket, buffer, RecvFlags::PEEK)?;
             Ok(size)
         };
+        let stream = self.stream()?;
         loop {
-            let seen = match &self.stream {
+            let seen = match &*stream {
                 Stream::Tcp(stream) => {
                     stream.readable().await?;
                     stream.try_io(Interest::READABLE, || look(stream.as_fd(), buffer))
@@ -83,10 +118,36 @@ impl Io {
 
     /// Takes the socket out of the runtime.
     pub fn into_socket(self) -> io::Result<Socket> {
-        Ok(match self.stream {
-            Stream::Tcp(stream) => Socket::Tcp(stream.into_std()?),
-            Stream::Unix(stream) => Socket::Unix(stream.into_std()?),
-        })
+        match (self.fresh, self.known) {
+            (Some(Accepted::Tcp { stream, .. }), _) => Ok(Socket::Tcp(stream)),
+            (Some(Accepted::Unix(stream)), _) => Ok(Socket::Unix(stream)),
+            (None, Some(Stream::Tcp(stream))) => Ok(Socket::Tcp(stream.into_std()?)),
+            (None, Some(Stream::Unix(stream))) => Ok(Socket::Unix(stream.into_std()?)),
+            (None, None) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Reads from the socket, whoever is to say that there is something.
+    fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(fresh) = &self.fresh {
+            let space = buf.initialize_unfilled();
+            let read = match fresh {
+                Accepted::Tcp { stream, .. } => (&mut &*stream).read(space),
+                Accepted::Unix(stream) => (&mut &*stream).read(space),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read.map(|size| buf.advance(size))),
+            }
+            if self.signs.hasty.get() {
+                self.signs.unwatched.set(true);
+                return Poll::Pending;
+            }
+        }
+        match self.stream()? {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 
     /// From now on a write may stall this long.
@@ -95,7 +156,7 @@ impl Io {
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.stalled.set(result.is_pending());
+        self.signs.stalled.set(result.is_pending());
         if result.is_ready() {
             self.deadline = None;
             return result;
@@ -124,17 +185,36 @@ pub async fn farewell(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[
 
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        let io = self.get_mut();
+        if io.signs.is_http2.get() && io.signs.wary.get() {
+            // Whoever was wary is about to take the connection away from who reads here.
+            return Poll::Pending;
         }
+        if !io.again.is_empty() {
+            let size = io.again.len().min(buf.remaining());
+            buf.put_slice(&io.again.split_to(size));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = io.poll_socket(cx, buf);
+        if io.signs.wary.get() && read.is_ready() {
+            let first = &buf.filled()[before..];
+            if first.starts_with(PREFACE) {
+                io.signs.is_http2.set(true);
+                io.again = Bytes::copy_from_slice(first);
+                buf.set_filled(before);
+                return Poll::Pending;
+            }
+            io.signs.wary.set(false);
+        }
+        read
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        let result = match &mut io.stream {
+        let result = match io.stream()? {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         };
@@ -147,7 +227,7 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        let result = match &mut io.stream {
+        let result = match io.stream()? {
             Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
@@ -163,7 +243,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
+        match self.get_mut().stream()? {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }

@@ -43,12 +43,13 @@ use std::future::pending;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -66,9 +67,12 @@ use request::Desk;
 pub use side::{Front, Side};
 pub use snapshot::MAX_BODIES;
 pub use terms::{Live, Terms};
-use thread::{Parts, Thread};
+use thread::Parts;
 use tls::{Keeper, Tls};
 pub use visitor::{ClientAddress, Visitors};
+
+/// What a thread that serves clients carries besides.
+pub type Beside = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Most threads: a log has one bit for each shard.
 const MAX_THREADS: usize = 64;
@@ -106,6 +110,16 @@ pub struct Kept {
     pub live: Live,
     /// What TCP connections are encrypted with; None: they are not.
     pub tls: Option<Arc<Keeper>>,
+}
+
+/// What the threads that serve clients work on.
+pub struct Work {
+    /// The channels.
+    pub hub: Arc<Hub>,
+    /// Counts what is done.
+    pub stats: Arc<Stats>,
+    /// With something to carry besides, one thread does everything, accepting included; what it carries ends with it.
+    pub beside: Option<Beside>,
 }
 
 /// What the head of a request may take.
@@ -171,8 +185,7 @@ impl Server {
         self,
         live: Live,
         fanout: fanout::Options,
-        hub: Arc<Hub>,
-        stats: Arc<Stats>,
+        work: Work,
         drain: CancellationToken,
         reload: watch::Receiver<()>,
     ) -> anyhow::Result<()> {
@@ -189,7 +202,7 @@ impl Server {
             }
         };
         tokio::select! {
-            served = serve(listeners, options, kept, fanout, hub, stats, drain) => served,
+            served = serve(listeners, options, kept, fanout, work, drain) => served,
             () = keeping => Ok(()),
         }
     }
@@ -228,12 +241,12 @@ pub async fn serve(
     options: Options,
     kept: Kept,
     fanout: fanout::Options,
-    hub: Arc<Hub>,
-    stats: Arc<Stats>,
+    work: Work,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
     let Kept { live, tls } = kept;
-    let deadline = fanout.drain + GRACE;
+    let Work { hub, stats, beside } = work;
+    let (deadline, write_timeout) = (fanout.drain + GRACE, fanout.write_timeout);
     let limits = Limits::new(options.limits, stats.limited.clone());
     let door = Door::new(limits.clone(), live.clone());
     let parts = Parts {
@@ -250,24 +263,40 @@ pub async fn serve(
         fanout,
         stats: stats.clone(),
     };
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let mut connections = Vec::new();
+    let alone = beside.is_some();
+    let threads = match alone {
+        true => 1,
+        false => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_THREADS)),
+    };
+    let (connections, queues): (Vec<_>, Vec<_>) = (0..threads).map(|_| thread::queue()).unzip();
+    let mut carried: Vec<Beside> = beside.into_iter().collect();
     // Whichever way this returns, what it started ends.
     let guard = drain.clone().drop_guard();
     // Each says how many connections it cut off.
     let mut tasks: JoinSet<anyhow::Result<usize>> = JoinSet::new();
-    for number in 0..cores.min(MAX_THREADS) {
-        let thread = Thread::start(number, parts.clone()).context("cannot start a thread to serve clients")?;
-        connections.push(thread.connections);
-        tasks.spawn(async { thread.ended.await.context("a thread that serves clients broke down") });
-    }
     for listener in listeners {
+        listener
+            .limit_sends(write_timeout)
+            .context("cannot set up a listener")?;
         let door = door.clone();
         let admit = move |stream| door.admit(stream);
         let accepting = accept::accept(listener, admit, connections.clone(), drain.clone());
-        tasks.spawn(async { accepting.await.context("cannot accept connections").map(|()| 0) });
+        let accepting = async { accepting.await.context("cannot accept connections").map(|()| 0) };
+        if !alone {
+            tasks.spawn(accepting);
+            continue;
+        }
+        let (tell, told) = oneshot::channel();
+        carried.push(Box::pin(async { drop(tell.send(accepting.await)) }));
+        // Where the thread has ended before, it says itself why.
+        tasks.spawn(async { told.await.unwrap_or(Ok(0)) });
     }
     drop(connections);
+    for (number, queue) in queues.into_iter().enumerate() {
+        let ended = thread::start(number, parts.clone(), queue, std::mem::take(&mut carried));
+        let ended = ended.context("cannot start a thread to serve clients")?;
+        tasks.spawn(async { ended.await.context("a thread that serves clients broke down") });
+    }
 
     let began = async {
         drain.cancelled().await;

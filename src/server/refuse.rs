@@ -142,7 +142,6 @@ fn accepts_stream(headers: &HeaderMap) -> bool {
 
 /// A random time between two limits in milliseconds.
 pub fn jitter((least, most): (u32, u32)) -> Duration {
-    // Without randomness, which an early boot may lack, all come back at the same time: no reason to refuse them.
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    Duration::from_millis(u64::from(least + random % (most - least + 1)))
+    // It is drawn for every stream, and the system's randomness costs a call.
+    Duration::from_millis(fastrand::u32(least..=most).into())
 }

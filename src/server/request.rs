@@ -8,7 +8,6 @@ use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use super::answer::{self, Answer, Refusal, lines};
 use super::credentials::Credentials;
@@ -115,11 +114,7 @@ impl Desk {
         let headers = terms.origins.headers(&request.headers);
         // Where a body ends, a proxy in front may see otherwise: nothing behind it is taken for a request.
         let is_last = guest.is_last || has_body;
-        let client = guest.visitor.span();
-        let outcome = self
-            .judge(terms, request, has_body, guest, &headers)
-            .instrument(client)
-            .await;
+        let outcome = self.judge(terms, request, has_body, guest, &headers).await;
         let mut outcome = outcome.unwrap_or_else(|refusal| Outcome::Answer(refusal.answer(headers)));
         if let (true, Outcome::Answer(answer)) = (is_last, &mut outcome) {
             answer
@@ -168,7 +163,8 @@ impl Desk {
         let verdict = terms.origins.judge(&request.headers);
         if verdict == Verdict::Foreign {
             if let Some(unsaid) = self.gate.refusals.say() {
-                tracing::info!(origin = ?shown(request.headers.get(ORIGIN)), unsaid, "origin refused");
+                let origin = shown(request.headers.get(ORIGIN));
+                tracing::info!(address = %guest.visitor, ?origin, unsaid, "origin refused");
             }
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
@@ -233,12 +229,13 @@ impl Desk {
             Ok(names) => Ok(names),
             Err(Failure::Missing) => Err(bad(unnamed)),
             Err(failure @ Failure::Unavailable(_)) => {
-                self.gate.log_unavailable(&failure);
+                self.gate.log_unavailable(asked.guest.visitor, &failure);
                 Err(Refusal::for_now(failure.to_string(), jitter(RETRY_REFUSED)))
             }
             Err(failure) => {
                 if let Some(unsaid) = self.gate.refusals.say() {
                     tracing::info!(
+                        address = %asked.guest.visitor,
                         reason = failure.word(),
                         path = request.uri.path(),
                         unsaid,

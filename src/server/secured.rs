@@ -52,11 +52,13 @@ pub async fn serve(io: Io, caller: Caller, config: Arc<ServerConfig>, site: Rc<S
         // The shard is first to end a stream that takes nothing: it knows and counts it as one.
         io.wait_at_most(site.write_timeout * 2);
         // A task of its own, which does not keep the room that the handshake took.
-        site.tasks.clone().spawn_local(http2::serve(stream, caller, site));
+        site.tasks
+            .clone()
+            .spawn_local(http2::serve(stream, caller, site, http2::OWN));
         return;
     }
-    let stalled = io.stalled();
-    let Some((stream, read_ahead, exit)) = requests(stream, stalled, &caller, &site).await else {
+    let signs = io.signs();
+    let Some((stream, read_ahead, exit)) = requests(stream, signs, &caller, &site).await else {
         return;
     };
     leave(stream, read_ahead, exit, caller, &site.shard, |mut stream| {
@@ -249,8 +251,14 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let (hub, _appender) = hub(10);
         let (site, _shard) = site(&hub);
-        let Arrival { stream, caller } = arrival(&site, Accepted::Tcp(ours));
-        let io = Io::new(stream, WRITE_TIMEOUT).unwrap();
+        let Arrival { stream, caller } = arrival(
+            &site,
+            Accepted::Tcp {
+                stream: ours,
+                peer: None,
+            },
+        );
+        let io = Io::new(stream, WRITE_TIMEOUT);
         client.write_all(bytes).await.unwrap();
         let since = Instant::now();
         let mut answer = Vec::new();
@@ -288,7 +296,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
         let Arrival { stream, caller } = arrival(&site, Accepted::Unix(ours));
-        let io = Io::new(stream, WRITE_TIMEOUT).unwrap();
+        let io = Io::new(stream, WRITE_TIMEOUT);
         let (server, client) = configs();
         let reading = async {
             let socket = tokio::net::UnixStream::from_std(theirs).unwrap();

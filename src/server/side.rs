@@ -78,6 +78,7 @@ impl Side {
             drain,
             ended,
         } = self;
+        listener.limit_sends(WRITE_TIMEOUT)?;
         let limits = Limits::new(limits::Options::default(), Arc::default());
         let live = Live::default();
         let door = Door::new(limits.clone(), live.clone());

@@ -57,7 +57,12 @@ impl Site {
                 live: Live::default(),
                 tls: None,
             };
-            runtime.block_on(serve(listeners, options, kept, fanout, serving, Arc::default(), token))
+            let work = Work {
+                hub: serving,
+                stats: Arc::default(),
+                beside: None,
+            };
+            runtime.block_on(serve(listeners, options, kept, fanout, work, token))
         });
         Site {
             address,

@@ -8,25 +8,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 use tokio_util::task::TaskTracker;
 
-use super::Head;
 use super::connection::{self, Site};
 use super::door::Arrival;
 use super::request::Desk;
 use super::tls::Keeper;
+use super::{Beside, Head};
 use crate::fanout::{self, Stats, shard};
 
 /// Connections that wait for their thread. More than the accept loop takes in a turn, and few enough that a thread which is
 /// behind leaves the others to the other threads and then to the kernel's backlog.
 const QUEUE: usize = 256;
 
-/// A thread that serves connections.
-#[derive(Debug)]
-pub struct Thread {
-    /// Takes connections.
-    pub connections: mpsc::Sender<Arrival>,
-    /// Tells that the thread has come to its end, and how many connections were cut off in that; an error means that it
-    /// broke down.
-    pub ended: oneshot::Receiver<usize>,
+/// What gives a thread connections, and what it takes them from.
+pub fn queue() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
+    mpsc::channel(QUEUE)
 }
 
 /// What a thread is made of.
@@ -44,24 +39,31 @@ pub struct Parts {
     pub stats: Arc<Stats>,
 }
 
-impl Thread {
-    /// Starts the thread of this number. It ends by itself once drained, at most [`fanout::Options::drain`] later.
-    pub fn start(number: usize, parts: Parts) -> std::io::Result<Thread> {
-        let (connections, incoming) = mpsc::channel(QUEUE);
-        let (tell, ended) = oneshot::channel();
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new()
-            .name(format!("shard-{number}"))
-            .spawn(move || {
-                let local = LocalSet::new();
-                match local.block_on(&runtime, serve(parts, incoming)) {
-                    // Nobody listens only where the process ends anyway.
-                    Ok(cut_off) => drop(tell.send(cut_off)),
-                    Err(error) => tracing::error!(%error, "a thread that serves clients broke down"),
-                }
-            })?;
-        Ok(Thread { connections, ended })
-    }
+/// Starts the thread of this number, which serves what comes from its queue. It ends by itself once drained, at most
+/// [`fanout::Options::drain`] later, and with it whatever it carries `beside`. Then it tells how many connections were cut off
+/// in that; an error means that it broke down.
+pub fn start(
+    number: usize,
+    parts: Parts,
+    incoming: mpsc::Receiver<Arrival>,
+    beside: Vec<Beside>,
+) -> std::io::Result<oneshot::Receiver<usize>> {
+    let (tell, ended) = oneshot::channel();
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new()
+        .name(format!("shard-{number}"))
+        .spawn(move || {
+            let carried = TaskTracker::new();
+            for task in beside {
+                carried.spawn_on(task, runtime.handle());
+            }
+            match LocalSet::new().block_on(&runtime, serve(parts, incoming)) {
+                // Nobody listens only where the process ends anyway.
+                Ok(cut_off) => drop(tell.send(cut_off)),
+                Err(error) => tracing::error!(%error, "a thread that serves clients broke down"),
+            }
+        })?;
+    Ok(ended)
 }
 
 async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::Result<usize> {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tracing::Instrument as _;
-
 use super::gate::{Denial, Gate, Grant, Refused, no_room};
 use super::holder::{CHANGED, Holder};
 use crate::access::{Deadline, Failure};
@@ -47,7 +45,8 @@ impl Visit {
         let judged = self.gate.hub().revision();
         let refused = |failure: Failure| {
             if let Some(unsaid) = self.gate.refusals.say() {
-                tracing::info!(reason = failure.word(), unsaid, "renewal refused");
+                let address = self.holder.visitor();
+                tracing::info!(%address, reason = failure.word(), unsaid, "renewal refused");
             }
             vec![of_token(&failure)]
         };
@@ -102,23 +101,15 @@ impl Visit {
 
 impl fanout::Gate for Visit {
     fn open(&self, names: Vec<String>, cursor: Option<String>) -> Asked<Opened> {
-        Box::pin(
-            self.clone()
-                .open(names, cursor)
-                .instrument(self.holder.visitor().span()),
-        )
+        Box::pin(self.clone().open(names, cursor))
     }
 
     fn renew(&self, token: String, names: Vec<Name>) -> Asked<Renewed> {
-        Box::pin(
-            self.clone()
-                .renew(token, names)
-                .instrument(self.holder.visitor().span()),
-        )
+        Box::pin(self.clone().renew(token, names))
     }
 
     fn again(&self, names: Vec<Name>) -> Asked<Renewed> {
-        Box::pin(self.clone().again(names).instrument(self.holder.visitor().span()))
+        Box::pin(self.clone().again(names))
     }
 }
 

@@ -65,11 +65,6 @@ impl Visitor {
         }
     }
 
-    /// In it, whatever is logged is logged with the address.
-    pub fn span(self) -> tracing::Span {
-        tracing::info_span!("client", address = %self)
-    }
-
     /// The address by which it is limited, if it is.
     pub fn counted(self) -> Option<IpAddr> {
         self.address.filter(|_| self.is_own)

@@ -84,7 +84,7 @@ fn who_reads_slowly_gets_everything() {
     let small_windows = relay.connect_http2(Some(32 << 10));
     let slow_network = Http2::begin(
         http::connect(relay.address(), Some(32 << 10)),
-        client_config(relay.authority(), "h2", None),
+        Some(client_config(relay.authority(), "h2", None)),
         None,
     );
     let mut reading: Vec<_> = [small_windows, slow_network]

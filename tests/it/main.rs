@@ -56,12 +56,16 @@ mod memory;
 mod metrics;
 /// The mirror by itself: feed, relay and hub.
 mod mirror;
+/// A relay that has a single core.
+mod one_core;
 /// The manual pages, and what completes the commands in a shell.
 mod pages;
 /// Patterns without captures mean what the server means by them.
 mod patterns;
 /// Keys that are polled because no server tells of their changes.
 mod poll;
+/// HTTP/2 without TLS.
+mod prior_knowledge;
 /// The proxy that the tests of faults use.
 mod proxy;
 /// Messages of Pub/Sub channels.

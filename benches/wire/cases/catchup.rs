@@ -121,11 +121,11 @@ fn come(subject: &Subject, audience: Audience, missed: &Missed, messages: Option
         let cursor = messages.map(|_| format!("&cursor={}", missed.cursors[client % CHANNELS]));
         audience.request(&subject.door, client, &cursor.unwrap_or_default())
     };
-    let before = subject.processor_time().0;
+    let before = subject.processor_time();
     let mut clients = Clients::come(&subject.door, (0..CLIENTS).map(request));
     clients.until_marks(messages.unwrap_or(0));
     clients.quiet();
-    let spent = subject.processor_time().0 - before;
+    let spent = subject.processor_time() - before;
     clients.cut();
     subject.until_descriptors(missed.descriptors + SPARE);
     spent.as_secs_f64()
@@ -215,10 +215,10 @@ fn beside_a_stalled_one(bench: &mut Bench, name: &str) {
     let run = |subject: &Subject, (clients, writer, _): &mut (Clients, Writer, Option<Stalled>)| {
         clients.reset();
         clients.note();
-        let before = subject.processor_time().0;
+        let before = subject.processor_time();
         clients.flow(writer, RATE, RUN);
         clients.quiet();
-        let spent = subject.processor_time().0 - before;
+        let spent = subject.processor_time() - before;
         let took = waits(clients, READERS);
         let each = spent.as_secs_f64() * 1e6 / clients.deliveries() as f64;
         [each, percentile(&took, 99)].into()

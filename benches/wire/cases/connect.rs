@@ -63,10 +63,10 @@ fn accept(bench: &mut Bench, transport: Transport, name: String) {
         (first, subject.descriptors())
     };
     let run = |subject: &Subject, (_, descriptors): &mut (Clients, usize)| {
-        let before = subject.processor_time().0;
+        let before = subject.processor_time();
         let mut clients = Clients::connect(&subject.door, Audience::new(transport, ACCEPTED, 1));
         clients.quiet();
-        let spent = subject.processor_time().0 - before;
+        let spent = subject.processor_time() - before;
         clients.cut();
         // What it costs to let them go is not part of the next run.
         subject.until_descriptors(*descriptors + SPARE);
@@ -89,7 +89,7 @@ fn storm(bench: &mut Bench, transport: Transport, name: String) {
         Some(clients)
     };
     let run = |subject: &Subject, state: &mut Option<Clients>| {
-        let before = (subject.processor_time().0, subject.server.reads());
+        let before = (subject.processor_time(), subject.server.reads());
         let start = Instant::now();
         if let Some(clients) = state.take() {
             clients.cut();
@@ -100,7 +100,7 @@ fn storm(bench: &mut Bench, transport: Transport, name: String) {
         // Who does not manage it is given the time after which it was given up.
         let took = if are_back { start.elapsed() } else { PATIENCE };
         clients.quiet();
-        let spent = subject.processor_time().0 - before.0;
+        let spent = subject.processor_time() - before.0;
         let reads = (subject.server.reads() - before.1) as f64 / STORM_CHANNELS as f64;
         *state = Some(clients);
         Sample {

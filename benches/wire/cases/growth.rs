@@ -168,10 +168,10 @@ fn measure(bench: &mut Bench, name: &str, point: Point) {
         clients.quiet();
         clients.reset();
         clients.note();
-        let before = subject.processor_time().0;
+        let before = subject.processor_time();
         let written = clients.flow(&mut writer, rate, RUN);
         clients.quiet();
-        let spent = subject.processor_time().0 - before;
+        let spent = subject.processor_time() - before;
         let deliveries = clients.deliveries().max(1) as f64;
         let skipped = 1.0 - deliveries / (written as f64 * audience.each_message());
         Sample {

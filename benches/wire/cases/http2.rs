@@ -65,7 +65,7 @@ fn steady(bench: &mut Bench, name: &str) {
         writer.write_next();
         // So that the channel is there, as it mostly is.
         let first = Clients::connect(&subject.door, Audience::new(Transport::Sse, 1, 1));
-        let before = subject.processor_time().0;
+        let before = subject.processor_time();
         let audience = if subject.is_base {
             let mut clients = Clients::connect(&subject.door, Audience::new(Transport::Sse, STREAMS, 1));
             clients.quiet();
@@ -76,7 +76,7 @@ fn steady(bench: &mut Bench, name: &str) {
             streams.quiet();
             Audiences::Streams(streams)
         };
-        let opening = (subject.processor_time().0 - before).as_secs_f64() * 1e6 / STREAMS as f64;
+        let opening = (subject.processor_time() - before).as_secs_f64() * 1e6 / STREAMS as f64;
         drop(first);
         (audience, writer, opening)
     };
@@ -129,13 +129,13 @@ impl Audiences {
     /// µs of processor time for a delivery to so many readers, and how many percent of the messages did not come.
     fn measure(&mut self, subject: &Subject, writer: &mut Writer, readers: usize) -> (f64, f64) {
         self.reset();
-        let before = subject.processor_time().0;
+        let before = subject.processor_time();
         let written = match self {
             Audiences::Connections(clients) => clients.flow(writer, RATE, RUN),
             Audiences::Streams(streams) => streams.flow(writer, RATE, RUN),
         };
         self.quiet();
-        let spent = subject.processor_time().0 - before;
+        let spent = subject.processor_time() - before;
         let deliveries = self.deliveries().max(1) as f64;
         let due = written as f64 * readers as f64;
         (spent.as_secs_f64() * 1e6 / deliveries, 100.0 * (1.0 - deliveries / due))

@@ -68,9 +68,9 @@ fn measure(subject: &Subject, count: usize) -> Sample<4> {
     clients.quiet();
     let memory = (subject.settled_memory() - idle_memory) as f64 / count as f64;
     let descriptors = (subject.descriptors() - idle) as f64 / count as f64;
-    let before = subject.processor_time().0;
+    let before = subject.processor_time();
     clients.read(HELD);
-    let held = subject.processor_time().0 - before;
+    let held = subject.processor_time() - before;
     clients.reset();
     let start = Instant::now();
     writer.write_next();

@@ -27,7 +27,9 @@ use crate::session::{Session, Start};
 use super::conn::{Conn, Token};
 use super::core::{Core, SLICE, client};
 use super::serve::CHATTER;
-use super::{Asked, Bounds, Client, Far, Gate, Opened, Options, Refusal, Renewed, Socket, Transport, Until, pipe};
+use super::{
+    Asked, Bounds, Client, Far, Gate, Opened, Options, Refusal, Renewed, Socket, Transport, Until, limit_sends, pipe,
+};
 
 const PINNED: usize = 64 << 20;
 
@@ -166,8 +168,9 @@ impl Rig {
             pinned: PINNED,
         };
         let now = Instant::now();
-        let core = Core::new(options, &hub, Arc::default(), 1, now).unwrap();
+        let core = Core::new(options.clone(), &hub, Arc::default(), 1, now).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        limit_sends(&listener, options.write_timeout).unwrap();
         Rig {
             core,
             hub,
@@ -216,6 +219,7 @@ impl Rig {
     fn join_until(&mut self, transport: Transport, names: &[&str], until: Until) -> (Peer, Token) {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, _) = self.listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
         let token = self.adopt(Socket::Tcp(socket), transport, names, until);
         stream.set_nonblocking(true).unwrap();
         (

@@ -199,6 +199,7 @@ fn what_came_with_the_request_is_heard() {
     rig.put(&channel, "k", "one");
     let stream = TcpStream::connect(rig.listener.local_addr().unwrap()).unwrap();
     let (socket, _) = rig.listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
     let request = br#"{"type":"subscribe","channels":["a"]}"#;
     let mut read_ahead = vec![0x81, 0x80 | request.len() as u8, 0, 0, 0, 0];
     read_ahead.extend_from_slice(request);

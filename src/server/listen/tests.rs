@@ -1,6 +1,10 @@
 //! Addresses, real sockets, and sockets of others.
 
 use std::io::Read;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+use socket2::SockRef;
 
 use super::*;
 
@@ -20,12 +24,30 @@ fn any_free_port_is_taken_and_told() {
     let listener = tcp("127.0.0.1:0");
     assert_ne!(port(&listener), 0);
     let _client = std::net::TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
-    let Accepted::Tcp(stream) = listener.accept().unwrap() else {
+    let Accepted::Tcp { stream, peer } = listener.accept().unwrap() else {
         panic!("a TCP listener accepts TCP");
     };
-    assert!(stream.nodelay().unwrap());
+    assert_eq!(peer, Some(Ipv4Addr::LOCALHOST.into()));
     assert_eq!((&stream).read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+/// Those of a socket that another process has bound do so, too.
+#[test]
+fn connections_inherit_how_they_treat_slow_clients() {
+    let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+    let inherited = Listener::inherit(Socket::from(OwnedFd::from(kept))).unwrap();
+    for listener in [tcp("127.0.0.1:0"), inherited] {
+        listener.limit_sends(Duration::from_secs(30)).unwrap();
+        let _client = TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
+        let Accepted::Tcp { stream, .. } = listener.accept().unwrap() else {
+            panic!("a TCP listener accepts TCP");
+        };
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 << 10);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+    }
 }
 
 #[test]
@@ -92,7 +114,7 @@ fn what_another_process_keeps_is_not_closed_nor_removed() {
     let listener = Listener::inherit(Socket::from(OwnedFd::from(kept.try_clone().unwrap()))).unwrap();
     assert_eq!(*listener.address(), Address::Tcp(address));
     let _client = std::net::TcpStream::connect(address).unwrap();
-    assert!(matches!(listener.accept().unwrap(), Accepted::Tcp(_)));
+    assert!(matches!(listener.accept().unwrap(), Accepted::Tcp { .. }));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn pair() -> (Io, UnixStream) {
     let (ours, theirs) = StdStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let io = Io::new(Accepted::Unix(ours), Duration::from_secs(30)).unwrap();
+    let io = Io::new(Accepted::Unix(ours), Duration::from_secs(30));
     (io, UnixStream::from_std(theirs).unwrap())
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/2 over TLS: a connection that reads only while it is asked to, so that a client can be slow.
+//! HTTP/2, over TLS or by prior knowledge: a connection that reads only while it is asked to, so that a client can be slow.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -11,12 +11,17 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::eventually::PATIENCE;
 use super::http::{Head, More};
+
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// One connection.
 pub struct Http2 {
@@ -30,9 +35,10 @@ pub struct Body {
 }
 
 impl Http2 {
-    /// Speaks HTTP/2 on a connection, with windows of this many bytes for each stream.
+    /// Speaks HTTP/2 on a connection, with windows of this many bytes for each stream: over TLS, or without it if it is known
+    /// that the relay understands it.
     #[track_caller]
-    pub fn begin(stream: TcpStream, config: Arc<ClientConfig>, window: Option<usize>) -> Http2 {
+    pub fn begin(stream: TcpStream, config: Option<Arc<ClientConfig>>, window: Option<usize>) -> Http2 {
         stream.set_nonblocking(true).expect("a socket");
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -40,16 +46,26 @@ impl Http2 {
             .expect("a runtime");
         let (sender, connection) = runtime.block_on(async {
             let stream = tokio::net::TcpStream::from_std(stream).expect("a socket");
-            let name = ServerName::try_from("relay.test").expect("a name");
-            let stream = TlsConnector::from(config).connect(name, stream).await;
-            let stream = stream.expect("a TLS handshake");
-            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            let is_known = config.is_none();
+            let stream: Box<dyn Socket> = match config {
+                None => Box::new(stream),
+                Some(config) => {
+                    let name = ServerName::try_from("relay.test").expect("a name");
+                    let stream = TlsConnector::from(config).connect(name, stream).await;
+                    let stream = stream.expect("a TLS handshake");
+                    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                    Box::new(stream)
+                }
+            };
             let mut builder = http2::Builder::new(TokioExecutor::new());
             if let Some(window) = window {
                 builder.initial_stream_window_size(window as u32);
             }
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2 begins");
-            (sender, connection)
+            if is_known {
+                // As proxies have it: what one of a thousand streams has not read yet is in the way of no other.
+                builder.initial_connection_window_size(16 << 20);
+            }
+            builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2 begins")
         });
         runtime.spawn(connection);
         Http2 { runtime, sender }

@@ -255,6 +255,12 @@ impl Relay {
         }
     }
 
+    /// Opens a connection that speaks HTTP/2 without having agreed on it.
+    #[track_caller]
+    pub fn connect_knowing(&self, window: Option<usize>) -> Http2 {
+        Http2::begin(http::connect(self.address(), None), None, window)
+    }
+
     /// Opens a connection that speaks HTTP/2.
     #[track_caller]
     pub fn connect_http2(&self, receive_buffer: Option<usize>) -> Http2 {
@@ -263,7 +269,8 @@ impl Relay {
 
     #[track_caller]
     fn speak_http2(&self, stream: TcpStream, window: Option<usize>) -> Http2 {
-        Http2::begin(stream, client_config(self.authority(), "h2", None), window)
+        let config = client_config(self.authority(), "h2", None);
+        Http2::begin(stream, Some(config), window)
     }
 
     /// Sends a request on a connection of its own, and reads the head of its answer.
