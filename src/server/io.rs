@@ -1,6 +1,6 @@
 //! An accepted connection while hyper reads its requests: the socket, with a bound on how long a write may stall.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -37,6 +37,13 @@ pub struct Io {
     signs: Rc<Signs>,
     /// Read again before the socket is.
     again: Bytes,
+    /// The last read took all that was there.
+    is_empty: bool,
+}
+
+thread_local! {
+    /// A head fits into it. To read into the room that hyper has for one, all of that would have to be cleared before.
+    static SCRATCH: RefCell<[u8; 2048]> = const { RefCell::new([0; 2048]) };
 }
 
 /// What a connection and whoever watches it tell each other while hyper has it.
@@ -71,6 +78,7 @@ impl Io {
             deadline: None,
             signs: Rc::default(),
             again: Bytes::new(),
+            is_empty: false,
         }
     }
 
@@ -130,14 +138,21 @@ impl Io {
     /// Reads from the socket, whoever is to say that there is something.
     fn poll_socket(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(fresh) = &self.fresh {
-            let space = buf.initialize_unfilled();
-            let read = match fresh {
-                Accepted::Tcp { stream, .. } => (&mut &*stream).read(space),
-                Accepted::Unix(stream) => (&mut &*stream).read(space),
-            };
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read.map(|size| buf.advance(size))),
+            // Where it was emptied just now, nothing new is asked for in haste.
+            if !(self.is_empty && self.signs.hasty.get()) {
+                let read: io::Result<bool> = SCRATCH.with_borrow_mut(|scratch| {
+                    let space = buf.remaining().min(scratch.len());
+                    let size = match fresh {
+                        Accepted::Tcp { stream, .. } => (&mut &*stream).read(&mut scratch[..space]),
+                        Accepted::Unix(stream) => (&mut &*stream).read(&mut scratch[..space]),
+                    }?;
+                    buf.put_slice(&scratch[..size]);
+                    Ok(size < space)
+                });
+                match read {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return Poll::Ready(read.map(|is_empty| self.is_empty = is_empty)),
+                }
             }
             if self.signs.hasty.get() {
                 self.signs.unwatched.set(true);
