@@ -1,12 +1,13 @@
 //! A client's socket, or what stands for it: nonblocking, without a runtime, set up for small frames and slow readers.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 
 use super::conn::Token;
@@ -46,9 +47,10 @@ impl Socket {
 
     /// Writes once; `None` if the socket takes nothing now.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        // Without the C library, which makes a point for cancelling a thread of each call.
         retried(|| match self {
-            Socket::Tcp(stream) => (&*stream).write(bytes),
-            Socket::Unix(stream) => (&*stream).write(bytes),
+            Socket::Tcp(stream) => Ok(send(stream, bytes, SendFlags::NOSIGNAL)?),
+            Socket::Unix(stream) => Ok(send(stream, bytes, SendFlags::NOSIGNAL)?),
             Socket::Piped(near) => near.send(bytes),
         })
     }
