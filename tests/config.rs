@@ -151,7 +151,7 @@ fn a_listener_for_operators_that_strangers_may_reach_is_warned_of() {
         std::fs::write(folder.path().join("keyrelay.toml"), config).expect("a file");
         let output = keyrelay(folder.path(), &[OsStr::new("check")]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-        text(&output.stdout).contains(&format!("warning: whoever reaches {listen} "))
+        text(&output.stdout).contains(&format!("note: whoever reaches {listen} "))
     };
     for (listen, is_warned) in [
         ("127.0.0.1:7402", false),

@@ -29,6 +29,9 @@ pub(super) fn check(file: Option<PathBuf>, connect: bool, canary: Option<OsStrin
     for warning in super::warnings(&config) {
         writeln!(out, "  warning: {warning}")?;
     }
+    if let Some(note) = super::open_to_others(&config) {
+        writeln!(out, "  note: {note}")?;
+    }
     writeln!(out, "  listens on {}", addresses.join(", "))?;
     if let Some(tls) = &config.server.tls {
         out.push_str("  over TLS, where it is a TCP address\n");

@@ -107,6 +107,9 @@ fn tell_warnings(config: &Config) {
     for warning in super::warnings(config) {
         tracing::warn!(%warning, "config warning");
     }
+    if let Some(note) = super::open_to_others(config) {
+        tracing::info!(%note, "config note");
+    }
 }
 
 fn tell_origins(config: &Config) {
