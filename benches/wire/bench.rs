@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::floor;
 use super::process::{Peer, Setup, Subject, Who};
 use super::report::{Figure, Report, Spec};
+use crate::Transport;
 
 /// How often all processes of a case are started anew: where their memory lies is another matter of luck each time.
 const SEATINGS: usize = 2;
@@ -28,6 +30,21 @@ impl Plan {
             runs,
             base: Some(Who::Floor),
             peers: false,
+        }
+    }
+
+    /// Relay, floor and peers with nothing but clients of this transport; a peer knows Server-Sent Events alone.
+    pub fn of(transport: Transport, runs: usize) -> Plan {
+        let setup = Setup {
+            floor: floor::Options {
+                transport,
+                ..floor::Options::default()
+            },
+            ..Setup::default()
+        };
+        Plan {
+            peers: transport == Transport::Sse,
+            ..Plan::new(setup, runs)
         }
     }
 

@@ -32,8 +32,8 @@ pub(super) fn failed(notifier: &Notifier, error: &anyhow::Error) {
     }
 }
 
-/// Tells that clients may connect and then, until it is dropped, what changes; that the drain, which takes at most `drain`, has begun; and, if there is a
-/// watchdog, that all `loops` turn.
+/// Tells that clients may connect and then, until it is dropped, what changes; that the drain, which takes at most `drain`, has
+/// begun; and, if there is a watchdog, that all `loops` turn.
 pub(super) async fn follow(
     notifier: &Notifier,
     watchdog: Option<Watchdog>,

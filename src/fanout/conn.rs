@@ -68,8 +68,9 @@ impl Pending {
         self.bytes.len() - self.offset + self.behind.as_ref().map_or(0, Bytes::len)
     }
 
-    fn rest(&self) -> Vec<u8> {
-        [&self.bytes[self.offset..], self.behind.as_deref().unwrap_or_default()].concat()
+    fn append_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes[self.offset..]);
+        out.extend_from_slice(self.behind.as_deref().unwrap_or_default());
     }
 }
 
@@ -293,18 +294,25 @@ impl Conn {
 
     /// Puts further bytes behind what is pending; to be called while blocked, and for short answers only.
     pub fn append(&mut self, bytes: &Bytes, books: &mut Books) {
-        let mut rest = self.pending.as_deref().map_or_else(Vec::new, Pending::rest);
+        let mut rest = Vec::new();
+        if let Some(pending) = &self.pending {
+            pending.append_to(&mut rest);
+        }
         rest.extend_from_slice(bytes);
         self.release(books);
         self.hold(&rest.into(), 0, books);
     }
 
-    /// Takes what is pending off an unblocked client, to be written together with more, if it is no longer than this.
-    pub fn take_pending(&mut self, longest: usize, books: &mut Books) -> Option<Vec<u8>> {
-        let pending = self.pending.as_deref().filter(|_| !self.blocked)?;
-        let rest = (pending.len() <= longest).then(|| pending.rest())?;
-        self.release(books);
-        Some(rest)
+    /// Puts what is pending before what is to be written together with it, if it is no longer than this; otherwise, and while
+    /// blocked, it stays pending.
+    pub fn take_pending(&mut self, longest: usize, out: &mut Vec<u8>, books: &mut Books) {
+        let short = |pending: &&Pending| pending.len() <= longest;
+        if !self.blocked
+            && let Some(pending) = self.pending.as_deref().filter(short)
+        {
+            pending.append_to(out);
+            self.release(books);
+        }
     }
 
     /// Lets it read until this time at the latest; what ends earlier stays.

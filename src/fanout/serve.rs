@@ -16,8 +16,8 @@ const STEPS: usize = 64;
 /// As [`STEPS`], in bytes.
 const BYTES: usize = 256 * 1024;
 
-/// Frames up to this length are put behind one another. A longer one is sent as it is, from the memory that all share: to copy
-/// it costs more than a call does, and a client that takes a part of it only would hold on to a copy of its own.
+/// Frames up to this length are put behind one another. Of longer ones too few fit together to save much, so they are sent as they
+/// are, from the memory that all share: a client that takes a part of one holds on to no copy of its own.
 const SHORT: usize = 2 * 1024;
 
 /// So much is sent at once. It bounds what a client holds on to for itself when it takes nothing any more. That this is rare is
@@ -76,8 +76,8 @@ impl Core {
         self.pump(token)
     }
 
-    /// Sends what the session has to say, while the socket takes it: many short frames at once, as a call costs as much as a
-    /// hundred of them.
+    /// Sends what the session has to say, while the socket takes it: many short frames at once, as a call costs as much as
+    /// ten of them.
     fn pump(&mut self, token: Token) -> usize {
         let Some(conn) = client(&mut self.clients, token) else {
             return 0;
@@ -85,15 +85,12 @@ impl Core {
         let (books, gathered) = (&mut self.books, &mut self.gathered);
         gathered.clear();
         let (mut steps, mut bytes) = (0, 0);
+        if conn.blocked {
+            return 0;
+        }
         // The head of the answer, or the rest of what was sent before.
-        let mut sent = match conn.take_pending(GATHERED, books) {
-            Some(rest) => {
-                gathered.extend(rest);
-                Sent::Whole
-            }
-            None if conn.blocked => return 0,
-            None => conn.flush(books),
-        };
+        conn.take_pending(GATHERED, gathered, books);
+        let mut sent = conn.flush(books);
         let mut probing = conn.last == books.tick;
         while sent == Sent::Whole && conn.phase == Phase::Open && !conn.blocked && !conn.session.is_live() {
             if steps == STEPS || bytes >= BYTES {
@@ -107,7 +104,8 @@ impl Core {
             steps += 1;
             bytes += frame.len();
             books.messages += 1;
-            if frame.len() <= SHORT && !std::mem::take(&mut probing) {
+            let is_long = frame.len() > SHORT;
+            if !is_long && !probing {
                 gathered.extend_from_slice(&frame);
                 if gathered.len() >= GATHERED {
                     sent = conn.send_gathered(gathered, books);
@@ -120,6 +118,7 @@ impl Core {
                 sent = conn.send_gathered(gathered, books);
                 gathered.clear();
             }
+            probing = is_long;
             match sent {
                 Sent::Whole => sent = conn.send(&frame, books),
                 Sent::Part | Sent::Nothing => conn.follow(&frame, books),

@@ -42,7 +42,7 @@ impl Default for Options {
     /// What counts where a config says nothing.
     fn default() -> Options {
         Options {
-            // An idle one costs below 1 KiB here and a few in the kernel, so that even a small machine has the memory.
+            // An idle one costs about 1 KiB here and a few in the kernel, so that even a small machine has the memory.
             connections: 50_000,
             // Carriers put about 64 subscribers behind one address, offices more; three tabs each.
             connections_per_address: 200,

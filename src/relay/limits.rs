@@ -97,10 +97,9 @@ impl Mirror {
             return;
         };
         // That the limit is reached, the hub tells.
-        let (channel, limit_option) = (&*log.channel.name, limit.option());
         tracing::debug!(
-            ?channel,
-            limit = limit_option,
+            channel = ?log.channel.name,
+            limit = limit.option(),
             "a channel wants more keys than there may be: it is ended"
         );
         self.appender.end(&log, limit);

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::Head;
 use super::answer;
 use super::door::{Arrival, Caller};
-use super::http2::{self, PROXIED};
+use super::http2;
 use super::io::{Io, Signs, farewell};
 use super::listen::Accepted;
 use super::request::{Desk, Opening, Outcome};
@@ -131,7 +131,9 @@ pub async fn serve(arrival: Arrival, site: Rc<Site>) {
             // The shard is first to end a stream that takes nothing: it knows and counts it as one.
             io.wait_at_most(site.write_timeout * 2);
             // A task of its own, which does not keep the room that reading the request took.
-            site.tasks.clone().spawn_local(http2::serve(io, caller, site, PROXIED));
+            site.tasks
+                .clone()
+                .spawn_local(http2::serve(io, caller, site, http2::MAX_PROXIED));
         }
         Some((io, read_ahead, exit)) => leave(io, read_ahead, exit, caller, &site.shard, Io::into_socket).await,
         None => {}
@@ -205,10 +207,7 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
                 exit.set(Some(Exit::Http2));
                 return Poll::Ready(None);
             }
-            let left = exit.take();
-            let stays = left.is_none();
-            exit.set(left);
-            if signs.unwatched.take() && stays {
+            if signs.unwatched.take() && !is_set(&exit) {
                 // It goes on, so it must be heard of.
                 signs.hasty.set(false);
                 continue;
@@ -226,11 +225,9 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             return Poll::Ready(None);
         }
         unread.set(answer);
-        let left = exit.take();
         // An answer to an earlier request must be out before the socket is. hyper waits for that before it goes on to the
         // next request, but promises it nowhere.
-        let ready = left.is_some() && !signs.stalled.get();
-        exit.set(left);
+        let ready = is_set(&exit) && !signs.stalled.get();
         if ready { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
@@ -247,6 +244,13 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     }
     let parts = connection.into_parts();
     Some((parts.io.into_inner(), parts.read_buf, exit.take()?))
+}
+
+fn is_set<T>(cell: &Cell<Option<T>>) -> bool {
+    let value = cell.take();
+    let is_set = value.is_some();
+    cell.set(value);
+    is_set
 }
 
 /// Goes on with a connection that has left hyper; `into_socket` makes of it what a shard can serve.

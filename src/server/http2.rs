@@ -32,10 +32,10 @@ use crate::limits::{Limit, Permits};
 
 /// Requests and streams that one connection may have at once (RFC 9113 §6.5.2 advises no fewer): a browser has one
 /// connection for all pages of an origin.
-pub const OWN: u32 = 100;
+pub const MAX_STREAMS: u32 = 100;
 
 /// As many over a connection without TLS: no browser speaks HTTP/2 there, but a proxy does, for a thousand of them.
-pub const PROXIED: u32 = 1_024;
+pub const MAX_PROXIED: u32 = 1_024;
 
 /// Bytes of one stream that may wait for the connection: what waits there is sent even if it is superseded meanwhile.
 const UNSENT: usize = 16 * 1024;

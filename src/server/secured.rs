@@ -54,7 +54,7 @@ pub async fn serve(io: Io, caller: Caller, config: Arc<ServerConfig>, site: Rc<S
         // A task of its own, which does not keep the room that the handshake took.
         site.tasks
             .clone()
-            .spawn_local(http2::serve(stream, caller, site, http2::OWN));
+            .spawn_local(http2::serve(stream, caller, site, http2::MAX_STREAMS));
         return;
     }
     let signs = io.signs();

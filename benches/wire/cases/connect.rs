@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use crate::Transport;
 use crate::bench::{Bench, Plan, Sample};
-use crate::floor;
 use crate::load::{Audience, Clients, PATIENCE};
-use crate::process::{Setup, Subject};
+use crate::process::Subject;
 use crate::report::{Most, Spec};
 use crate::writer::Writer;
 
@@ -39,19 +38,6 @@ pub fn run(bench: &mut Bench) {
     }
 }
 
-fn plan(transport: Transport) -> Plan {
-    let setup = Setup {
-        floor: floor::Options {
-            transport,
-            ..floor::Options::default()
-        },
-        ..Setup::default()
-    };
-    let mut plan = Plan::new(setup, RUNS);
-    plan.peers = transport == Transport::Sse;
-    plan
-}
-
 /// Processor time from the request to the opened stream, its snapshot included.
 fn accept(bench: &mut Bench, transport: Transport, name: String) {
     let specs = [Spec::new(name, "µs a connection", Most::Ratio(2.0))];
@@ -72,7 +58,7 @@ fn accept(bench: &mut Bench, transport: Transport, name: String) {
         subject.until_descriptors(*descriptors + SPARE);
         [spent.as_secs_f64() * 1e6 / ACCEPTED as f64].into()
     };
-    bench.compare(&specs, &plan(transport), open, run);
+    bench.compare(&specs, &Plan::of(transport, RUNS), open, run);
 }
 
 /// All connections are cut, and all clients come back at once.
@@ -108,5 +94,5 @@ fn storm(bench: &mut Bench, transport: Transport, name: String) {
             also: format!("{reads:.2} reads a channel"),
         }
     };
-    bench.compare(&specs, &plan(transport), open, run);
+    bench.compare(&specs, &Plan::of(transport, RUNS), open, run);
 }

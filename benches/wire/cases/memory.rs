@@ -2,9 +2,8 @@
 
 use crate::Transport;
 use crate::bench::{Bench, Plan};
-use crate::floor;
 use crate::load::{Audience, Clients};
-use crate::process::{Setup, Subject};
+use crate::process::Subject;
 use crate::report::{Most, Spec};
 use crate::writer::Writer;
 
@@ -31,15 +30,7 @@ pub fn run(bench: &mut Bench) {
             continue;
         }
         let clients = IDLE.min(bench.files.saturating_sub(OTHER_FILES));
-        let setup = Setup {
-            floor: floor::Options {
-                transport,
-                ..floor::Options::default()
-            },
-            ..Setup::default()
-        };
-        let mut plan = Plan::new(setup, RUNS);
-        plan.peers = transport == Transport::Sse;
+        let plan = Plan::of(transport, RUNS);
         let specs = [Spec::new(name, "bytes a connection", MOST)];
         let open = |_: &Subject| ();
         bench.compare(&specs, &plan, open, |subject, ()| {

@@ -54,7 +54,7 @@ async fn a_connection_without_requests_is_told_to_leave_and_closed() {
         client.read_to_end(&mut heard).await.unwrap();
         since.elapsed()
     };
-    let both = async { tokio::join!(serve(ours, caller, site, OWN), reading).1 };
+    let both = async { tokio::join!(serve(ours, caller, site, MAX_STREAMS), reading).1 };
     let took = LocalSet::new().run_until(both).await;
     let limit = Head::default().timeout + GOODBYE;
     assert!((limit..limit + GOODBYE).contains(&took), "{took:?}");
@@ -81,7 +81,7 @@ async fn a_connection_that_was_answered_may_take_a_writes_time_to_close() {
         while frame(&mut client).await.is_some() {}
         since.elapsed()
     };
-    let both = async { tokio::join!(serve(ours, caller, site, OWN), hearing).1 };
+    let both = async { tokio::join!(serve(ours, caller, site, MAX_STREAMS), hearing).1 };
     let took = LocalSet::new().run_until(both).await;
     let limit = Head::default().timeout + WRITE_TIMEOUT;
     assert!((limit..limit + GOODBYE).contains(&took), "{took:?}");
@@ -110,7 +110,7 @@ async fn an_answer_for_which_there_is_no_window_is_given_up_alone() {
     };
     let since = Instant::now();
     let served = LocalSet::new();
-    served.spawn_local(serve(ours, caller, site, OWN));
+    served.spawn_local(serve(ours, caller, site, MAX_STREAMS));
     let ended = served.run_until(timeout(WRITE_TIMEOUT * 3, talking)).await.unwrap();
     for ((stream, at), (expected, after)) in ended.into_iter().zip([(1, 0), (3, 1)]) {
         let due = WRITE_TIMEOUT + WRITE_TIMEOUT / 2 * after;
@@ -153,7 +153,7 @@ async fn an_answer_that_is_read_by_drips_is_given_up_alone() {
         }
     };
     let served = LocalSet::new();
-    served.spawn_local(serve(ours, caller, site, OWN));
+    served.spawn_local(serve(ours, caller, site, MAX_STREAMS));
     let ended = served.run_until(async {
         tokio::select! {
             () = dripping => None,
@@ -189,7 +189,7 @@ async fn a_connection_that_is_never_idle_has_a_lifetime() {
         since.elapsed()
     };
     let served = LocalSet::new();
-    served.spawn_local(serve(ours, caller, site, OWN));
+    served.spawn_local(serve(ours, caller, site, MAX_STREAMS));
     let told = served.run_until(async {
         tokio::select! {
             () = asking => None,
@@ -236,7 +236,7 @@ async fn who_is_only_told_that_there_is_no_place_does_not_stay() {
         kinds
     };
     let since = Instant::now();
-    let all = async { tokio::join!(serve(ours, told, site, OWN), asking, hearing).2 };
+    let all = async { tokio::join!(serve(ours, told, site, MAX_STREAMS), asking, hearing).2 };
     let kinds = LocalSet::new().run_until(timeout(Duration::from_secs(60), all)).await;
     let kinds = kinds.expect("it is closed");
     assert!(kinds.contains(&HEADERS) && kinds.contains(&GOAWAY), "{kinds:?}");
