@@ -30,7 +30,8 @@ mkdir -p "$stage/man" "$stage/completions" "$stage/doc"
 gzip -9n "$stage"/man/*
 gzip -9nc CHANGELOG.md >"$stage/news.gz"
 # The documents, and whatever they point at; not what tests have installed among the examples.
-tar -c --exclude=node_modules --exclude=__pycache__ --exclude='.*' README.md SECURITY.md CONTRIBUTING.md docs examples config compose.yaml |
+tar -c --exclude=node_modules --exclude=__pycache__ --exclude='.*' README.md SECURITY.md CONTRIBUTING.md docs examples config \
+    compose.yaml benches/peers |
     tar -x -C "$stage/doc"
 for shell in bash zsh fish; do
     "$program" completions "$shell" >"$stage/completions/$shell"
