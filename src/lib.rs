@@ -35,7 +35,9 @@
 
 pub mod access;
 pub mod admin;
+pub mod alarm;
 pub mod app;
+pub mod bell;
 pub mod cli;
 pub mod config;
 pub mod fanout;

@@ -104,7 +104,7 @@ impl Streams {
                     drained.cancel();
                     return pending().await;
                 }
-                () = hub.interested() => {
+                () = hub.interested().rung() => {
                     if self.follow(&hub.interest()) {
                         self.show().await;
                         ticks.reset();

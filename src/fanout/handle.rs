@@ -4,10 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use tokio::sync::Notify;
-
 use super::Client;
 use super::conn::Token;
+use crate::bell::Bell;
 
 /// A shard's door, for the tasks of its own thread.
 #[derive(Clone, Debug)]
@@ -23,7 +22,7 @@ struct Shared {
     /// Piped clients of which there are news, each once.
     rings: RefCell<VecDeque<Token>>,
     draining: Cell<bool>,
-    notify: Notify,
+    bell: Bell,
 }
 
 impl Handle {
@@ -34,20 +33,20 @@ impl Handle {
     /// Gives a client to the shard. In a drain it is sent its head and the ending.
     pub fn adopt(&self, client: Client) {
         self.shared.incoming.borrow_mut().push_back(client);
-        self.shared.notify.notify_one();
+        self.shared.bell.ring();
     }
 
     /// Begins the orderly end: every client is told, spread over a part of [`super::Options::drain`], and [`super::Shard::run`]
     /// returns when all have gone or that time has passed.
     pub fn drain(&self) {
         self.shared.draining.set(true);
-        self.shared.notify.notify_one();
+        self.shared.bell.ring();
     }
 
     /// There are news of a piped client.
     pub(super) fn ring(&self, token: Token) {
         self.shared.rings.borrow_mut().push_back(token);
-        self.shared.notify.notify_one();
+        self.shared.bell.ring();
     }
 
     pub(super) fn next_ring(&self) -> Option<Token> {
@@ -66,7 +65,8 @@ impl Handle {
         self.shared.draining.get()
     }
 
-    pub(super) async fn changed(&self) {
-        self.shared.notify.notified().await;
+    /// Rings when there is something of all this.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.shared.bell
     }
 }

@@ -1,19 +1,23 @@
 //! The shard's future: waits for whatever comes first, and lets the [`Core`] do its work slice by slice.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
+use futures_util::stream::{self, LocalBoxStream, select_all};
 use futures_util::{FutureExt, StreamExt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::hub::Hub;
 use crate::switches::Switch;
-use crate::turns::Turns;
+use crate::turns::{IDLE, Turns};
 
 use super::Options;
 use super::core::{Core, SLICE};
@@ -58,14 +62,13 @@ impl Shard {
         let Shard { mut core, epoll, turns } = self;
         let inbox = core.inbox.clone();
         let handle = core.handle.clone();
-        let mut verdicts = core.judging.verdicts.clone();
-        let mut crowded = core.books.stats.crowded.subscribe();
-        let mut asked = core.books.stats.behind.follow();
-        let mut wake = None;
+        let mut seldom = select_all([
+            follow(core.books.stats.crowded.subscribe(), |()| Seldom::Crowded),
+            follow(core.judging.verdicts.clone(), |_| Seldom::Judge),
+            follow(core.books.stats.behind.follow(), |number| Seldom::Behind(*number)),
+        ]);
         let mut news = 0;
-        let timer = sleep_until(Instant::now());
-        tokio::pin!(timer);
-        let mut idle = Turns::idle();
+        let mut alarm = Alarm::default();
         loop {
             turns.next(Switch::ShardTurns);
             let now = Instant::now();
@@ -82,27 +85,22 @@ impl Shard {
                     };
                     core.answered(answer);
                 }
-                if let Ok(true) = asked.has_changed() {
-                    core.tell_behind(*asked.borrow_and_update(), Instant::now());
+                if let Some(Some(heard)) = seldom.next().now_or_never() {
+                    core.learn(heard);
                 }
                 tokio::task::yield_now().await;
                 core.poll();
                 continue;
             }
-            let next = core.wake(now);
-            if next != wake
-                && let Some(next) = next
-            {
-                timer.as_mut().reset(next);
-            }
-            wake = next;
+            let idle = now + IDLE;
+            alarm.set(core.wake(now).map_or(idle, |at| at.min(idle)));
             tokio::select! {
                 biased;
-                () = inbox.changed() => {
+                () = inbox.bell().rung() => {
                     news += 1;
                     core.take();
                 }
-                ready = epoll.readable() => match ready {
+                ready = poll_fn(|context| epoll.poll_read_ready(context)) => match ready {
                     Ok(mut guard) => {
                         // An event that comes after the last answer makes the set readable anew; one that was left in
                         // the set, as there was no room for it, does not.
@@ -116,15 +114,41 @@ impl Shard {
                 Some(answer) = core.asking.next(), if !core.asking.is_empty() => {
                     core.answered(answer);
                 }
-                () = handle.changed() => {}
-                // The sender is the shard's own as well.
-                Ok(()) = crowded.changed() => {}
-                // Its sender lives in the hub.
-                Ok(()) = verdicts.changed() => core.judge_all(),
-                Ok(()) = asked.changed() => core.tell_behind(*asked.borrow_and_update(), Instant::now()),
-                () = &mut timer, if wake.is_some() => {}
-                _ = idle.tick() => {}
+                () = handle.bell().rung() => {}
+                Some(heard) = seldom.next() => core.learn(heard),
+                () = alarm.gone_off() => {}
             }
+        }
+    }
+}
+
+/// What a shard is told now and then. One stream that looks only at what has come costs a turn less than three that are
+/// looked at each time.
+enum Seldom {
+    /// Slow clients hold too much: the next turn ends some.
+    Crowded,
+    /// Verdicts on credentials may have become others.
+    Judge,
+    /// A question of this number, who is behind.
+    Behind(u64),
+}
+
+/// What the changes of a value mean, as long as there is who changes it.
+fn follow<T: 'static>(receiver: watch::Receiver<T>, meaning: fn(&T) -> Seldom) -> LocalBoxStream<'static, Seldom> {
+    let next = move |mut receiver: watch::Receiver<T>| async move {
+        receiver.changed().await.ok()?;
+        let heard = meaning(&receiver.borrow_and_update());
+        Some((heard, receiver))
+    };
+    stream::unfold(receiver, next).boxed_local()
+}
+
+impl Core {
+    fn learn(&mut self, heard: Seldom) {
+        match heard {
+            Seldom::Crowded => {}
+            Seldom::Judge => self.judge_all(),
+            Seldom::Behind(number) => self.tell_behind(number, Instant::now()),
         }
     }
 }

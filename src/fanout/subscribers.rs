@@ -1,7 +1,8 @@
 //! Who in this shard listens to which log.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::hub::Log;
 
@@ -29,7 +30,7 @@ const DEAD: usize = 64;
 
 impl Subscribers {
     pub fn new(shard: u32) -> Subscribers {
-        let lists = HashMap::new();
+        let lists = HashMap::default();
         Subscribers { shard, lists }
     }
 

@@ -189,6 +189,6 @@ impl Appender {
         self.grown.dedup_by_key(|log| log.id);
         Inbox::put(&self.hub.inboxes(), self.last, &self.grown);
         self.grown.clear();
-        self.hub.progress.send_replace(self.last);
+        self.hub.progress.notify_waiters();
     }
 }

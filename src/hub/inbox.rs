@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
-use tokio::sync::Notify;
 
 use super::log::Log;
+use crate::bell::Bell;
 
 /// One shard's view of the hub's progress.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Inbox {
     /// The watermark and the grown logs change together: whoever takes a watermark also takes every log of its shard
     /// that has messages up to it. Where more than one is held, in the order of the shards.
     state: Mutex<Delivery>,
-    notify: Notify,
+    bell: Bell,
 }
 
 /// What had come since the last look.
@@ -36,7 +36,7 @@ impl Inbox {
         Inbox {
             shard,
             state,
-            notify: Notify::new(),
+            bell: Bell::default(),
         }
     }
 
@@ -50,9 +50,9 @@ impl Inbox {
         }
     }
 
-    /// Waits until there is something to take. Only one task may wait.
-    pub async fn changed(&self) {
-        self.notify.notified().await;
+    /// Rings when there is something to take.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// Tells all shards at once: a cursor that one of them has given must be behind none of the others' watermarks, for who
@@ -73,7 +73,7 @@ impl Inbox {
         }
         drop(states);
         for inbox in inboxes.iter().filter(|inbox| news & (1 << inbox.shard) != 0) {
-            inbox.notify.notify_one();
+            inbox.bell.ring();
         }
     }
 

@@ -2,11 +2,12 @@
 
 mod reading;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::channel::{Channel, Mode};
 use super::limit::{Account, Ended};
@@ -140,7 +141,7 @@ impl Log {
             status: None,
             passed: None,
             slots: Vec::new(),
-            index: HashMap::new(),
+            index: HashMap::default(),
             free: Vec::new(),
             order: VecDeque::new(),
             tombstones: VecDeque::new(),

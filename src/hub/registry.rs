@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indexmap::IndexMap;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 use super::appender::Appender;
@@ -16,6 +17,7 @@ use super::limit::{Account, Counts, Ended, Limit, for_new};
 use super::log::Log;
 use super::makers::{Maker, Makers};
 use super::message::Name;
+use crate::bell::Bell;
 pub use revise::Revision;
 
 /// What the hub needs to know from the config.
@@ -72,15 +74,15 @@ pub struct Hub {
     revision: AtomicU64,
     /// The revision since which verdicts on credentials count.
     verdicts: watch::Sender<u64>,
-    /// The watermark again, for the few who wait for progress without a shard.
-    pub(super) progress: watch::Sender<u64>,
+    /// Tells of a new watermark, for the few who wait for one without a shard.
+    pub(super) progress: Notify,
     /// Taken before any log's lock.
     registry: Mutex<Registry>,
     /// Changes only while the shards start.
     inboxes: Mutex<Arc<[Arc<Inbox>]>>,
     /// Logs whose interest changed, each once (`LogView::queued`).
     interest: Mutex<Vec<Arc<Log>>>,
-    interested: Notify,
+    interested: Bell,
 }
 
 #[derive(Default)]
@@ -116,11 +118,11 @@ impl Hub {
             watermark: AtomicU64::new(0),
             revision: AtomicU64::new(0),
             verdicts: watch::Sender::new(0),
-            progress: watch::Sender::new(0),
+            progress: Notify::new(),
             registry: Mutex::default(),
             inboxes: Mutex::new(Arc::new([])),
             interest: Mutex::default(),
-            interested: Notify::new(),
+            interested: Bell::default(),
         });
         let appender = Appender::new(hub.clone());
         (hub, appender)
@@ -131,9 +133,9 @@ impl Hub {
         self.watermark.load(Ordering::Acquire)
     }
 
-    /// Follows the watermark without a shard.
-    pub fn progress(&self) -> watch::Receiver<u64> {
-        self.progress.subscribe()
+    /// Waits for the next watermark after this call, without a shard.
+    pub fn progress(&self) -> Notified<'_> {
+        self.progress.notified()
     }
 
     /// An inbox for one more shard; at most 64.
@@ -402,7 +404,7 @@ impl Hub {
 
     fn tell(&self, log: Arc<Log>) {
         self.interest.lock().unwrap_or_else(PoisonError::into_inner).push(log);
-        self.interested.notify_one();
+        self.interested.ring();
     }
 
     /// The logs whose subscribers came or went, or that were closed, since the last call. Look at each log's
@@ -415,9 +417,9 @@ impl Hub {
         logs
     }
 
-    /// Waits until [`Hub::interest`] has something to give. Only one task may wait.
-    pub async fn interested(&self) {
-        self.interested.notified().await;
+    /// Rings when [`Hub::interest`] has something to give.
+    pub fn interested(&self) -> &Bell {
+        &self.interested
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {

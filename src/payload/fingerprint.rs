@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::keyspace::{Size, Value};
 
@@ -13,17 +14,17 @@ use crate::keyspace::{Size, Value};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u128);
 
-static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+static KEYED: LazyLock<SipHasher13> = LazyLock::new(|| {
+    let drawn = || RandomState::new().hash_one(());
+    SipHasher13::new_with_keys(drawn(), drawn())
+});
 
 impl Fingerprint {
     /// The value must be sorted, as a projected one is.
     pub(super) fn of(value: &Value) -> Fingerprint {
-        let half = |keys: &RandomState| {
-            let mut hasher = keys.build_hasher();
-            write(&mut hasher, value);
-            u128::from(hasher.finish())
-        };
-        Fingerprint((half(&KEYS[0]) << 64) | half(&KEYS[1]))
+        let mut hasher = *KEYED;
+        write(&mut hasher, value);
+        Fingerprint(hasher.finish128().as_u128())
     }
 }
 

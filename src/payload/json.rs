@@ -47,7 +47,11 @@ pub(super) fn render(change: &Change<'_>, decode: Decode) -> Payload {
     if let Some(at) = change.heard_at {
         // In milliseconds, as every time that clients are told: a message may be on the screen before one has passed.
         let (whole, rest) = (at / 1000, at % 1000);
-        write!(out, ",\"heard_at\":{whole}.{rest:03}").expect("a Vec takes all that is written");
+        out.extend_from_slice(b",\"heard_at\":");
+        // This is in nearly every message: `write!` takes five times as long.
+        out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
+        out.push(b'.');
+        out.extend([rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8));
     }
     let snapshot = match start == out.len() {
         true => Snapshot::Same,

@@ -1,11 +1,12 @@
 //! Which channels there can be, and what each of them is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::{Rule, Stats};
 use crate::hub::{self, Access, Channel, Mode, Payload, Snapshot, Way};

@@ -1,10 +1,10 @@
 //! What the mirror knows of one key and of one log.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use super::channels::Table;

@@ -1,13 +1,13 @@
 //! Where the feed's thread hands over to the relay's: which keys may have changed, and what happened, in order.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use smallvec::SmallVec;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::Rule;
 use super::backlog::Backlog;
@@ -17,6 +17,7 @@ use super::node::Heard;
 use super::resync::{self, BEHIND, EVENTS_OFF, LATE};
 use super::stats::Stats;
 use super::taken::{Item, Taken};
+use crate::bell::Bell;
 use crate::hub::Name;
 use crate::keyspace::{EventName, Size, Value};
 use crate::mapping::{MappingId, Scratch};
@@ -54,7 +55,7 @@ pub(super) struct Shared {
     /// Filled by the feed's thread, emptied by the relay's.
     taken: Mutex<Taken>,
     /// Told after something was put into `taken`.
-    pub notify: Notify,
+    pub bell: Bell,
     /// Counted by both threads, for operators.
     pub stats: Arc<Stats>,
     /// The last question to all feeds, see [`Shared::ask`].
@@ -66,10 +67,10 @@ impl Shared {
         Shared {
             interests: RwLock::new(Interests {
                 table,
-                channels: HashMap::new(),
+                channels: HashMap::default(),
             }),
             taken: Mutex::default(),
-            notify: Notify::new(),
+            bell: Bell::default(),
             stats,
             question: watch::Sender::default(),
         }
@@ -160,7 +161,7 @@ impl Intake {
             hits: Vec::new(),
             late: false,
             unheard: false,
-            said: HashSet::new(),
+            said: HashSet::default(),
         }
     }
 
@@ -180,7 +181,7 @@ impl Intake {
 
     fn tell(&self, item: Item) {
         self.shared.taken().item(self.node, item);
-        self.shared.notify.notify_one();
+        self.shared.bell.ring();
     }
 }
 
@@ -304,7 +305,7 @@ impl Listener for Intake {
             }
         }
         drop(taken);
-        shared.notify.notify_one();
+        shared.bell.ring();
     }
 
     fn published(&mut self, topic: &[u8], message: &[u8]) {
@@ -374,7 +375,7 @@ impl Listener for Intake {
             });
         }
         drop(taken);
-        shared.notify.notify_one();
+        shared.bell.ring();
     }
 
     fn unheard(&mut self) {

@@ -1,11 +1,11 @@
 //! Logs of the mirror: when one becomes active, when it is whole, when it goes.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use foldhash::HashSet;
 
 use super::backlog::Backlog;
 use super::entries::{Awaits, KeyEntry, LogEntry, Now, Part, Scan, Stale, State};
@@ -71,7 +71,7 @@ impl Mirror {
         let entry = LogEntry {
             log,
             sources,
-            keys: HashSet::new(),
+            keys: HashSet::default(),
             lingering: None,
             filled: false,
             awaiting: 0,

@@ -1,10 +1,11 @@
 //! The mirror's tables: which logs are active, which keys they show, and which of those may have changed.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
+use foldhash::{HashMap, HashSet};
 use indexmap::IndexMap;
 
 use super::backlog::Waiting;
@@ -41,7 +42,7 @@ pub(super) struct Mirror {
     pub(super) logs: HashMap<u64, LogEntry>,
     pub(super) by_name: HashMap<Name, u64>,
     /// Each has a place, so that they can be visited one after the other ([`Verify`]).
-    pub(super) keys: IndexMap<Bytes, KeyEntry>,
+    pub(super) keys: IndexMap<Bytes, KeyEntry, RandomState>,
     pub(super) nodes: Nodes,
     pub(super) timers: Timers,
     pub(super) deadlines: Deadlines,
@@ -84,9 +85,9 @@ impl Mirror {
             reached: Reached::default(),
             waiting: Waiting::new(limits.keys, limits.reading),
             scratch: Scratch::default(),
-            logs: HashMap::new(),
-            by_name: HashMap::new(),
-            keys: IndexMap::new(),
+            logs: HashMap::default(),
+            by_name: HashMap::default(),
+            keys: IndexMap::default(),
             nodes: Nodes::new(),
             timers: Timers::default(),
             deadlines: Deadlines::new(now.mono),
@@ -98,8 +99,8 @@ impl Mirror {
             recovery: None,
             now,
             jitter: Jitter(seed),
-            polls: HashMap::new(),
-            said: HashSet::new(),
+            polls: HashMap::default(),
+            said: HashSet::default(),
             typical: super::reads::BATCH_BYTES / BATCH_KEYS,
         };
         mirror.away(NodeId::FIRST, now);

@@ -1,10 +1,11 @@
 //! The upstream nodes as the mirror knows them: which keys are whose, and how each of them is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use smallvec::{SmallVec, smallvec};
 
 use super::reads::{BATCH_KEYS, Flight};

@@ -1,9 +1,9 @@
 //! When the server gives no values: what is wrong with one key, and what with all of them.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::HashSet;
 
 use super::entries::{Now, State, back_off};
 use super::mirror::Mirror;
@@ -81,7 +81,7 @@ pub(super) struct Troubled {
 impl Troubled {
     pub fn new(now: Now) -> Troubled {
         Troubled {
-            keys: HashSet::new(),
+            keys: HashSet::default(),
             next: now.mono,
             all: now.mono,
         }
@@ -102,7 +102,7 @@ impl Troubled {
     /// One of them could be read: those that may well be readable too.
     fn all(&mut self, now: Now) -> HashSet<Bytes> {
         if self.keys.is_empty() || now.mono < self.all {
-            return HashSet::new();
+            return HashSet::default();
         }
         let most = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
         self.all = now.mono + ALL_AGAIN.max(PACE / 10 * most);

@@ -1,14 +1,14 @@
 //! The relay's loop: it does what the mirror asks for, and tells it what came of it.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::StreamExt;
+use futures_util::stream::{self, select_all};
 use tokio::sync::mpsc;
-use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Catalog, Table};
@@ -20,14 +20,14 @@ use super::reads::Batch;
 use super::resync::LOST;
 use super::revise::{Ordered, Reviser};
 use super::rule::Rule;
-use super::scan::Page;
 use super::stats::Stats;
 use super::taken::Taken;
+use crate::alarm::Alarm;
 use crate::hub::Appender;
 use crate::mapping::RuleError;
 use crate::switches::Switch;
-use crate::turns::Turns;
-use crate::upstream::reader::{self, ConnectError, ReadError, ReadErrorKind, Reader, Reading, ScanPage};
+use crate::turns::{IDLE, Turns};
+use crate::upstream::reader::{self, ConnectError, ReadError, ReadErrorKind, Reader, Reading, Told};
 use crate::upstream::topology::Doubt;
 use crate::upstream::{Address, Endpoint, NodeId};
 
@@ -103,32 +103,28 @@ pub fn new(options: Options) -> Result<(Catalog, Intake, Relay), Vec<RuleError>>
     Ok((catalog, intake, relay))
 }
 
-type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// What came of something that was under way.
-enum Done {
-    /// A flight, and what it brought.
-    Batch(u64, Vec<Result<Reading, ReadError>>),
-    /// A pass, a page of it, and how long that took.
-    Page(u64, Result<ScanPage, ReadError>, Duration),
-    /// The connection of this reader is closed.
-    Closed(Arc<Reader>),
-}
-
-/// What is under way.
-struct Work {
+/// The ways to the values of all nodes.
+struct Links {
     timeout: Duration,
     /// Of the replies of one reader.
     memory: u64,
-    links: Vec<Link>,
-    tasks: FuturesUnordered<Task<(NodeId, Done)>>,
+    each: Vec<Link>,
+    /// Which is looked at first: each in its turn, else a busy one would keep the others waiting.
+    first: usize,
+}
+
+/// What came over a link.
+enum Done {
+    Told(Told),
+    /// Of an attempt to connect.
+    Connected(Result<Box<Reader>, ConnectError>),
 }
 
 /// The way to the values of one node.
 #[derive(Default)]
 struct Link {
     /// With the moment since when it is connected.
-    reader: Option<(Arc<Reader>, Instant)>,
+    reader: Option<(Box<Reader>, Instant)>,
     connecting: Option<Connecting>,
     attempts: u32,
     /// Whether the last connection was made and held for less than [`SETTLED`].
@@ -142,7 +138,14 @@ struct Link {
 /// An attempt to connect.
 struct Connecting {
     to: Address,
-    task: Task<Result<Reader, ConnectError>>,
+    task: Pin<Box<dyn Future<Output = Result<Box<Reader>, ConnectError>> + Send>>,
+}
+
+/// What the loop is told now and then. One stream that looks only at what has come costs a turn less than two that are looked at
+/// each time.
+enum Seldom {
+    Stop,
+    Ordered(Ordered),
 }
 
 impl Relay {
@@ -157,7 +160,7 @@ impl Relay {
     }
 
     /// Mirrors until `stop`. It wants a thread of its own with a current-thread runtime: nothing else should delay it.
-    pub async fn run(mut self, appender: Appender, stop: CancellationToken) {
+    pub async fn run(self, appender: Appender, stop: CancellationToken) {
         let seed = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         let hub = appender.hub().clone();
         let shared = self.shared.clone();
@@ -172,17 +175,18 @@ impl Relay {
         );
         let mut taken = Taken::default();
         let mut jitter = Jitter(!seed);
-        let mut work = Work {
+        let mut links = Links {
             timeout: self.timeout,
             memory: self.limits.reading as u64,
-            links: Vec::new(),
-            tasks: FuturesUnordered::new(),
+            each: Vec::new(),
+            first: 0,
         };
-        let mut idle = Turns::idle();
-        // What is waited for in each turn is made once.
-        let mut stopped = pin!(stop.cancelled());
-        let mut timer = pin!(sleep_until(Instant::now().into()));
-        let mut woken = None;
+        let orders = stream::unfold(self.ordered, async |mut ordered| Some((ordered.recv().await?, ordered)));
+        let mut seldom = select_all([
+            stream::once(stop.cancelled_owned()).map(|()| Seldom::Stop).boxed(),
+            orders.map(Seldom::Ordered).boxed(),
+        ]);
+        let mut alarm = Alarm::default();
         loop {
             self.turns.next(Switch::RelayTurns);
             let now = Now::read();
@@ -190,21 +194,20 @@ impl Relay {
             shared.take(&mut taken);
             mirror.take(&mut taken, now);
             mirror.tick(now);
-            work.begin(&mut mirror, &mut jitter, now);
+            links.begin(&mut mirror, &mut jitter, now);
             mirror.commit();
             mirror.report(now);
-            let wake = mirror.next_wake();
-            if let Some(at) = wake.filter(|_| wake != woken) {
-                timer.as_mut().reset(at.into());
-            }
-            woken = wake;
+            let idle = now.mono + IDLE;
+            alarm.set(mirror.next_wake().map_or(idle, |at| at.min(idle)).into());
             tokio::select! {
-                () = &mut stopped => return,
-                () = hub.interested() => {}
-                Some(ordered) = self.ordered.recv() => ordered.carry_out(&mut mirror, &self.catalog, Now::read()),
-                () = shared.notify.notified() => {}
-                Some((node, done)) = work.tasks.next(), if !work.tasks.is_empty() => match done {
-                    Done::Batch(flight, results) => {
+                // Whatever comes, the next turn looks at all but what stands first, which is seldom there.
+                biased;
+                Some(seldom) = seldom.next() => match seldom {
+                    Seldom::Stop => return,
+                    Seldom::Ordered(ordered) => ordered.carry_out(&mut mirror, &self.catalog, Now::read()),
+                },
+                (node, done) = poll_fn(|context| links.poll(context)) => match done {
+                    Done::Told(Told::Read(flight, results)) => {
                         if results.iter().any(is_doubtful) {
                             self.doubt.cast();
                         }
@@ -212,90 +215,83 @@ impl Relay {
                         // Before anything else is begun: subscribers see nothing of it until then.
                         mirror.commit();
                     }
-                    Done::Page(pass, page, took) => mirror.scanned(node, pass, page, took, Now::read()),
-                    Done::Closed(reader) if work.reads(node, &reader) => {
+                    Done::Told(Told::Page(pass, page, took)) => mirror.scanned(node, pass, page, took, Now::read()),
+                    Done::Told(Told::Closed) => {
                         tracing::debug!(node = node.0, "the reader's connection is closed");
                         mirror.unlinked(node, Now::read());
                     }
-                    Done::Closed(_) => {}
+                    Done::Connected(connected) => links.connected(node, &mut mirror, &shared.stats, connected),
                 },
-                (node, connected) = connected(&mut work.links) => {
-                    work.connected(node, &mut mirror, &shared.stats, connected);
-                }
-                () = &mut timer, if wake.is_some() => {}
-                _ = idle.tick() => {}
+                () = shared.bell.rung() => {}
+                () = hub.interested().rung() => {}
+                () = alarm.gone_off() => {}
             }
         }
     }
 }
 
-impl Work {
+impl Links {
     /// Begins what the mirror wants.
     fn begin(&mut self, mirror: &mut Mirror, jitter: &mut Jitter, now: Now) {
         for node in mirror.nodes.ids() {
             let at = usize::from(node.0);
-            if self.links.len() <= at {
-                self.links.push(Link::default());
+            if self.each.len() <= at {
+                self.each.push(Link::default());
             }
-            let link = &mut self.links[at];
+            let link = &mut self.each[at];
             if !mirror.has_reader(node)
-                && let Some((reader, since)) = link.reader.take()
+                && let Some((_, since)) = link.reader.take()
             {
-                reader.close();
                 link.brief = now.mono.saturating_duration_since(since) < SETTLED;
                 if !link.brief {
                     link.attempts = 0;
                 }
             }
             link.connect(mirror.wants_reader(node), self.timeout, self.memory, jitter);
-            let Some((reader, _)) = &link.reader else { continue };
+            let Some((reader, _)) = &mut link.reader else { continue };
             while let Some(Batch { flight, requests }) = mirror.next_batch(node, now) {
-                let reader = reader.clone();
-                self.tasks.push(Box::pin(async move {
-                    (node, Done::Batch(flight, reader.read(requests).await))
-                }));
+                reader.read(flight, requests);
             }
-            if let Some(Page {
-                pass,
-                cursor,
-                glob,
-                count,
-            }) = mirror.next_page(node, now)
-            {
-                let reader = reader.clone();
-                self.tasks.push(Box::pin(async move {
-                    let begun = Instant::now();
-                    let page = reader.scan(cursor, glob.as_deref(), count).await;
-                    (node, Done::Page(pass, page, begun.elapsed()))
-                }));
+            if let Some(page) = mirror.next_page(node, now) {
+                reader.scan(page.pass, &page.cursor, page.glob.as_deref(), page.count);
             }
         }
     }
 
-    /// Whether this is the node's reader, and not one that was given up.
-    fn reads(&self, node: NodeId, reader: &Arc<Reader>) -> bool {
-        let own = self
-            .links
-            .get(usize::from(node.0))
-            .and_then(|link| link.reader.as_ref());
-        own.is_some_and(|(own, _)| Arc::ptr_eq(own, reader))
+    /// Ready when something has come over one of them.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(NodeId, Done)> {
+        let (before, after) = self.each.split_at_mut(self.first);
+        let rest = (0..).zip(before);
+        for (node, link) in (self.first as u16..).zip(after).chain(rest) {
+            let done = match (&mut link.reader, &mut link.connecting) {
+                (Some((reader, _)), _) => reader.poll(context).map(Done::Told),
+                (None, Some(connecting)) => connecting.task.as_mut().poll(context).map(Done::Connected),
+                (None, None) => Poll::Pending,
+            };
+            if let Poll::Ready(done) = done {
+                self.first = usize::from(node) + 1;
+                return Poll::Ready((NodeId(node), done));
+            }
+        }
+        Poll::Pending
     }
 
-    fn connected(&mut self, node: NodeId, mirror: &mut Mirror, stats: &Stats, connected: Result<Reader, ConnectError>) {
-        let link = &mut self.links[usize::from(node.0)];
+    fn connected(
+        &mut self,
+        node: NodeId,
+        mirror: &mut Mirror,
+        stats: &Stats,
+        connected: Result<Box<Reader>, ConnectError>,
+    ) {
+        let link = &mut self.each[usize::from(node.0)];
         let address = link.connecting.take().map(|connecting| connecting.to.to_string());
         match connected {
             Ok(reader) if mirror.linked(node, reader.run_id(), Now::read()) => {
-                let reader = Arc::new(reader);
-                link.reader = Some((reader.clone(), Instant::now()));
+                link.reader = Some((reader, Instant::now()));
                 link.failed = false;
                 if std::mem::take(&mut link.said) {
                     tracing::info!(address, "what is heard can be read again");
                 }
-                self.tasks.push(Box::pin(async move {
-                    reader.closed().await;
-                    (node, Done::Closed(reader))
-                }));
             }
             // Another process answers there than the one that is heard: one of the two connections is an old one.
             Ok(_) => {
@@ -351,25 +347,10 @@ impl Link {
             to: wanted.address.clone(),
             task: Box::pin(async move {
                 tokio::time::sleep(pause).await;
-                Reader::connect(&options).await
+                Reader::connect(&options).await.map(Box::new)
             }),
         });
     }
-}
-
-/// The node and the outcome of the first attempt to connect that has one.
-async fn connected(links: &mut [Link]) -> (NodeId, Result<Reader, ConnectError>) {
-    poll_fn(|context| {
-        for (node, link) in (0..).zip(&mut *links) {
-            if let Some(connecting) = &mut link.connecting
-                && let Poll::Ready(connected) = connecting.task.as_mut().poll(context)
-            {
-                return Poll::Ready((NodeId(node), connected));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// Whether the server has not got what it was asked for.

@@ -1,10 +1,10 @@
 //! What the feed's thread has put down and the relay's has not looked at yet.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::backlog::Backlog;
 use super::entries::Event;

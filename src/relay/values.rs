@@ -1,10 +1,10 @@
 //! What becomes of a value that was read: compared, rendered, put into its slots.
 
-use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use foldhash::HashSet;
 
 use super::channels::Table;
 use super::delivery;

@@ -4,11 +4,11 @@
 //! of the key that was on its way (the server is asked, and what it said before its answer was heard), nor a deadline,
 //! nor a loss or silent change that the feed notices a little later.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::entries::{Now, State};
 use super::mirror::Mirror;
@@ -68,7 +68,7 @@ impl Verify {
             each: Duration::ZERO,
             visited: now,
             question: 0,
-            suspects: HashMap::new(),
+            suspects: HashMap::default(),
         }
     }
 

@@ -75,11 +75,10 @@ pub fn missing<'a>(hub: &Hub, subscriptions: &'a [Subscription]) -> impl Iterato
 /// Waits until the logs hold the whole state and gives the watermark at which they did; `None` after [`PATIENCE`], or if one was ended. It does
 /// nothing but wait, so it may be dropped at any time.
 pub async fn filled(hub: &Hub, subscriptions: &[Subscription]) -> Option<u64> {
-    let mut progress = hub.progress();
     let wait = async {
         loop {
             // Before the watermark is read: progress in between wakes at once.
-            progress.mark_unchanged();
+            let progress = hub.progress();
             let watermark = hub.watermark();
             let filled = |subscription: &Subscription| subscription.log().view().is_filled(watermark);
             if subscriptions.iter().all(filled) {
@@ -88,8 +87,7 @@ pub async fn filled(hub: &Hub, subscriptions: &[Subscription]) -> Option<u64> {
             if subscriptions.iter().any(is_ended) {
                 return None;
             }
-            // The sender lives in the hub.
-            progress.changed().await.ok()?;
+            progress.await;
         }
     };
     tokio::time::timeout(PATIENCE, wait).await.ok().flatten()

@@ -109,7 +109,9 @@ fn write_id(out: &mut Vec<u8>, id: Option<Cursor>) {
     if let Some(id) = id {
         // As the browser sends it back for the same URL, it goes without the set of channels.
         let id = Cursor { set: None, ..id };
-        writeln!(out, "id: {id}").expect("a Vec takes all that is written");
+        out.extend_from_slice(b"id: ");
+        id.write(out);
+        out.push(b'\n');
     }
 }
 
@@ -132,11 +134,20 @@ fn write_data(out: &mut Vec<u8>, data: &[u8]) {
 
 fn chunk(mut frame: Frame) -> Bytes {
     let mut head = [0; Frame::HEAD];
-    let mut room = &mut head[..];
-    write!(room, "{:x}\r\n", frame.body_len()).expect("a frame is far below 4 GiB");
-    let unused = room.len();
+    let mut start = head.len() - 2;
+    head[start..].copy_from_slice(b"\r\n");
+    // A frame is far below 4 GiB: eight digits.
+    let mut rest = frame.body_len();
+    loop {
+        start -= 1;
+        head[start] = b"0123456789abcdef"[rest % 16];
+        rest /= 16;
+        if rest == 0 {
+            break;
+        }
+    }
     frame.body().extend_from_slice(b"\r\n");
-    frame.finish(&head[..Frame::HEAD - unused])
+    frame.finish(&head[start..])
 }
 
 /// What is inside a chunk made here; it shares the chunk's bytes.

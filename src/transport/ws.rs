@@ -142,7 +142,9 @@ pub(super) fn close(code: u16, reason: &str) -> Bytes {
 fn write_id(out: &mut Vec<u8>, id: Option<Cursor>) {
     if let Some(id) = id {
         let id = Cursor { set: None, ..id };
-        write!(out, ",\"id\":\"{id}\"").expect("a Vec takes all that is written");
+        out.extend_from_slice(b",\"id\":\"");
+        id.write(out);
+        out.push(b'"');
     }
 }
 

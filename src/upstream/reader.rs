@@ -4,22 +4,21 @@
 //! for that of another key, whatever the server says.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    collections::VecDeque,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use self::{
-    command::Command,
+    command::Commands,
     job::Job,
-    pipe::{Held, Pipe, Replies},
+    pipe::{Pipe, Replies},
 };
 use super::{
     Endpoint, Info,
@@ -46,9 +45,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most keys that a page of a scan looks at. From 100 on KeyDB 6.3 scans on another thread, for which it makes a
 /// snapshot of the database, and leaves commands that came together with the SCAN unanswered until more bytes come.
 pub const SCAN_COUNT: u32 = 99;
-
-/// A usual size of a command with a key, to begin with.
-const COMMAND_SIZE: usize = 64;
 
 /// What a reader connects to.
 #[derive(Clone, Debug)]
@@ -101,18 +97,52 @@ pub struct ScanPage {
     pub keys: Vec<Bytes>,
 }
 
-/// One connection that reads. It is not mended: when it is closed, connect a new one.
+/// One connection that reads. It is not mended: when it is closed, connect a new one. It does nothing by itself: whoever asks
+/// must [`poll`](Reader::poll) it.
 pub struct Reader {
     pipe: Pipe,
-    options: Options,
     server: ServerInfo,
     /// What guards begin with. It makes them unguessable, so that no value can look like one.
     secret: String,
     /// Counts rounds, so that no two guards are equal.
-    rounds: AtomicU64,
-    /// Set when the connection has ended, and when replies are out of step or no longer come, as from a peer that is silently
-    /// gone: it is of no use any more.
-    broken: CancellationToken,
+    rounds: u64,
+    /// What was asked and is not answered, in the order of the rounds that are under way.
+    errands: VecDeque<Errand>,
+    closed: bool,
+}
+
+/// What came of what a reader was asked.
+#[derive(Debug)]
+pub enum Told {
+    /// A batch of this number was read; the answers are in the order of the requests.
+    Read(u64, Vec<Result<Reading, ReadError>>),
+    /// A page of the scan of this number, or why there is none; the cursor stays good as long as the connection does. It took
+    /// so long.
+    Page(u64, Result<ScanPage, ReadError>, Duration),
+    /// The connection is closed. Nothing else that was asked is answered.
+    Closed,
+}
+
+/// Something that was asked, and the guard of its round.
+struct Errand {
+    number: u64,
+    guard: u64,
+    task: Task,
+}
+
+enum Task {
+    Read(Batch),
+    Scan { begun: Instant },
+}
+
+/// Keys that are read together.
+struct Batch {
+    /// Those that are not read yet, each with its place in the batch, and with how many commands were asked for it.
+    jobs: Vec<(usize, usize, Job)>,
+    done: Vec<Option<Result<Reading, ReadError>>>,
+    largest: u64,
+    /// What its replies take.
+    memory: u64,
 }
 
 impl Cursor {
@@ -134,29 +164,31 @@ impl Reader {
         let link = link
             .unwrap_or(Err(ReadError::timeout(CONNECT_TIMEOUT)))
             .map_err(refused)?;
-        let broken = CancellationToken::new();
         let secret = getrandom::u64().map(|secret| format!("{secret:016x}-"));
         let mut reader = Reader {
-            pipe: Pipe::new(link, broken.clone(), options.memory),
-            options: options.clone(),
+            pipe: Pipe::new(link, options.memory, options.timeout),
             server: ServerInfo::default(),
             secret: secret.map_err(|error| refused(ReadError::other(error.to_string())))?,
-            rounds: AtomicU64::new(0),
-            broken,
+            rounds: 0,
+            errands: VecDeque::new(),
+            closed: false,
         };
-        reader.prepare().await.map_err(refused)?;
+        reader.prepare(endpoint).await.map_err(refused)?;
         Ok(reader)
     }
 
     /// Chooses the database and learns who answers.
-    async fn prepare(&mut self) -> Result<(), ReadError> {
-        let endpoint = &self.options.endpoint;
-        let commands = [
-            Command::other("SELECT", [endpoint.db.to_string()]),
-            Command::other("CLIENT", ["SETNAME".to_owned(), endpoint.client_name.clone()]),
-            Command::other("INFO", ["server"]),
-        ];
-        let mut replies = self.round(commands.into(), 0).await?.each.into_iter();
+    async fn prepare(&mut self, endpoint: &Endpoint) -> Result<(), ReadError> {
+        let db = endpoint.db.to_string();
+        let guard = self.round(0, |commands| {
+            commands.other("SELECT", &[db.as_bytes()]);
+            commands.other("CLIENT", &[b"SETNAME", endpoint.client_name.as_bytes()]);
+            commands.other("INFO", &[b"server"]);
+        });
+        let mut replies = poll_fn(|context| self.pipe.poll(context)).await?;
+        self.check(&mut replies, guard)?;
+        self.pipe.release(replies.memory);
+        let mut replies = replies.each.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(ReadError::out_of_step()));
         // Database 0 is there without asking, and not every user may ask.
         let selected = next();
@@ -180,136 +212,159 @@ impl Reader {
         &self.server
     }
 
-    /// Waits until the connection is closed, by whatever side.
-    pub async fn closed(&self) {
-        self.broken.cancelled().await;
-    }
-
-    /// Gives the connection up: whoever reads learns that it is closed.
-    pub fn close(&self) {
-        self.broken.cancel();
-    }
-
-    /// Whether the connection is closed.
-    pub fn is_closed(&self) -> bool {
-        self.broken.is_cancelled()
-    }
-
-    /// Reads keys, each as it is at some moment during the call; the answers are in the order of the requests.
+    /// Asks for keys, each as it is at some moment until that is [told](Told::Read) under this number.
     ///
     /// The number of elements is asked before a value is read, the bytes of a value other than a string are counted
     /// after: what is held at once for one key may exceed `max_value` by the size of its elements. What all of them take is
     /// bounded by [`Options::memory`]; a key beyond what is left of it fails with [`ReadErrorKind::NoRoom`], one beyond
     /// all of it is [`Value::TooLarge`].
-    pub async fn read(&self, batch: Vec<ReadRequest>) -> Vec<Result<Reading, ReadError>> {
-        let largest = batch.iter().map(|request| request.max_value).max().unwrap_or_default();
-        let mut done: Vec<Option<Result<Reading, ReadError>>> = batch.iter().map(|_| None).collect();
-        let mut jobs: Vec<(usize, Job)> = batch.into_iter().map(Job::new).enumerate().collect();
-        let mut held = Vec::new();
-        while !jobs.is_empty() {
-            let mut commands = Vec::with_capacity(3 * jobs.len());
-            let mut ends = Vec::with_capacity(jobs.len());
-            for (_, job) in &jobs {
-                commands.extend(job.commands());
-                ends.push(commands.len());
+    pub fn read(&mut self, number: u64, requests: Vec<ReadRequest>) {
+        let batch = Batch {
+            largest: requests
+                .iter()
+                .map(|request| request.max_value)
+                .max()
+                .unwrap_or_default(),
+            done: requests.iter().map(|_| None).collect(),
+            jobs: (0..)
+                .zip(requests)
+                .map(|(place, request)| (place, 0, Job::new(request)))
+                .collect(),
+            memory: 0,
+        };
+        self.ask_for(number, batch);
+    }
+
+    fn ask_for(&mut self, number: u64, mut batch: Batch) {
+        let guard = self.round(batch.largest, |commands| {
+            for (_, asked, job) in &mut batch.jobs {
+                let before = commands.count;
+                job.ask(commands);
+                *asked = commands.count - before;
             }
-            match self.round(commands, largest).await {
-                Ok(replies) => {
-                    held.push(replies.held);
-                    let mut replies = replies.each.into_iter();
-                    let mut ends = ends.into_iter();
-                    let mut start = 0;
-                    jobs.retain_mut(|(index, job)| {
-                        let end = ends.next().unwrap_or(start);
-                        let own = replies.by_ref().take(end - start).collect();
-                        start = end;
-                        done[*index] = job.take(own);
-                        done[*index].is_none()
+            commands.asking(false);
+        });
+        let task = Task::Read(batch);
+        self.errands.push_back(Errand { number, guard, task });
+    }
+
+    /// Asks for one page of all keys, or of those that `glob` matches, which is [told](Told::Page) under this number; the server
+    /// looks at about `count` keys for it, and at no more than [`SCAN_COUNT`].
+    pub fn scan(&mut self, number: u64, cursor: &Cursor, glob: Option<&[u8]>, count: u32) {
+        let mut buffer = itoa::Buffer::new();
+        let count = buffer.format(count.clamp(1, SCAN_COUNT)).as_bytes();
+        let guard = self.round(0, |commands| match glob {
+            Some(glob) => commands.other("SCAN", &[&cursor.0, b"MATCH", glob, b"COUNT", count]),
+            None => commands.other("SCAN", &[&cursor.0, b"COUNT", count]),
+        });
+        let task = Task::Scan { begun: Instant::now() };
+        self.errands.push_back(Errand { number, guard, task });
+    }
+
+    /// Goes on with what was asked; ready when there is something to tell.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Told> {
+        while !self.closed {
+            let mut replies = ready!(self.pipe.poll(context));
+            let Some(Errand { number, guard, task }) = self.errands.pop_front() else {
+                self.closed = true;
+                break;
+            };
+            let checked = match &mut replies {
+                Ok(replies) => self.check(replies, guard),
+                Err(error) => Err(error.clone()),
+            };
+            if replies.is_err() || matches!(&checked, Err(error) if error.kind == ReadErrorKind::OutOfStep) {
+                // Out of step, nothing that comes can be trusted.
+                self.closed = true;
+            }
+            let replies = checked.and(replies);
+            match task {
+                Task::Scan { begun } => {
+                    let page = replies.and_then(|mut replies| {
+                        self.pipe.release(replies.memory);
+                        page(replies.each.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))?)
                     });
+                    return Poll::Ready(Told::Page(number, page, begun.elapsed()));
                 }
-                Err(error) => {
-                    for (index, _) in jobs.drain(..) {
-                        done[index] = Some(Err(error.clone()));
+                Task::Read(mut batch) => {
+                    batch.take(replies);
+                    if batch.jobs.is_empty() {
+                        self.pipe.release(batch.memory);
+                        return Poll::Ready(Told::Read(number, batch.readings()));
                     }
+                    self.ask_for(number, batch);
                 }
             }
         }
-        done.into_iter()
-            .map(|reading| reading.unwrap_or_else(|| Err(ReadError::out_of_step())))
-            .collect()
+        Poll::Ready(Told::Closed)
     }
 
-    /// One page of all keys, or of those that `glob` matches; the server looks at about `count` keys for it, and at
-    /// no more than [`SCAN_COUNT`].
-    ///
-    /// # Errors
-    /// Why there is no page; the cursor stays good as long as the connection does.
-    pub async fn scan(&self, cursor: Cursor, glob: Option<&[u8]>, count: u32) -> Result<ScanPage, ReadError> {
-        let mut words = vec![cursor.0];
-        if let Some(glob) = glob {
-            words.extend([Bytes::from_static(b"MATCH"), Bytes::copy_from_slice(glob)]);
-        }
-        words.extend([
-            Bytes::from_static(b"COUNT"),
-            Bytes::from(count.clamp(1, SCAN_COUNT).to_string()),
-        ]);
-        let (page, _held) = self.ask(Command::other("SCAN", words)).await?;
-        let [next, keys] = <[_; 2]>::try_from(command::array(page)?).map_err(|_| ReadError::not_understood("SCAN"))?;
-        let next = command::bytes(next)?;
-        // Copied: a key is kept for long, and as a part of the reply would keep all of it.
-        let keys = command::array(keys)?
-            .into_iter()
-            .map(|key| Ok(Bytes::copy_from_slice(&command::bytes(key)?)));
-        Ok(ScanPage {
-            next: (next != "0").then(|| Cursor(Bytes::copy_from_slice(&next))),
-            keys: keys.collect::<Result<_, ReadError>>()?,
-        })
+    /// Asks what `write` writes, with replies for values of at most so many bytes, and a guard behind it, whose number it gives.
+    fn round(&mut self, largest: u64, write: impl FnOnce(&mut Commands<'_>)) -> u64 {
+        self.rounds += 1;
+        let (secret, number) = (&self.secret, self.rounds);
+        self.pipe.ask(pipe::most_bytes(largest), |commands| {
+            write(commands);
+            // Its answer shows that the replies are in step.
+            commands.guard(secret, number);
+        });
+        number
     }
 
-    /// A section of what the server says of itself, e.g. `persistence`.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub async fn info(&self, section: &'static str) -> Result<Info, ReadError> {
-        let (text, _held) = self.ask(Command::other("INFO", [section])).await?;
-        Ok(Info::from_bytes(&command::bytes(text)?))
-    }
-
-    async fn ask(&self, command: Command) -> Result<(BytesFrame, Held), ReadError> {
-        let Replies { mut each, held } = self.round(vec![command], 0).await?;
-        let reply = each.pop().unwrap_or_else(|| Err(ReadError::out_of_step()))?;
-        Ok((reply, held))
-    }
-
-    /// Sends commands in one go, which may be answered by values of so many bytes; the replies are in their order, or there are
-    /// none at all.
-    async fn round(&self, commands: Vec<Command>, largest: u64) -> Result<Replies, ReadError> {
-        if self.is_closed() {
-            return Err(ReadError::closed());
-        }
-        let number = self.rounds.fetch_add(1, Ordering::Relaxed);
-        let guard = [&*self.secret, itoa::Buffer::new().format(number)].concat();
-        let count = commands.len() + 1;
-        let mut bytes = Vec::with_capacity(count * COMMAND_SIZE);
-        for command in commands {
-            command.write(&mut bytes);
-        }
-        // Its answer shows that the replies are in step.
-        command::write(&mut bytes, &[b"PING", guard.as_bytes()]);
-        let most = pipe::most_bytes(largest);
-        let replies = self.pipe.ask(bytes, count, most, self.options.timeout).await;
-        let replies = replies.and_then(|mut replies| match replies.each.pop() {
-            Some(Ok(answer)) if is(&answer, &guard) => Ok(replies),
+    /// Whether these are the replies to the round with this guard, which is taken off.
+    fn check(&self, replies: &mut Replies, guard: u64) -> Result<(), ReadError> {
+        match replies.each.pop() {
+            Some(Ok(answer)) if is(&answer, &self.secret, guard) => Ok(()),
             // A server that cannot save its data says so to writes and to PING, and to nothing else that is sent here.
-            Some(Err(error)) if error.message.starts_with("MISCONF") => Ok(replies),
+            Some(Err(error)) if error.message.starts_with("MISCONF") => Ok(()),
             Some(Err(error)) => Err(error),
             Some(Ok(_)) | None => Err(ReadError::out_of_step()),
-        });
-        if matches!(&replies, Err(error) if matches!(error.kind, ReadErrorKind::OutOfStep | ReadErrorKind::Timeout)) {
-            self.broken.cancel();
         }
-        replies
     }
+}
+
+impl Batch {
+    /// Takes the replies of a round: what is read leaves the jobs.
+    fn take(&mut self, replies: Result<Replies, ReadError>) {
+        match replies {
+            Ok(replies) => {
+                self.memory += replies.memory;
+                let mut replies = replies.each.into_iter();
+                self.jobs.retain_mut(|(place, asked, job)| {
+                    let mut own = replies.by_ref().take(*asked);
+                    self.done[*place] = job.take(&mut own);
+                    // Not all of them may have been worth a look.
+                    own.for_each(drop);
+                    self.done[*place].is_none()
+                });
+            }
+            Err(error) => {
+                for (place, ..) in self.jobs.drain(..) {
+                    self.done[place] = Some(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn readings(self) -> Vec<Result<Reading, ReadError>> {
+        let done = self.done.into_iter();
+        done.map(|reading| reading.unwrap_or_else(|| Err(ReadError::out_of_step())))
+            .collect()
+    }
+}
+
+/// What SCAN answers.
+fn page(reply: BytesFrame) -> Result<ScanPage, ReadError> {
+    let [next, keys] = <[_; 2]>::try_from(command::array(reply)?).map_err(|_| ReadError::not_understood("SCAN"))?;
+    let next = command::bytes(next)?;
+    // Copied: a key is kept for long, and as a part of the reply would keep all of it.
+    let keys = command::array(keys)?
+        .into_iter()
+        .map(|key| Ok(Bytes::copy_from_slice(&command::bytes(key)?)));
+    Ok(ScanPage {
+        next: (next != "0").then(|| Cursor(Bytes::copy_from_slice(&next))),
+        keys: keys.collect::<Result<_, ReadError>>()?,
+    })
 }
 
 /// Connects and logs in.
@@ -328,7 +383,9 @@ async fn log_in(endpoint: &Endpoint) -> Result<Link, ReadError> {
     Ok(link)
 }
 
-/// Whether this is what a PING with `guard` is answered by.
-fn is(answer: &BytesFrame, guard: &str) -> bool {
-    matches!(answer, BytesFrame::BlobString { data, .. } if data == guard)
+/// Whether this is what the guard of this number is answered by.
+fn is(answer: &BytesFrame, secret: &str, number: u64) -> bool {
+    let mut buffer = itoa::Buffer::new();
+    let number = buffer.format(number).as_bytes();
+    matches!(answer, BytesFrame::BlobString { data, .. } if data.strip_prefix(secret.as_bytes()) == Some(number))
 }

@@ -120,7 +120,7 @@ async fn deliver(
                 ending.reason()
             );
         }
-        inbox.changed().await;
+        inbox.bell().rung().await;
         watermark = inbox.take().watermark;
     }
 }

@@ -112,7 +112,7 @@ fn a_shard_hears_of_its_logs_with_the_watermark_that_covers_them() {
     appender.push(a.log(), payload, Instant::now());
     assert_eq!(inbox.take().watermark, 0, "nothing is visible before the commit");
     appender.commit();
-    let woken = |inbox: &Inbox| inbox.changed().now_or_never().is_some();
+    let woken = |inbox: &Inbox| inbox.bell().rung().now_or_never().is_some();
     assert_eq!((woken(&inbox), woken(&other)), (true, false));
     let delivery = inbox.take();
     assert_eq!((delivery.watermark, delivery.grown.len()), (3, 1));

@@ -4,11 +4,7 @@ use std::{collections::VecDeque, convert::Infallible};
 
 use redis_protocol::resp3::types::OwnedFrame;
 use smallvec::SmallVec;
-use tokio::{
-    select,
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{select, sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use super::{
@@ -19,6 +15,7 @@ use super::{
     watch::{Connection, FOR_OTHERS, Finding, Question, Watch},
 };
 use crate::{
+    alarm::Alarm,
     keyspace::flags,
     switches::{self, Switch},
     upstream::{
@@ -112,6 +109,7 @@ impl<'a> Ear<'a> {
     /// Hands on what the server says until the connection is lost.
     pub async fn listen(&mut self, listener: &mut impl Listener) -> Result<Infallible, End> {
         let mut pulse = Pulse::new(Instant::now());
+        let mut alarm = Alarm::default();
         for finding in std::mem::take(&mut self.first) {
             self.found(finding, listener)?;
         }
@@ -148,7 +146,7 @@ impl<'a> Ear<'a> {
                 let sent = self.link.send_all(words).await;
                 sent.map_err(|error| self.lost(error))?;
             }
-            let next = self.watch.next().into_iter().fold(pulse.next(), Instant::min);
+            alarm.set(self.watch.next().into_iter().fold(pulse.next(), Instant::min));
             select! {
                 // What is in the socket counts before what the clock says: it may be us who were late.
                 biased;
@@ -162,7 +160,7 @@ impl<'a> Ear<'a> {
                     let words: [&[u8]; 2] = [b"PING", text.as_bytes()];
                     self.ask(Asked::Question(number), &words).await?;
                 }
-                () = sleep_until(next) => {}
+                () = alarm.gone_off() => {}
             }
         }
     }

@@ -1,24 +1,9 @@
 //! Commands as they are written, and replies as they are understood.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 
 use super::ReadError;
-
-/// A command and its arguments.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// A command that takes a key, with what else it takes being always the same.
-    Of(Verb, Bytes),
-    /// The first bytes of a string, one more than so many.
-    Start(Bytes, u64),
-    /// HMGET.
-    Fields(Bytes, Arc<[Bytes]>),
-    /// Anything else.
-    Other(&'static str, Vec<Bytes>),
-}
 
 /// What is asked about a key.
 #[derive(Clone, Copy, Debug)]
@@ -64,58 +49,80 @@ impl Verb {
     }
 }
 
-impl Command {
-    /// A command that is not about one key; `name` is one word.
-    pub fn other(name: &'static str, words: impl IntoIterator<Item = impl Into<Bytes>>) -> Command {
-        Command::Other(name, words.into_iter().map(Into::into).collect())
-    }
+/// Appends commands as servers read them, and counts them.
+#[derive(Debug)]
+pub(super) struct Commands<'a> {
+    out: &'a mut Vec<u8>,
+    /// Whether each is for a slot that is being moved to the node that is asked.
+    asking: bool,
+    /// How many replies there will be.
+    pub count: usize,
+}
 
-    /// Whether it is one of [`Command::other`] with this name.
-    pub fn is(&self, name: &str) -> bool {
-        matches!(self, Command::Other(own, _) if *own == name)
-    }
-
-    /// Appends it as servers read it.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Command::Of(verb, key) => {
-                let (name, rest) = verb.words();
-                begin(out, 2 + rest.len());
-                word(out, name.as_bytes());
-                word(out, key);
-                rest.iter().for_each(|rest| word(out, rest.as_bytes()));
-            }
-            Command::Start(key, length) => {
-                // The largest number of the protocol.
-                let end = (*length).min(i64::MAX as u64);
-                write(
-                    out,
-                    &[b"GETRANGE", key, b"0", itoa::Buffer::new().format(end).as_bytes()],
-                );
-            }
-            Command::Fields(key, names) => {
-                begin(out, 2 + names.len());
-                word(out, b"HMGET");
-                word(out, key);
-                names.iter().for_each(|name| word(out, name));
-            }
-            Command::Other(name, words) => {
-                begin(out, 1 + words.len());
-                word(out, name.as_bytes());
-                words.iter().for_each(|own| word(out, own));
-            }
+impl<'a> Commands<'a> {
+    pub fn new(out: &'a mut Vec<u8>) -> Commands<'a> {
+        Commands {
+            out,
+            asking: false,
+            count: 0,
         }
     }
-}
 
-/// Appends a command of these words.
-pub(super) fn write(out: &mut Vec<u8>, words: &[&[u8]]) {
-    begin(out, words.len());
-    words.iter().for_each(|own| word(out, own));
-}
+    /// Whether what follows is for a slot that is being moved to the node that is asked: then each command has two replies, of
+    /// which the first says nothing.
+    pub fn asking(&mut self, asking: bool) {
+        self.asking = asking;
+    }
 
-fn begin(out: &mut Vec<u8>, words: usize) {
-    number(out, b'*', words);
+    /// A command that takes a key, with what else it takes being always the same.
+    pub fn of(&mut self, verb: Verb, key: &[u8]) {
+        let (name, rest) = verb.words();
+        self.begin(name, 1 + rest.len());
+        word(self.out, key);
+        rest.iter().for_each(|rest| word(self.out, rest.as_bytes()));
+    }
+
+    /// The first bytes of a string, one more than so many.
+    pub fn start(&mut self, key: &[u8], length: u64) {
+        // The largest number of the protocol.
+        let end = length.min(i64::MAX as u64);
+        self.other("GETRANGE", &[key, b"0", itoa::Buffer::new().format(end).as_bytes()]);
+    }
+
+    /// These fields of a hash.
+    pub fn fields(&mut self, key: &[u8], names: &[Bytes]) {
+        self.begin("HMGET", 1 + names.len());
+        word(self.out, key);
+        names.iter().for_each(|name| word(self.out, name));
+    }
+
+    /// Anything else.
+    pub fn other(&mut self, name: &str, words: &[&[u8]]) {
+        self.begin(name, words.len());
+        words.iter().for_each(|own| word(self.out, own));
+    }
+
+    /// A PING that is answered by the secret and the number.
+    pub fn guard(&mut self, secret: &str, guard: u64) {
+        let mut buffer = itoa::Buffer::new();
+        let guard = buffer.format(guard).as_bytes();
+        self.begin("PING", 1);
+        number(self.out, b'$', secret.len() + guard.len());
+        self.out.extend_from_slice(secret.as_bytes());
+        self.out.extend_from_slice(guard);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn begin(&mut self, name: &str, words: usize) {
+        if self.asking {
+            number(self.out, b'*', 1);
+            word(self.out, b"ASKING");
+            self.count += 1;
+        }
+        number(self.out, b'*', 1 + words);
+        word(self.out, name.as_bytes());
+        self.count += 1;
+    }
 }
 
 fn word(out: &mut Vec<u8>, word: &[u8]) {

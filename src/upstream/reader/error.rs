@@ -90,10 +90,6 @@ impl ReadError {
         }
     }
 
-    pub(super) fn closed() -> ReadError {
-        ReadError::no_connection("the connection is closed".to_owned())
-    }
-
     pub(super) fn no_connection(message: String) -> ReadError {
         ReadError {
             kind: ReadErrorKind::Connection,

@@ -3,7 +3,11 @@
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 
-use super::{ReadRequest, command::unless_error, job::Job};
+use super::{
+    ReadRequest,
+    command::{Commands, unless_error},
+    job::Job,
+};
 use crate::keyspace::{Kind, Value};
 
 const KINDS: [Option<Kind>; 7] = [
@@ -29,11 +33,14 @@ pub(in crate::upstream) fn replies(likely: u8, most: u64, mut replies: impl Iter
     let mut job = Job::new(request);
     // Every type anew, with at most three rounds each.
     for _ in 0..64 {
-        let asked = job.commands().len();
+        let mut written = Vec::new();
+        let mut commands = Commands::new(&mut written);
+        job.ask(&mut commands);
+        let asked = commands.count;
         assert!((1..=6).contains(&asked));
         let answers: Vec<_> = replies.by_ref().take(asked).map(unless_error).collect();
         let enough = answers.len() == asked;
-        match job.take(answers) {
+        match job.take(&mut answers.into_iter()) {
             Some(Ok(reading)) => {
                 assert!(reading.value.size_in_bytes() as u64 <= most);
                 assert!(reading.ttl.is_none() || !matches!(reading.value, Value::Absent));

@@ -7,7 +7,7 @@ use redis_protocol::resp3::types::BytesFrame as Reply;
 
 use super::{
     ReadError, ReadErrorKind, ReadRequest, Reading,
-    command::{self, Command, Verb},
+    command::{self, Commands, Verb},
 };
 use crate::keyspace::{Kind, Size, StreamEntry, Value};
 
@@ -49,10 +49,8 @@ enum Taken {
     Again(Kind),
 }
 
-/// Lets a node of a cluster answer the next command for a slot that is being moved to it.
-const ASKING: &str = "ASKING";
-
-type Replies = std::vec::IntoIter<Result<Reply, ReadError>>;
+/// The replies to what was asked for a key, in their order.
+type Replies<'a> = &'a mut dyn Iterator<Item = Result<Reply, ReadError>>;
 
 impl Job {
     pub fn new(request: ReadRequest) -> Job {
@@ -67,62 +65,57 @@ impl Job {
         }
     }
 
-    /// What to send next; [`Job::take`] takes the replies.
-    pub fn commands(&self) -> Vec<Command> {
-        let commands = self.plain();
-        if !self.request.asking {
-            return commands;
-        }
-        commands.into_iter().flat_map(|command| [asking(), command]).collect()
-    }
-
-    /// The same without what tells a node of a cluster to answer for a slot that it has not got yet.
-    fn plain(&self) -> Vec<Command> {
-        let key = || self.request.key.clone();
-        let of = |verb| Command::Of(verb, key());
-        // One byte more than allowed tells whether there are more.
-        let text = || Command::Start(key(), self.request.max_value);
+    /// Writes what is asked next; [`Job::take`] takes the replies.
+    pub fn ask(&self, commands: &mut Commands<'_>) {
+        let key = &self.request.key;
+        commands.asking(self.request.asking);
         match self.step {
-            Step::Gone => vec![of(Verb::Pttl)],
-            Step::Text => vec![of(Verb::Pttl), text()],
-            Step::Look(kind) => {
-                let look = match kind {
-                    Kind::String => text(),
-                    Kind::Hash => of(Verb::HLen),
-                    Kind::List => of(Verb::LLen),
-                    Kind::Set => of(Verb::SCard),
-                    Kind::SortedSet => of(Verb::ZCard),
-                    Kind::Stream => of(Verb::XLen),
-                };
-                vec![of(Verb::Type), of(Verb::Pttl), look]
+            Step::Gone => commands.of(Verb::Pttl, key),
+            Step::Text => {
+                commands.of(Verb::Pttl, key);
+                self.ask_text(commands);
             }
-            Step::Length(_) => vec![of(Verb::StrLen)],
+            Step::Look(kind) => {
+                commands.of(Verb::Type, key);
+                commands.of(Verb::Pttl, key);
+                match kind {
+                    Kind::String => self.ask_text(commands),
+                    Kind::Hash => commands.of(Verb::HLen, key),
+                    Kind::List => commands.of(Verb::LLen, key),
+                    Kind::Set => commands.of(Verb::SCard, key),
+                    Kind::SortedSet => commands.of(Verb::ZCard, key),
+                    Kind::Stream => commands.of(Verb::XLen, key),
+                }
+            }
+            Step::Length(_) => commands.of(Verb::StrLen, key),
             Step::Whole(kind, _) => match (kind, &self.request.fields) {
-                (Kind::String, _) => vec![of(Verb::Get)],
-                (Kind::Hash, None) => vec![of(Verb::HGetAll)],
-                (Kind::Hash, Some(fields)) => vec![Command::Fields(key(), fields.clone()), of(Verb::HLen)],
-                (Kind::List, _) => vec![of(Verb::LRange)],
-                (Kind::Set, _) => vec![of(Verb::SMembers)],
-                (Kind::SortedSet, _) => vec![of(Verb::ZRange)],
-                (Kind::Stream, _) => vec![of(Verb::XRange), of(Verb::Type)],
+                (Kind::String, _) => commands.of(Verb::Get, key),
+                (Kind::Hash, None) => commands.of(Verb::HGetAll, key),
+                (Kind::Hash, Some(fields)) => {
+                    commands.fields(key, fields);
+                    commands.of(Verb::HLen, key);
+                }
+                (Kind::List, _) => commands.of(Verb::LRange, key),
+                (Kind::Set, _) => commands.of(Verb::SMembers, key),
+                (Kind::SortedSet, _) => commands.of(Verb::ZRange, key),
+                (Kind::Stream, _) => {
+                    commands.of(Verb::XRange, key);
+                    commands.of(Verb::Type, key);
+                }
             },
         }
     }
 
-    /// Takes the replies to the last [`Job::commands`]; the reading when there is one, else there is more to send.
-    pub fn take(&mut self, replies: Vec<Result<Reply, ReadError>>) -> Option<Result<Reading, ReadError>> {
-        let mut replies = replies;
-        if self.request.asking {
-            let mut commands = self.commands().into_iter();
-            replies.retain(|_| !commands.next().is_some_and(|command| command.is(ASKING)));
-        }
-        let replies = replies.into_iter();
-        let taken = match self.step {
-            Step::Gone => self.gone(replies),
-            Step::Text => self.text(replies),
-            Step::Look(kind) => self.look(kind, replies),
-            Step::Whole(kind, ttl) => self.whole(kind, ttl, replies),
-            Step::Length(ttl) => self.length(ttl, replies),
+    /// One byte more than allowed tells whether there are more.
+    fn ask_text(&self, commands: &mut Commands<'_>) {
+        commands.start(&self.request.key, self.request.max_value);
+    }
+
+    /// Takes the replies to the last [`Job::ask`]; the reading when there is one, else there is more to ask.
+    pub fn take(&mut self, replies: Replies<'_>) -> Option<Result<Reading, ReadError>> {
+        let taken = match self.request.asking {
+            true => self.taken(&mut replies.skip(1).step_by(2)),
+            false => self.taken(replies),
         };
         match taken {
             Ok(Taken::Done(value, ttl)) => {
@@ -146,17 +139,27 @@ impl Job {
         }
     }
 
-    fn gone(&self, mut replies: Replies) -> Result<Taken, ReadError> {
-        Ok(match command::integer(&next(&mut replies)?)? {
+    fn taken(&self, replies: Replies<'_>) -> Result<Taken, ReadError> {
+        match self.step {
+            Step::Gone => self.gone(replies),
+            Step::Text => self.text(replies),
+            Step::Look(kind) => self.look(kind, replies),
+            Step::Whole(kind, ttl) => self.whole(kind, ttl, replies),
+            Step::Length(ttl) => self.length(ttl, replies),
+        }
+    }
+
+    fn gone(&self, replies: Replies<'_>) -> Result<Taken, ReadError> {
+        Ok(match command::integer(&next(replies)?)? {
             NO_KEY => Taken::Done(Value::Absent, None),
             _ => Taken::Next(first(&self.request)),
         })
     }
 
-    fn text(&self, mut replies: Replies) -> Result<Taken, ReadError> {
-        let time = next(&mut replies)?;
+    fn text(&self, replies: Replies<'_>) -> Result<Taken, ReadError> {
+        let time = next(replies)?;
         let ttl = expiry(&time)?;
-        let text = match next(&mut replies) {
+        let text = match next(replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Next(Step::Look(Kind::String))),
             Err(ReadError {
                 kind: ReadErrorKind::TooLarge(bytes),
@@ -180,9 +183,9 @@ impl Job {
         })
     }
 
-    fn look(&self, guess: Kind, mut replies: Replies) -> Result<Taken, ReadError> {
-        let kind = command::bytes(next(&mut replies)?)?;
-        let ttl = expiry(&next(&mut replies)?)?;
+    fn look(&self, guess: Kind, replies: Replies<'_>) -> Result<Taken, ReadError> {
+        let kind = command::bytes(next(replies)?)?;
+        let ttl = expiry(&next(replies)?)?;
         let kind = match &kind[..] {
             b"none" => return Ok(Taken::Done(Value::Absent, None)),
             b"string" => Kind::String,
@@ -196,7 +199,7 @@ impl Job {
         if kind != guess {
             return Ok(Taken::Again(kind));
         }
-        let looked = match next(&mut replies) {
+        let looked = match next(replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
             Err(ReadError {
                 kind: ReadErrorKind::TooLarge(bytes),
@@ -215,8 +218,8 @@ impl Job {
         Ok(Taken::Next(Step::Whole(kind, ttl)))
     }
 
-    fn length(&self, ttl: Option<Duration>, mut replies: Replies) -> Result<Taken, ReadError> {
-        let length = match next(&mut replies) {
+    fn length(&self, ttl: Option<Duration>, replies: Replies<'_>) -> Result<Taken, ReadError> {
+        let length = match next(replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Again(Kind::String)),
             length => command::integer(&length?)?.unsigned_abs(),
         };
@@ -226,8 +229,8 @@ impl Job {
         Ok(Taken::Again(Kind::String))
     }
 
-    fn whole(&self, kind: Kind, ttl: Option<Duration>, mut replies: Replies) -> Result<Taken, ReadError> {
-        let value = match self.value(kind, &mut replies) {
+    fn whole(&self, kind: Kind, ttl: Option<Duration>, replies: Replies<'_>) -> Result<Taken, ReadError> {
+        let value = match self.value(kind, replies) {
             Err(error) if error.is_wrong_type() => return Ok(Taken::Again(kind)),
             Err(ReadError {
                 kind: ReadErrorKind::TooLarge(bytes),
@@ -243,7 +246,7 @@ impl Job {
     }
 
     /// The value; a collection without elements does not exist on servers, so it is an absent key.
-    fn value(&self, kind: Kind, replies: &mut Replies) -> Result<Value, ReadError> {
+    fn value(&self, kind: Kind, replies: Replies<'_>) -> Result<Value, ReadError> {
         let first = next(replies)?;
         Ok(match kind {
             Kind::String => command::optional_bytes(first)?.map_or(Value::Absent, Value::String),
@@ -297,10 +300,6 @@ fn first(request: &ReadRequest) -> Step {
     }
 }
 
-fn asking() -> Command {
-    Command::other(ASKING, [""; 0])
-}
-
 /// Fewest bytes that an element takes: less than the server holds for it, and not 0 for the empty text.
 fn smallest(kind: Kind) -> u64 {
     match kind {
@@ -322,7 +321,7 @@ fn expiry(reply: &Reply) -> Result<Option<Duration>, ReadError> {
     })
 }
 
-fn next(replies: &mut Replies) -> Result<Reply, ReadError> {
+fn next(replies: Replies<'_>) -> Result<Reply, ReadError> {
     replies.next().unwrap_or_else(|| Err(ReadError::out_of_step()))
 }
 

@@ -1,39 +1,36 @@
-//! The connection of a reader: commands go out as they are asked, replies come back to whoever asked, in their order.
+//! The connection of a reader: commands go out as they are asked, replies come back in their order.
 //!
 //! Nothing that the server says is trusted for a length, a number or a depth: a reply that is larger than whoever asked
 //! wants, or than there is [room](Room) for, is walked over and not held, and its place is taken by its size.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    pin::{Pin, pin},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use redis_protocol::resp3::{decode::complete, types::BytesFrame};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, split},
-    pin, select,
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-    time::{Instant, timeout_at},
-};
-use tokio_util::sync::CancellationToken;
-
-use super::ReadError;
-use crate::upstream::{
-    link::{Link, LinkError, Socket},
-    wire::{Walk, Walked, WireError},
+    io::{AsyncReadExt, AsyncWrite},
+    time::Instant,
 };
 
-/// Rounds that wait to be written. Each is a batch of reads or a page of a scan, of which there are a few at a time.
-const ROUNDS: usize = 64;
+use super::{ReadError, command::Commands};
+use crate::{
+    alarm::Alarm,
+    upstream::{
+        link::{Link, LinkError, Socket},
+        wire::{Walk, Walked, WireError},
+    },
+};
 
 /// Room for one read, as a feed has it.
 const READ_SIZE: usize = 64 * 1024;
+
+/// With less room than this there is made more.
+const LEAST_READ: usize = 4 * 1024;
 
 /// A server that sends less than 64 KB a second is as good as one that sends nothing: what it sends may be a byte now and then.
 const LEAST_BYTES_PER_MS: u64 = 64;
@@ -41,66 +38,54 @@ const LEAST_BYTES_PER_MS: u64 = 64;
 /// A reply of so little memory has its place in any case: what is said about a key, and the guard of a round.
 const SMALL: u64 = 1024;
 
-/// Replies as they came, one for each command, which take their room for as long as what was made of them is held.
+/// Replies of a round as they came, one for each command.
 #[derive(Debug)]
 pub(super) struct Replies {
     pub each: Vec<Result<BytesFrame, ReadError>>,
-    pub held: Held,
+    /// What they take of the room, until [`Pipe::release`].
+    pub memory: u64,
 }
 
 /// Memory for the replies of one connection, all that are held at once.
 #[derive(Debug)]
 struct Room {
     all: u64,
-    held: AtomicU64,
+    held: u64,
 }
 
-/// A part of the room that is taken until this is dropped.
-#[derive(Debug)]
-pub(super) struct Held {
-    room: Arc<Room>,
-    memory: u64,
-}
-
-/// See the module. It ends when it is dropped.
+/// See the module. It does nothing by itself: whoever asks must poll it.
 pub(super) struct Pipe {
-    rounds: mpsc::Sender<Round>,
-    _task: JoinSet<()>,
-    state: Arc<State>,
-}
-
-/// What both sides of a pipe see.
-struct State {
-    /// Set when the connection has ended.
-    ended: CancellationToken,
-    why: Mutex<Option<String>>,
-    room: Arc<Room>,
-    heard: Mutex<Heard>,
-}
-
-/// What came from the server.
-#[derive(Clone, Copy)]
-struct Heard {
-    bytes: u64,
-    /// When it last sent something.
+    socket: Box<dyn Socket>,
+    /// What is to be written, of which so many bytes are.
+    out: Vec<u8>,
+    written: usize,
+    /// Whether the socket may keep back something, as TLS does.
+    flushing: bool,
+    /// What was read, but for whole replies.
+    unread: BytesMut,
+    walk: Walk,
+    /// Rounds that wait for replies, in the order in which they were asked.
+    asked: VecDeque<Asked>,
+    room: Room,
+    /// How long the server may say nothing.
+    patience: Duration,
+    /// Bytes that came, and when the last of them did.
+    heard: u64,
     last: Instant,
+    /// Set for when the oldest round is given up.
+    alarm: Alarm,
 }
 
-/// Commands that are written together.
-struct Round {
-    bytes: Vec<u8>,
-    commands: usize,
-    most: u64,
-    replies: oneshot::Sender<Replies>,
-}
-
-/// A round that was written.
+/// Commands that were asked together.
 struct Asked {
     /// Replies that are still to come.
     open: usize,
+    /// Most bytes of each.
     most: u64,
     replies: Replies,
-    to: oneshot::Sender<Replies>,
+    /// When that was, and what had come by then.
+    begun: Instant,
+    before: u64,
 }
 
 /// Most bytes of a reply that gives a value of so many.
@@ -113,163 +98,136 @@ pub(super) fn most_bytes(value: u64) -> u64 {
 
 impl Room {
     fn left(&self) -> u64 {
-        self.all.saturating_sub(self.held.load(Ordering::Relaxed))
-    }
-}
-
-impl Held {
-    /// Takes more.
-    fn add(&mut self, memory: u64) {
-        self.memory += memory;
-        self.room.held.fetch_add(memory, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.room.held.fetch_sub(self.memory, Ordering::Relaxed);
+        self.all.saturating_sub(self.held)
     }
 }
 
 impl Pipe {
-    /// Takes over a connection on which nothing is awaited; `ended` is set when it is over. Replies take at most so much memory.
-    pub fn new(link: Link, ended: CancellationToken, memory: u64) -> Pipe {
-        let (rounds, receiver) = mpsc::channel(ROUNDS);
-        let state = Arc::new(State {
-            ended,
-            why: Mutex::default(),
-            room: Arc::new(Room {
-                all: memory,
-                held: AtomicU64::new(0),
-            }),
-            heard: Mutex::new(Heard {
-                bytes: 0,
-                last: Instant::now(),
-            }),
-        });
-        let mut task = JoinSet::new();
-        let shared = state.clone();
-        task.spawn(async move {
-            let _guard = shared.ended.clone().drop_guard();
-            let (socket, unread) = link.into_parts();
-            select! {
-                biased;
-                // Whoever waits for a reply learns that none comes.
-                () = shared.ended.cancelled() => {}
-                error = drive(socket, unread, receiver, &shared) => *lock(&shared.why) = Some(error.to_string()),
-            }
-        });
+    /// Takes over a connection on which nothing is awaited. Replies take at most so much memory. Whoever asks waits for as long
+    /// as `patience`, or until all in all less has come than a line that is worth it brings: what is large takes its time.
+    pub fn new(link: Link, memory: u64, patience: Duration) -> Pipe {
+        let (socket, unread) = link.into_parts();
+        let now = Instant::now();
         Pipe {
-            rounds,
-            _task: task,
-            state,
+            socket,
+            out: Vec::new(),
+            written: 0,
+            flushing: false,
+            unread,
+            walk: Walk::default(),
+            asked: VecDeque::new(),
+            room: Room { all: memory, held: 0 },
+            patience,
+            heard: 0,
+            last: now,
+            alarm: Alarm::default(),
         }
     }
 
-    /// Sends commands and gives their replies, one for each, of at most so many bytes. Gives up when nothing has come for as long
-    /// as `patience`, or all in all less than a line that is worth it brings: what is large takes its time.
-    pub async fn ask(
-        &self,
-        bytes: Vec<u8>,
-        commands: usize,
-        most: u64,
-        patience: Duration,
-    ) -> Result<Replies, ReadError> {
-        let (replies, answered) = oneshot::channel();
-        let round = Round {
-            bytes,
-            commands,
+    /// Asks what `write` writes, with replies of at most so many bytes each.
+    pub fn ask(&mut self, most: u64, write: impl FnOnce(&mut Commands<'_>)) {
+        let mut commands = Commands::new(&mut self.out);
+        write(&mut commands);
+        let open = commands.count;
+        self.asked.push_back(Asked {
+            open,
             most,
-            replies,
-        };
-        let asked = async {
-            self.rounds.send(round).await.ok()?;
-            answered.await.ok()
-        };
-        pin!(asked);
-        let begun = Instant::now();
-        let before = lock(&self.state.heard).bytes;
-        let mut until = begun + patience;
-        loop {
-            if let Ok(replies) = timeout_at(until, &mut asked).await {
-                return replies.ok_or_else(|| self.closed());
-            }
-            let Heard { bytes, last } = *lock(&self.state.heard);
-            let worth = Duration::from_millis((bytes - before) / LEAST_BYTES_PER_MS);
-            let later = (last + patience).min(begun + patience + worth);
-            if later <= until {
-                return Err(ReadError::timeout(patience));
-            }
-            until = later;
+            replies: Replies {
+                each: Vec::with_capacity(open),
+                memory: 0,
+            },
+            begun: Instant::now(),
+            before: self.heard,
+        });
+    }
+
+    /// The replies to the oldest round are not held any more.
+    pub fn release(&mut self, memory: u64) {
+        self.room.held = self.room.held.saturating_sub(memory);
+    }
+
+    /// Writes and reads. Ready with the replies to the oldest round that has not got them, or with why there are no more: then
+    /// it must not be used again.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Replies, ReadError>> {
+        match self.advance(context) {
+            Ok(Some(replies)) => Poll::Ready(Ok(replies)),
+            Ok(None) if self.is_overdue(context) => Poll::Ready(Err(ReadError::timeout(self.patience))),
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(ReadError::no_connection(error.to_string()))),
         }
     }
 
-    fn closed(&self) -> ReadError {
-        let why = lock(&self.state.why).clone();
-        why.map_or_else(ReadError::closed, ReadError::no_connection)
-    }
-}
-
-/// Writes and reads until the connection is over, and says why it is.
-async fn drive(
-    socket: Box<dyn Socket>,
-    mut unread: BytesMut,
-    mut rounds: mpsc::Receiver<Round>,
-    state: &State,
-) -> LinkError {
-    let room = &state.room;
-    let (mut from, mut to) = split(socket);
-    let asked: Mutex<VecDeque<Asked>> = Mutex::default();
-    let writing = async {
-        while let Some(round) = rounds.recv().await {
-            lock(&asked).push_back(Asked {
-                open: round.commands,
-                most: round.most,
-                replies: Replies {
-                    each: Vec::with_capacity(round.commands),
-                    held: Held {
-                        room: room.clone(),
-                        memory: 0,
-                    },
-                },
-                to: round.replies,
-            });
-            to.write_all(&round.bytes).await?;
-            // TLS keeps back what the socket did not take.
-            to.flush().await?;
-        }
-        // Nobody can ask any more.
-        Err::<(), LinkError>(LinkError::Closed)
-    };
-    let reading = async {
-        let mut walk = Walk::default();
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<Option<Replies>, LinkError> {
+        self.write(context)?;
         loop {
-            loop {
-                let mut asked = lock(&asked);
-                // What nobody waits for is an error as soon as it is whole.
-                let most = asked.front().map_or(most_bytes(0), |asked| asked.most);
-                let Some((reply, memory)) = next(&mut walk, &mut unread, most, room)? else {
-                    break;
-                };
-                give(&mut asked, reply, memory)?;
+            // What nobody waits for is an error as soon as it is whole.
+            let most = self.asked.front().map_or(most_bytes(0), |asked| asked.most);
+            while !self.unread.is_empty()
+                && let Some((reply, memory)) = next(&mut self.walk, &mut self.unread, most, &self.room)?
+            {
+                if let Some(whole) = self.give(reply, memory)? {
+                    return Ok(Some(whole));
+                }
             }
-            unread.reserve(READ_SIZE);
-            let size = from.read_buf(&mut unread).await?;
-            if size == 0 {
-                return Err(LinkError::Closed);
+            if self.unread.capacity() - self.unread.len() < LEAST_READ {
+                self.unread.reserve(READ_SIZE);
             }
-            let mut heard = lock(&state.heard);
-            heard.bytes += size as u64;
-            heard.last = Instant::now();
+            match pin!(self.socket.read_buf(&mut self.unread)).poll(context)? {
+                Poll::Pending => return Ok(None),
+                Poll::Ready(0) => return Err(LinkError::Closed),
+                Poll::Ready(size) => {
+                    self.heard += size as u64;
+                    self.last = Instant::now();
+                }
+            }
         }
-    };
-    let ended = select! {
-        ended = writing => ended,
-        ended = reading => ended,
-    };
-    match ended {
-        Ok(()) => LinkError::Closed,
-        Err(error) => error,
+    }
+
+    fn write(&mut self, context: &mut Context<'_>) -> Result<(), LinkError> {
+        while self.written < self.out.len() {
+            match Pin::new(&mut self.socket).poll_write(context, &self.out[self.written..])? {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(0) => return Err(LinkError::Closed),
+                Poll::Ready(size) => self.written += size,
+            }
+            self.flushing = true;
+        }
+        self.out.clear();
+        self.written = 0;
+        if self.flushing {
+            self.flushing = Pin::new(&mut self.socket).poll_flush(context)?.is_pending();
+        }
+        Ok(())
+    }
+
+    /// Gives a reply to the oldest command without one; all of its round if it was the last.
+    fn give(&mut self, reply: Result<BytesFrame, ReadError>, memory: u64) -> Result<Option<Replies>, LinkError> {
+        let Some(front) = self.asked.front_mut() else {
+            return Err(LinkError::Unexpected("nothing".into()));
+        };
+        front.replies.each.push(reply);
+        front.replies.memory += memory;
+        self.room.held += memory;
+        front.open -= 1;
+        let whole = (front.open == 0).then(|| self.asked.pop_front()).flatten();
+        Ok(whole.map(|asked| asked.replies))
+    }
+
+    /// Whether the oldest round has waited too long; if not, there will be a look when that may be.
+    fn is_overdue(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(asked) = self.asked.front() else { return false };
+        loop {
+            let worth = Duration::from_millis((self.heard - asked.before) / LEAST_BYTES_PER_MS);
+            let silent = self.last.max(asked.begun) + self.patience;
+            let until = silent.min(asked.begun + self.patience + worth);
+            self.alarm.set(until);
+            if self.alarm.poll(context).is_pending() {
+                return false;
+            }
+            if until <= Instant::now() {
+                return true;
+            }
+        }
     }
 }
 
@@ -300,9 +258,12 @@ fn next(walk: &mut Walk, unread: &mut BytesMut, most: u64, room: &Room) -> Resul
             }
             Walked::Whole { memory, here, .. } => {
                 let bytes = unread.split_to(here).freeze();
-                let frame = match complete::decode_bytes(&bytes) {
-                    Ok(Some((frame, length))) if length == bytes.len() => frame,
-                    _ => return Err(WireError::Malformed.into()),
+                let frame = match scalar(&bytes) {
+                    Some(frame) => frame,
+                    None => match complete::decode_bytes(&bytes) {
+                        Ok(Some((frame, length))) if length == bytes.len() => frame,
+                        _ => return Err(WireError::Malformed.into()),
+                    },
                 };
                 if !matches!(frame, BytesFrame::Push { .. }) {
                     return Ok(Some((super::command::unless_error(frame), memory)));
@@ -312,23 +273,20 @@ fn next(walk: &mut Walk, unread: &mut BytesMut, most: u64, room: &Room) -> Resul
     }
 }
 
-/// Gives a reply to the oldest command without one.
-fn give(asked: &mut VecDeque<Asked>, reply: Result<BytesFrame, ReadError>, memory: u64) -> Result<(), LinkError> {
-    let Some(front) = asked.front_mut() else {
-        return Err(LinkError::Unexpected("nothing".into()));
-    };
-    front.replies.each.push(reply);
-    front.replies.held.add(memory);
-    front.open -= 1;
-    if front.open == 0
-        && let Some(whole) = asked.pop_front()
-    {
-        // Who does not wait any more has lost nothing.
-        let _ = whole.to.send(whole.replies);
+/// The frame of a string or a number, which is what most replies are, for a tenth of what the codec takes for it; `None` leaves
+/// it to the codec.
+fn scalar(frame: &Bytes) -> Option<BytesFrame> {
+    let end = frame.len().checked_sub(2).filter(|end| frame[*end..] == *b"\r\n")?;
+    match frame.first()? {
+        b':' => {
+            let data = std::str::from_utf8(&frame[1..end]).ok()?.parse().ok()?;
+            Some(BytesFrame::Number { data, attributes: None })
+        }
+        b'$' => {
+            let start = memchr::memchr(b'\n', &frame[..end])? + 1;
+            let data = frame.slice(start..end);
+            Some(BytesFrame::BlobString { data, attributes: None })
+        }
+        _ => None,
     }
-    Ok(())
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
