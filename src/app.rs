@@ -15,9 +15,10 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 use tokio::select;
 use tokio::sync::{oneshot, watch};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use crate::fanout::Stats;
@@ -286,17 +287,16 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get())
 }
 
-/// Lets a future be a task of the thread's runtime, woken for itself alone: what a thread is blocked on is polled as a whole,
-/// and the system asked for news once more, each time that any part of it is woken. It ends when this is dropped.
-async fn apart<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
-    match AbortOnDropHandle::new(TaskTracker::new().spawn(future)).await {
+/// Lets a future be a task of its thread, woken for itself alone. It ends when this is dropped.
+async fn apart<T: 'static>(future: impl Future<Output = T> + 'static) -> T {
+    match AbortOnDropHandle::new(spawn_local(future)).await {
         Ok(output) => output,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
 /// Runs a future on a thread of its own. The receiver fails if the thread breaks down.
-fn start<F: Future>(
+fn start<F: Future + 'static>(
     name: &str,
     make: impl FnOnce() -> F + Send + 'static,
 ) -> anyhow::Result<oneshot::Receiver<F::Output>>
@@ -308,8 +308,10 @@ where
     std::thread::Builder::new()
         .name(name.into())
         .spawn(move || {
+            // As where it is not alone on its thread.
+            let done = LocalSet::new().block_on(&runtime, apart(make()));
             // Nobody waits any more after a second signal.
-            let _ = ended.send(runtime.block_on(make()));
+            let _ = ended.send(done);
         })
         .with_context(|| format!("cannot start the thread of the {name}"))?;
     Ok(end)

@@ -53,13 +53,17 @@ pub fn start(
     std::thread::Builder::new()
         .name(format!("shard-{number}"))
         .spawn(move || {
+            // All in one set: what one of them tells another is done without a look at the sockets between.
+            let tasks = LocalSet::new();
             let carried = TaskTracker::new();
             for task in beside {
-                carried.spawn_on(task, runtime.handle());
+                carried.spawn_local_on(task, &tasks);
             }
-            match LocalSet::new().block_on(&runtime, serve(parts, incoming)) {
+            let serving = tasks.spawn_local(serve(parts, incoming));
+            match tasks.block_on(&runtime, serving) {
                 // Nobody listens only where the process ends anyway.
-                Ok(cut_off) => drop(tell.send(cut_off)),
+                Ok(Ok(cut_off)) => drop(tell.send(cut_off)),
+                Ok(Err(error)) => tracing::error!(%error, "a thread that serves clients broke down"),
                 Err(error) => tracing::error!(%error, "a thread that serves clients broke down"),
             }
         })?;
