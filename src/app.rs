@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -122,13 +122,6 @@ async fn serve(
     let _guard = stop.clone().drop_guard();
     let reviser = relay.reviser();
     let relaying = apart(relay.run(appender, stop.clone()));
-    let relaying: Pin<Box<dyn Future<Output = ()> + Send>> = if cores() > 1 {
-        let relay = start("relay", || relaying)?;
-        // It fails only if the thread breaks down, and that is an end too.
-        Box::pin(async { drop(relay.await) })
-    } else {
-        Box::pin(relaying)
-    };
     let (plans, planned) = watch::channel(Plan {
         number: 0,
         subscriptions: needs.subscriptions.clone(),
@@ -150,9 +143,10 @@ async fn serve(
             }
         }
     };
-    // On a single core more threads would only take turns: each message and each connection would cost two changes of turn.
+    // Feed and relay share a thread: a change is heard, read and appended without waking another one in between. On a single core
+    // more threads would only take turns, so there they share that of the clients, too.
     let (mut feed, beside) = if cores() > 1 {
-        (start("feed", hearing)?, None)
+        (start("relay", hearing)?, None)
     } else {
         let (ended, end) = oneshot::channel();
         let heard: Beside = Box::pin(async move { drop(ended.send(hearing().await)) });

@@ -1,13 +1,17 @@
 //! The walk: what is new goes to every subscriber that is up to date, in the order of sequences.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+
+use bytes::Bytes;
 
 use crate::hub::{Body, Ended, Message};
 use crate::session::Ending;
 use crate::switches::{self, Switch};
 
+use super::Transport;
 use super::codec;
 use super::conn::{Phase, Sent};
 use super::core::{Core, SLICE, client, enqueue};
@@ -149,6 +153,8 @@ impl Core {
         let mut nobody = Vec::new();
         let tokens = tokens.unwrap_or(&mut nobody);
         let mut gone = Vec::new();
+        // That of the subscriber before, as nearly all of them have the same transport.
+        let mut encoded: Option<(Transport, Cow<'_, Bytes>)> = None;
         turn.before = turn.before.min(tokens.len());
         while turn.before > 0 && *sends < SLICE && *visits < VISITS {
             turn.before -= 1;
@@ -187,11 +193,13 @@ impl Core {
                 continue;
             }
             *sends += 1;
-            let frame = codec::live(conn.transport, message, self.epoch);
+            encoded.take_if(|(transport, _)| *transport != conn.transport);
+            let (_, frame) =
+                encoded.get_or_insert_with(|| (conn.transport, codec::live(conn.transport, message, self.epoch)));
             let sent = match told {
                 // It counts as told, so it must be sent.
-                true => conn.send(&frame, &mut self.books),
-                false => conn.send_live(&frame, &mut self.books),
+                true => conn.send(frame, &mut self.books),
+                false => conn.send_live(frame, &mut self.books),
             };
             match sent {
                 Sent::Whole => conn.session.sent(message.sequence),

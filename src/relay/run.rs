@@ -159,7 +159,8 @@ impl Relay {
         self.reviser.clone()
     }
 
-    /// Mirrors until `stop`. It wants a thread of its own with a current-thread runtime: nothing else should delay it.
+    /// Mirrors until `stop`. It wants a current-thread runtime: nothing but the feed, and clients where there is but one core,
+    /// should delay it.
     pub async fn run(self, appender: Appender, stop: CancellationToken) {
         let seed = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         let hub = appender.hub().clone();

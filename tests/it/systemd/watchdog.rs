@@ -79,7 +79,7 @@ fn what_is_meant_for_another_process_is_not_heeded() {
     assert_eq!(manager.count(FED), 0);
 }
 
-/// With a loop that hangs it is not fed any more, and the log names the loop.
+/// With a loop that hangs it is not fed any more, and the log names the loop, as every other one of its thread.
 fn hangs(switch: &str, named: &str) {
     let patience = Duration::from_secs(4);
     let server = Server::start();
@@ -94,12 +94,11 @@ fn hangs(switch: &str, named: &str) {
     let service = Service::start(&manager, setup);
     manager.wait_until_ready();
     eventually("it is fed while its loops turn", || last_fed(&mut manager));
-    let line = eventually("the log names the loop", || {
+    eventually("the log names the loop", || {
         let log = service.log();
-        let line = log.lines().find(|line| line.contains("a loop does not turn"))?;
-        Some(line.to_owned())
+        let names = |line: &str| line.contains("a loop does not turn") && line.contains(named);
+        log.lines().any(names).then_some(())
     });
-    assert!(line.contains(named), "{line}");
     // What systemd does is to end it after that time.
     eventually("it is not fed any more", || {
         (last_fed(&mut manager)?.elapsed() > patience).then_some(())
@@ -113,10 +112,6 @@ fn a_feed_that_hangs_is_noticed() {
 
 #[test]
 fn a_relay_that_hangs_is_noticed() {
-    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1) {
-        eprintln!("skipped: with one core the feed and the relay share a thread");
-        return;
-    }
     hangs("relay-turns", "\"relay\"");
 }
 
