@@ -214,6 +214,13 @@ impl Conn {
         Sent::Part
     }
 
+    /// Holds a frame that its socket has no room for, until it has.
+    pub fn put_off(&mut self, frame: &Bytes, books: &mut Books) -> Sent {
+        self.hold(frame, 0, books);
+        self.block(books);
+        Sent::Part
+    }
+
     /// Puts a frame behind what is pending, which the socket takes no more of now. To be called once at most until all of it
     /// is written.
     pub fn follow(&mut self, frame: &Bytes, books: &mut Books) {

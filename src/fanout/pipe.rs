@@ -112,6 +112,17 @@ impl Near {
         Ok(size)
     }
 
+    /// How many bytes are surely taken now: none while more than half of what may be on its way is.
+    pub(super) fn room(&self) -> usize {
+        let mut shared = self.shared.borrow_mut();
+        let room = DOWN - shared.down.len();
+        if room < DOWN / 2 {
+            shared.full = true;
+            return 0;
+        }
+        room
+    }
+
     pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut shared = self.shared.borrow_mut();
         if shared.up.is_empty() {

@@ -10,8 +10,8 @@ use super::codec;
 use super::conn::{Phase, Sent, Token};
 use super::core::{Core, SLICE, client, count, enqueue};
 
-/// Most that one client is sent before others get their turn.
-const STEPS: usize = 64;
+/// Most that one client is sent before others get their turn: a slice, which short messages do not fill, being gathered.
+const STEPS: usize = SLICE;
 
 /// As [`STEPS`], in bytes.
 const BYTES: usize = 256 * 1024;
@@ -20,9 +20,8 @@ const BYTES: usize = 256 * 1024;
 /// are, from the memory that all share: a client that takes a part of one holds on to no copy of its own.
 const SHORT: usize = 2 * 1024;
 
-/// So much is sent at once. It bounds what a client holds on to for itself when it takes nothing any more. That this is rare is
-/// seen to by a frame which goes alone before them, where the socket may be full of what was sent just before: whoever does
-/// not take it holds on to nothing but that, which all share.
+/// So much is sent at once to a client that was sent nothing just before; otherwise its socket is asked for how much it has
+/// room. It bounds what a client holds on to for itself when it takes nothing any more.
 const GATHERED: usize = 16 * 1024;
 
 /// A client of Server-Sent Events has nothing to say after its request; more than this and it is ended.
@@ -91,7 +90,8 @@ impl Core {
         // The head of the answer, or the rest of what was sent before.
         conn.take_pending(GATHERED, gathered, books);
         let mut sent = conn.flush(books);
-        let mut probing = conn.last == books.tick;
+        // As long as it is not asked for, nothing is gathered.
+        let mut room = if conn.last == books.tick { 0 } else { GATHERED };
         while sent == Sent::Whole && conn.phase == Phase::Open && !conn.blocked && !conn.session.is_live() {
             if steps == STEPS || bytes >= BYTES {
                 enqueue(conn, &mut self.ready);
@@ -104,25 +104,28 @@ impl Core {
             steps += 1;
             bytes += frame.len();
             books.messages += 1;
-            let is_long = frame.len() > SHORT;
-            if !is_long && !probing {
-                gathered.extend_from_slice(&frame);
-                if gathered.len() >= GATHERED {
-                    sent = conn.send_gathered(gathered, books);
-                    gathered.clear();
-                    probing = true;
-                }
+            if frame.is_empty() {
                 continue;
             }
-            if !gathered.is_empty() {
-                sent = conn.send_gathered(gathered, books);
-                gathered.clear();
+            let is_long = frame.len() > SHORT;
+            if is_long || gathered.len() + frame.len() > room {
+                if !gathered.is_empty() {
+                    sent = conn.send_gathered(gathered, books);
+                    gathered.clear();
+                }
+                room = 0;
+                match sent {
+                    Sent::Whole if is_long => sent = conn.send(&frame, books),
+                    Sent::Whole => match conn.socket.room() {
+                        0 => sent = conn.put_off(&frame, books),
+                        free => room = free,
+                    },
+                    Sent::Part | Sent::Nothing => conn.follow(&frame, books),
+                    Sent::Gone => {}
+                }
             }
-            probing = is_long;
-            match sent {
-                Sent::Whole => sent = conn.send(&frame, books),
-                Sent::Part | Sent::Nothing => conn.follow(&frame, books),
-                Sent::Gone => {}
+            if room > 0 {
+                gathered.extend_from_slice(&frame);
             }
         }
         if !gathered.is_empty() {

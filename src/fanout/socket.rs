@@ -2,11 +2,12 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 
@@ -18,6 +19,10 @@ use super::pipe::Near;
 /// client reads it, and it is memory: without a limit it is 4 MiB for each client that stalls. It is to be at least
 /// twice a usual frame, or quick clients block too.
 const UNSENT: u32 = 64 * 1024;
+
+/// What the kernel has room for where it says that a socket can be written: it says so while less than half of what it may hold
+/// unsent is there.
+const ROOM: usize = UNSENT as usize / 2;
 
 /// A connected stream socket in nonblocking mode, set up by [`limit_sends`], or an end of a [`pipe`](super::pipe()).
 #[derive(Debug)]
@@ -53,6 +58,23 @@ impl Socket {
             Socket::Unix(stream) => Ok(send(stream, bytes, SendFlags::NOSIGNAL)?),
             Socket::Piped(near) => near.send(bytes),
         })
+    }
+
+    /// How many bytes it surely takes now. If there are none, the shard is told as soon as there are.
+    pub(super) fn room(&self) -> usize {
+        let of = |stream: BorrowedFd<'_>| {
+            let mut asked = [PollFd::new(&stream, PollFlags::OUT)];
+            // Without an answer it is found out by sending.
+            match poll(&mut asked, Some(&Timespec::default())) {
+                Ok(0) => 0,
+                _ => ROOM,
+            }
+        };
+        match self {
+            Socket::Tcp(stream) => of(stream.as_fd()),
+            Socket::Unix(stream) => of(stream.as_fd()),
+            Socket::Piped(near) => near.room(),
+        }
     }
 
     /// Reads once; `None` if there is nothing now.

@@ -91,7 +91,7 @@ pub struct LogView {
     dead: usize,
 
     /// Events mode: what the retention kept, oldest first.
-    ring: VecDeque<(Arc<Message>, Instant)>,
+    ring: VecDeque<Happening>,
     ring_bytes: usize,
 
     /// Connected subscribers. Without an end the log may be closed only while this is 0, which is checked under this same
@@ -118,11 +118,15 @@ pub struct LogView {
 /// What a closed log held.
 #[derive(Debug)]
 #[expect(dead_code, reason = "it is there to be dropped")]
-pub(super) struct Remains(
-    Vec<Option<Slot>>,
-    HashMap<SlotKey, u32>,
-    VecDeque<(Arc<Message>, Instant)>,
-);
+pub(super) struct Remains(Vec<Option<Slot>>, HashMap<SlotKey, u32>, VecDeque<Happening>);
+
+#[derive(Debug)]
+struct Happening {
+    /// The message's own: whoever looks for a place among hundreds would wait for the memory of each message otherwise.
+    sequence: u64,
+    message: Arc<Message>,
+    at: Instant,
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -301,7 +305,7 @@ impl LogView {
     /// Bytes that its messages are counted for.
     pub(super) fn bytes(&self) -> usize {
         let slots = self.slots.iter().flatten().map(|slot| &slot.message);
-        let messages = slots.chain(self.ring.iter().map(|(message, _)| message));
+        let messages = slots.chain(self.ring.iter().map(|happening| &happening.message));
         messages.map(|message| message.charge()).sum()
     }
 
@@ -309,7 +313,7 @@ impl LogView {
     pub(super) fn strip(&mut self, account: &Account) -> usize {
         let slots = self.slots.iter_mut().flatten();
         let slots = slots.map(|slot| (slot.key.name.len(), &mut slot.message));
-        let messages = slots.chain(self.ring.iter_mut().map(|(message, _)| (0, message)));
+        let messages = slots.chain(self.ring.iter_mut().map(|happening| (0, &mut happening.message)));
         let strip = |(name, message): (usize, &mut Arc<Message>)| {
             let bare = message.bare(account, name)?;
             let freed = message.charge().saturating_sub(bare.charge());
@@ -379,7 +383,11 @@ impl LogView {
             return;
         }
         self.ring_bytes += message.size();
-        self.ring.push_back((message, now));
+        self.ring.push_back(Happening {
+            sequence: message.sequence,
+            message,
+            at: now,
+        });
     }
 
     /// Drops what the retention no longer keeps, and says with `complete_from` that it is missing.
@@ -403,7 +411,7 @@ impl LogView {
             }
         }
         let keep = &channel.retention;
-        while let Some((message, at)) = self.ring.front() {
+        while let Some(Happening { message, at, .. }) = self.ring.front() {
             // One message is kept however large it is, or those that are connected would never see it.
             let too_large = self.ring_bytes > keep.bytes && self.ring.len() > 1;
             let too_many = self.ring.len() > keep.messages || too_large;
@@ -423,7 +431,7 @@ impl LogView {
     pub(super) fn cut(&mut self, bytes: usize) -> usize {
         let mut freed = 0;
         while freed < bytes && self.ring.len() > 1 {
-            let Some((message, _)) = self.ring.pop_front() else {
+            let Some(Happening { message, .. }) = self.ring.pop_front() else {
                 break;
             };
             freed += message.charge();

@@ -23,10 +23,10 @@ impl LogView {
                 .take_while(|&&(sequence, _)| sequence <= upto)
                 .find_map(|&(sequence, slot)| self.current(sequence, slot)),
             Mode::Events => {
-                let first = self.ring.partition_point(|(message, _)| message.sequence <= after);
-                let first = self.ring.get(first).filter(|(message, _)| message.sequence <= upto);
-                first.map(|(message, _)| Found {
-                    message: message.clone(),
+                let first = self.ring.partition_point(|happening| happening.sequence <= after);
+                let first = self.ring.get(first).filter(|happening| happening.sequence <= upto);
+                first.map(|happening| Found {
+                    message: happening.message.clone(),
                     slot: None,
                 })
             }
@@ -55,7 +55,7 @@ impl LogView {
     pub fn pending(&self, after: u64, upto: u64) -> usize {
         let count = |upto: u64| match self.mode {
             Mode::State => self.order.partition_point(|&(sequence, _)| sequence <= upto),
-            Mode::Events => self.ring.partition_point(|(message, _)| message.sequence <= upto),
+            Mode::Events => self.ring.partition_point(|happening| happening.sequence <= upto),
         };
         count(upto).saturating_sub(count(after))
     }
