@@ -1,6 +1,9 @@
 //! One connected client, and the only way its bytes are written: a frame that was begun is finished first.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -142,6 +145,8 @@ pub(super) enum Sent {
 /// What the clients of a shard share while they are written to.
 #[derive(Debug)]
 pub(super) struct Books {
+    /// All sockets.
+    pub epoll: Rc<OwnedFd>,
     pub wheel: Wheel,
     /// The current tick.
     pub tick: u32,
@@ -251,6 +256,8 @@ impl Conn {
     pub fn set_blocked(&mut self, blocked: bool, books: &mut Books) {
         match (std::mem::replace(&mut self.blocked, blocked), blocked) {
             (false, true) => {
+                // It cannot fail for a socket that is in the set; of one that is not the time will run out.
+                let _ = self.socket.await_room(&books.epoll, self.token);
                 books.blocked.insert(self.token);
                 books.stats.blocked.fetch_add(1, Ordering::Relaxed);
             }
@@ -373,10 +380,10 @@ impl Pins {
 
     fn remove(&mut self, frame: &Bytes, stats: &Stats) {
         let address = frame.as_ptr() as usize;
-        if let Some(holders) = self.frames.get_mut(&address) {
-            *holders -= 1;
-            if *holders == 0 {
-                self.frames.remove(&address);
+        if let Entry::Occupied(mut holders) = self.frames.entry(address) {
+            *holders.get_mut() -= 1;
+            if *holders.get() == 0 {
+                holders.remove();
                 self.bytes -= frame.len();
                 stats.pinned.fetch_sub(frame.len(), Ordering::Relaxed);
             }

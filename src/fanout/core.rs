@@ -1,7 +1,6 @@
 //! What a shard does, without waiting: clients come, are served, and go.
 
 use std::collections::{HashSet, VecDeque};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,7 +49,6 @@ pub(super) struct Core {
     pub asking: Asking,
     pub inbox: Arc<Inbox>,
     pub handle: Handle,
-    pub epoll: Rc<OwnedFd>,
     events: Vec<epoll::Event>,
     pub clients: Slab<Conn>,
     generation: u32,
@@ -84,6 +82,7 @@ impl Core {
         // What was appended before can concern no client of this shard.
         let watermark = inbox.take().watermark;
         let books = Books {
+            epoll: Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
             wheel,
             tick: 0,
             write_timeout,
@@ -100,7 +99,6 @@ impl Core {
             judging: Judging::new(hub.verdicts()),
             asking: Asking::default(),
             handle: Handle::new(),
-            epoll: Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?),
             events: Vec::with_capacity(SLICE),
             clients: Slab::new(),
             generation: 0,
@@ -162,7 +160,7 @@ impl Core {
         self.events.clear();
         let now = Timespec::default();
         let got = epoll::wait(
-            &self.epoll,
+            &self.books.epoll,
             rustix::buffer::spare_capacity(&mut self.events),
             Some(&now),
         );
@@ -213,7 +211,7 @@ impl Core {
             index: self.clients.vacant_key() as u32,
             generation: self.generation,
         };
-        let added = given.socket.register(&self.epoll, &self.handle, token);
+        let added = given.socket.register(&self.books.epoll, &self.handle, token);
         if let Err(error) = added {
             // Mostly a client that left at once.
             tracing::debug!(%error, "socket not adopted");

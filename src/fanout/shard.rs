@@ -51,7 +51,7 @@ pub fn shard(options: Options, hub: &Hub, stats: Arc<Stats>, seed: u64) -> io::R
         deprecated,
         reason = "its successor is unsafe for the sake of types that are no real descriptors"
     )]
-    let epoll = AsyncFd::with_interest(core.epoll.clone(), Interest::READABLE)?;
+    let epoll = AsyncFd::with_interest(core.books.epoll.clone(), Interest::READABLE)?;
     let handle = core.handle.clone();
     Ok((Shard { core, epoll, turns }, handle))
 }

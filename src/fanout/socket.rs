@@ -24,6 +24,9 @@ const UNSENT: u32 = 64 * 1024;
 /// unsent is there.
 const ROOM: usize = UNSENT as usize / 2;
 
+/// What a shard is told of every socket.
+const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+
 /// A connected stream socket in nonblocking mode, set up by [`limit_sends`], or an end of a [`pipe`](super::pipe()).
 #[derive(Debug)]
 pub enum Socket {
@@ -36,17 +39,27 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Has the shard told, by this name, when it can be read or written: once now, and then at each change.
+    /// Has the shard told, by this name, when it can be read: once now, and then at each change.
     pub(super) fn register(&self, epoll: &OwnedFd, handle: &Handle, token: Token) -> io::Result<()> {
-        let wanted = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64(token.bits());
         match self {
-            Socket::Tcp(stream) => Ok(epoll::add(epoll, stream.as_fd(), data, wanted)?),
-            Socket::Unix(stream) => Ok(epoll::add(epoll, stream.as_fd(), data, wanted)?),
+            Socket::Tcp(stream) => Ok(epoll::add(epoll, stream.as_fd(), data, READABLE)?),
+            Socket::Unix(stream) => Ok(epoll::add(epoll, stream.as_fd(), data, READABLE)?),
             Socket::Piped(near) => {
                 near.attach(handle, token);
                 Ok(())
             }
+        }
+    }
+
+    /// Has the shard told when it can be written, too: it is not from the beginning, for it always can be then.
+    pub(super) fn await_room(&self, epoll: &OwnedFd, token: Token) -> io::Result<()> {
+        let data = EventData::new_u64(token.bits());
+        match self {
+            Socket::Tcp(stream) => Ok(epoll::modify(epoll, stream.as_fd(), data, READABLE | EventFlags::OUT)?),
+            Socket::Unix(stream) => Ok(epoll::modify(epoll, stream.as_fd(), data, READABLE | EventFlags::OUT)?),
+            // It tells by itself.
+            Socket::Piped(_) => Ok(()),
         }
     }
 
@@ -60,7 +73,7 @@ impl Socket {
         })
     }
 
-    /// How many bytes it surely takes now. If there are none, the shard is told as soon as there are.
+    /// How many bytes it surely takes now; if there are none, they are to be [awaited](Socket::await_room).
     pub(super) fn room(&self) -> usize {
         let of = |stream: BorrowedFd<'_>| {
             let mut asked = [PollFd::new(&stream, PollFlags::OUT)];

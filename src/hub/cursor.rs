@@ -32,21 +32,22 @@ impl Cursor {
         parts.next().is_none().then_some(Cursor { epoch, sequence, set })
     }
 
-    /// Appends it as [`fmt::Display`] writes it. It is in nearly every message: `write!` takes five times as long.
+    /// Writes its text; without `fmt`, which takes ten times as long, as one stands in each message.
     pub fn write(&self, out: &mut Vec<u8>) {
-        write_hex(out, self.epoch);
+        Cursor::write_hex(out, self.epoch);
         out.push(b'-');
         out.extend_from_slice(itoa::Buffer::new().format(self.sequence).as_bytes());
         if let Some(set) = self.set {
             out.push(b'-');
-            write_hex(out, set);
+            Cursor::write_hex(out, set);
         }
     }
-}
 
-fn write_hex(out: &mut Vec<u8>, number: u64) {
-    let digit = |at: usize| b"0123456789abcdef"[(number >> (60 - 4 * at)) as usize & 15];
-    out.extend::<[u8; 16]>(std::array::from_fn(digit));
+    /// Writes an epoch or a set: 16 hex digits.
+    pub fn write_hex(out: &mut Vec<u8>, number: u64) {
+        let digits: [u8; 16] = std::array::from_fn(|at| b"0123456789abcdef"[(number >> (60 - 4 * at)) as usize % 16]);
+        out.extend_from_slice(&digits);
+    }
 }
 
 fn hex(text: &str) -> Option<u64> {
@@ -56,9 +57,9 @@ fn hex(text: &str) -> Option<u64> {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(54);
+        let mut text = Vec::new();
         self.write(&mut text);
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn accept<T>(
     let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
     let mut next = 0;
     let mut pause = Pause::default();
-    loop {
+    'turns: loop {
         let ready = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
@@ -59,7 +59,7 @@ pub async fn accept<T>(
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready.clear_ready();
-                    break;
+                    continue 'turns;
                 }
                 Err(error) if is_exhausted(&error) => {
                     let pause = pause.next(&error);

@@ -96,6 +96,10 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
         closing: drain.clone(),
     });
     let mut shard = tasks.spawn_local(shard.run());
+    let spawn = |arrival| {
+        // Boxed, as what is spawned is moved about several times, and this has some KiB.
+        tasks.spawn_local(Box::pin(connection::serve(arrival, site.clone())));
+    };
     loop {
         let arrival = tokio::select! {
             biased;
@@ -111,14 +115,14 @@ async fn serve(parts: Parts, mut incoming: mpsc::Receiver<Arrival>) -> anyhow::R
             drain.cancelled().await;
             break;
         };
-        tasks.spawn_local(connection::serve(arrival, site.clone()));
+        spawn(arrival);
     }
     handle.drain();
     tasks.close();
     let rest = async {
         // What was accepted is told to come back; the accept loops are about to end.
         while let Some(arrival) = incoming.recv().await {
-            tasks.spawn_local(connection::serve(arrival, site.clone()));
+            spawn(arrival);
         }
         tasks.wait().await;
     };

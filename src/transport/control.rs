@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{millis, write_string};
+use super::{millis, write_number, write_string};
 use crate::hub::{Cursor, Name};
 use crate::session::Ending;
 
@@ -100,11 +100,16 @@ impl Control<'_> {
                         out.push(b',');
                     }
                     write_string(out, name);
-                    write(out, format_args!(":{values}"));
+                    out.push(b':');
+                    write_number(out, *values as u64);
                 }
-                write(out, format_args!("}},\"cursor\":\"{cursor}\""));
+                out.extend_from_slice(b"},\"cursor\":\"");
+                cursor.write(out);
+                out.push(b'"');
                 if let Some(set) = cursor.set {
-                    write(out, format_args!(",\"set\":\"{set:016x}\""));
+                    out.extend_from_slice(b",\"set\":\"");
+                    Cursor::write_hex(out, set);
+                    out.push(b'"');
                 }
                 if let Some(reference) = reference {
                     write(out, format_args!(",\"ref\":{reference}"));

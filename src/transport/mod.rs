@@ -198,6 +198,11 @@ fn write_headers<'a>(out: &mut Vec<u8>, headers: impl Iterator<Item = (&'a str, 
     }
 }
 
+/// Writes a number in decimal digits.
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// Writes text as a JSON string.
 fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a Vec takes all that is written, and a string is always JSON");

@@ -1,12 +1,11 @@
 //! Server-Sent Events: frames as the WHATWG HTML standard §9.2 reads them, each one chunk of an HTTP/1.1 body.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::control::Control;
-use super::{Frame, millis};
+use super::{Frame, millis, write_number};
 use crate::hub::Cursor;
 use crate::session::Ending;
 
@@ -51,8 +50,9 @@ pub fn response_head<'a>(framing: Framing, extra: impl IntoIterator<Item = (&'a 
 /// stands at the offset where a byte order mark is cut off; and the time after which a lost client comes back.
 pub fn opening(retry: Duration) -> Bytes {
     let mut frame = Frame::new(48);
-    let written = write!(frame.body(), ": keyrelay\nretry: {}\n\n", millis(retry));
-    written.expect("a Vec takes all that is written");
+    frame.body().extend_from_slice(b": keyrelay\nretry: ");
+    write_number(frame.body(), millis(retry));
+    frame.body().extend_from_slice(b"\n\n");
     chunk(frame)
 }
 
@@ -90,7 +90,8 @@ pub(super) fn control(event: &Control<'_>, id: Option<Cursor>) -> Bytes {
     out.extend_from_slice(b"event: keyrelay.");
     out.extend_from_slice(event.word().as_bytes());
     if let Control::End { retry: Some(retry), .. } = event {
-        write!(out, "\nretry: {}", millis(*retry)).expect("a Vec takes all that is written");
+        out.extend_from_slice(b"\nretry: ");
+        write_number(out, millis(*retry));
     }
     // JSON as it is written here stands on one line.
     out.extend_from_slice(b"\ndata: {");
@@ -133,18 +134,13 @@ fn write_data(out: &mut Vec<u8>, data: &[u8]) {
 }
 
 fn chunk(mut frame: Frame) -> Bytes {
-    let mut head = [0; Frame::HEAD];
-    let mut start = head.len() - 2;
-    head[start..].copy_from_slice(b"\r\n");
-    // A frame is far below 4 GiB: eight digits.
-    let mut rest = frame.body_len();
-    loop {
+    // From behind; a frame is far below 4 GiB.
+    let mut head = *b"00000000\r\n";
+    let (mut start, mut rest) = (8, frame.body_len());
+    while rest > 0 {
         start -= 1;
         head[start] = b"0123456789abcdef"[rest % 16];
         rest /= 16;
-        if rest == 0 {
-            break;
-        }
     }
     frame.body().extend_from_slice(b"\r\n");
     frame.finish(&head[start..])
