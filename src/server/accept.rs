@@ -33,18 +33,18 @@ pub async fn accept<T>(
         deprecated,
         reason = "its successor is unsafe for the sake of types that are no real descriptors"
     )]
-    let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+    let mut listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
     let mut next = 0;
     let mut pause = Pause::default();
     'turns: loop {
         let ready = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            ready = listener.readable() => ready,
+            ready = listener.readable_mut() => ready,
         };
         let mut ready = ready?;
         for _ in 0..TURN {
-            match listener.get_ref().accept() {
+            match ready.get_inner_mut().accept() {
                 Ok(stream) => {
                     pause.over();
                     let mut left = admit(stream).and_then(|admitted| deal(admitted, &threads, &mut next));

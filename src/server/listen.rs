@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -50,6 +51,8 @@ pub struct Listener {
     socket: Bound,
     /// What it is really bound to.
     address: Address,
+    /// What those are set to that came before the listener was: they have inherited nothing.
+    early: Option<Duration>,
     /// Goes with the listener.
     _file: Option<SocketFile>,
 }
@@ -111,6 +114,7 @@ impl Listener {
                 Ok(Listener {
                     socket: Bound::Tcp(socket),
                     address: Address::Tcp(bound),
+                    early: None,
                     _file: None,
                 })
             }
@@ -124,6 +128,7 @@ impl Listener {
                 Ok(Listener {
                     socket: Bound::Unix(socket),
                     address: address.clone(),
+                    early: None,
                     _file: Some(file),
                 })
             }
@@ -156,6 +161,7 @@ impl Listener {
         Ok(Listener {
             socket,
             address,
+            early: None,
             _file: None,
         })
     }
@@ -165,11 +171,13 @@ impl Listener {
         &self.address
     }
 
-    /// Sets how the connections that are accepted treat slow clients: they inherit it, which saves three calls for each.
+    /// Sets how the connections that are accepted treat slow clients: they inherit it, which saves three calls for each but
+    /// those that are there already.
     ///
     /// # Errors
     /// If the system does not let it be set.
-    pub fn limit_sends(&self, write_timeout: Duration) -> io::Result<()> {
+    pub fn limit_sends(&mut self, write_timeout: Duration) -> io::Result<()> {
+        self.early = Some(write_timeout);
         match &self.socket {
             Bound::Tcp(socket) => limit_sends(socket, write_timeout),
             Bound::Unix(_) => Ok(()),
@@ -177,8 +185,16 @@ impl Listener {
     }
 
     /// The next connection, or `WouldBlock`.
-    pub fn accept(&self) -> io::Result<Accepted> {
-        let (stream, peer) = acceptfrom_with(self.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    pub fn accept(&mut self) -> io::Result<Accepted> {
+        let accepted = acceptfrom_with(self.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+        if accepted.as_ref().is_err_and(|errno| *errno == Errno::AGAIN) {
+            // None of those waits any more.
+            self.early = None;
+        }
+        let (stream, peer) = accepted?;
+        if let (Bound::Tcp(_), Some(write_timeout)) = (&self.socket, self.early) {
+            limit_sends(&stream, write_timeout)?;
+        }
         Ok(match self.socket {
             Bound::Tcp(_) => Accepted::Tcp {
                 stream: stream.into(),

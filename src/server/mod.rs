@@ -274,7 +274,7 @@ pub async fn serve(
     let guard = drain.clone().drop_guard();
     // Each says how many connections it cut off.
     let mut tasks: JoinSet<anyhow::Result<usize>> = JoinSet::new();
-    for listener in listeners {
+    for mut listener in listeners {
         listener
             .limit_sends(write_timeout)
             .context("cannot set up a listener")?;

@@ -71,7 +71,7 @@ impl Side {
     /// If connections cannot be accepted, or the system grants no shard.
     pub async fn run(self) -> io::Result<()> {
         let Side {
-            listener,
+            mut listener,
             hub,
             front,
             fanout,

@@ -21,7 +21,7 @@ fn port(listener: &Listener) -> u16 {
 
 #[test]
 fn any_free_port_is_taken_and_told() {
-    let listener = tcp("127.0.0.1:0");
+    let mut listener = tcp("127.0.0.1:0");
     assert_ne!(port(&listener), 0);
     let _client = std::net::TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
     let Accepted::Tcp { stream, peer } = listener.accept().unwrap() else {
@@ -32,21 +32,28 @@ fn any_free_port_is_taken_and_told() {
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
-/// Those of a socket that another process has bound do so, too.
+/// Those of a socket that another process has bound do so, too; and those that came before are no exception.
 #[test]
 fn connections_inherit_how_they_treat_slow_clients() {
     let kept = TcpListener::bind("127.0.0.1:0").unwrap();
     let inherited = Listener::inherit(Socket::from(OwnedFd::from(kept))).unwrap();
-    for listener in [tcp("127.0.0.1:0"), inherited] {
-        listener.limit_sends(Duration::from_secs(30)).unwrap();
-        let _client = TcpStream::connect(("127.0.0.1", port(&listener))).unwrap();
-        let Accepted::Tcp { stream, .. } = listener.accept().unwrap() else {
-            panic!("a TCP listener accepts TCP");
+    for mut listener in [tcp("127.0.0.1:0"), inherited] {
+        let address = ("127.0.0.1", port(&listener));
+        let check = |listener: &mut Listener| {
+            let Accepted::Tcp { stream, .. } = listener.accept().unwrap() else {
+                panic!("a TCP listener accepts TCP");
+            };
+            let socket = SockRef::from(&stream);
+            assert!(socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 << 10);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
         };
-        let socket = SockRef::from(&stream);
-        assert!(socket.tcp_nodelay().unwrap());
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), 64 << 10);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        let _early = TcpStream::connect(address).unwrap();
+        listener.limit_sends(Duration::from_secs(30)).unwrap();
+        check(&mut listener);
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        let _client = TcpStream::connect(address).unwrap();
+        check(&mut listener);
     }
 }
 
@@ -103,7 +110,7 @@ fn what_another_process_keeps_is_not_closed_nor_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("relay.sock");
     let kept = UnixListener::bind(&path).unwrap();
-    let listener = Listener::inherit(Socket::from(OwnedFd::from(kept.try_clone().unwrap()))).unwrap();
+    let mut listener = Listener::inherit(Socket::from(OwnedFd::from(kept.try_clone().unwrap()))).unwrap();
     assert_eq!(*listener.address(), Address::Unix(path.clone()));
     assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
     drop(listener);
@@ -111,7 +118,7 @@ fn what_another_process_keeps_is_not_closed_nor_removed() {
 
     let kept = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = kept.local_addr().unwrap();
-    let listener = Listener::inherit(Socket::from(OwnedFd::from(kept.try_clone().unwrap()))).unwrap();
+    let mut listener = Listener::inherit(Socket::from(OwnedFd::from(kept.try_clone().unwrap()))).unwrap();
     assert_eq!(*listener.address(), Address::Tcp(address));
     let _client = std::net::TcpStream::connect(address).unwrap();
     assert!(matches!(listener.accept().unwrap(), Accepted::Tcp { .. }));
