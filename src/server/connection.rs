@@ -26,7 +26,7 @@ use super::Head;
 use super::answer;
 use super::door::{Arrival, Caller};
 use super::http2;
-use super::io::{Io, Signs, farewell};
+use super::io::{Begun, Io, Signs, farewell};
 use super::listen::Accepted;
 use super::request::{Desk, Opening, Outcome};
 use super::secured;
@@ -68,8 +68,6 @@ pub enum Exit {
     Stream(Box<Opening>),
     /// To be closed after these bytes, and until then to hold what the request does.
     Farewell(Bytes, Box<Permits>),
-    /// The client speaks HTTP/2, as it has known before that it may.
-    Http2,
 }
 
 /// An answer of which the socket has not taken all.
@@ -122,22 +120,33 @@ pub async fn serve(arrival: Arrival, site: Rc<Site>) {
         // Boxed, so that a plain connection does not pay for it.
         return Box::pin(secured::serve(io, caller, tls, site)).await;
     }
-    let signs = io.signs();
-    signs.wary.set(true);
-    signs.hasty.set(true);
-    match requests(io, signs.clone(), &caller, &site).await {
-        Some((mut io, _, Exit::Http2)) => {
-            signs.wary.set(false);
+    // hyper has 16 KiB for a connection from its beginning, so that one begins with something to read.
+    let begun = tokio::select! {
+        biased;
+        begun = timeout(site.time_for(&caller), io.begin()) => begun,
+        () = site.given_up() => return,
+    };
+    match begun {
+        Ok(Ok(Some(Begun::Http1))) => {}
+        Ok(Ok(Some(Begun::Http2))) => {
             // The shard is first to end a stream that takes nothing: it knows and counts it as one.
             io.wait_at_most(site.write_timeout * 2);
             // A task of its own, which does not keep the room that reading the request took.
             site.tasks
                 .clone()
                 .spawn_local(http2::serve(io, caller, site, http2::MAX_PROXIED));
+            return;
         }
-        Some((io, read_ahead, exit)) => leave(io, read_ahead, exit, caller, &site.shard, Io::into_socket).await,
-        None => {}
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => return tracing::debug!(%error, "a connection ended early"),
+        Err(_) => return site.desk.limits.counts().hit(Limit::HeadTimeout, None),
     }
+    let signs = io.signs();
+    signs.hasty.set(true);
+    let Some((io, read_ahead, exit)) = requests(io, signs, &caller, &site).await else {
+        return;
+    };
+    leave(io, read_ahead, exit, caller, &site.shard, Io::into_socket).await;
 }
 
 /// Answers the requests of one connection over HTTP/1.1 until one of them leaves hyper, and with it the connection, what
@@ -203,10 +212,6 @@ pub async fn requests<S: AsyncRead + AsyncWrite + Unpin + 'static>(
             if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(Some(result));
             }
-            if signs.is_http2.get() {
-                exit.set(Some(Exit::Http2));
-                return Poll::Ready(None);
-            }
             if signs.unwatched.take() && !is_set(&exit) {
                 // It goes on, so it must be heard of.
                 signs.hasty.set(false);
@@ -265,8 +270,6 @@ pub async fn leave<S: AsyncRead + AsyncWrite + Unpin>(
     let mut opening = match exit {
         Exit::Stream(opening) => *opening,
         Exit::Farewell(bytes, _permits) => return farewell(stream, &bytes).await,
-        // Only a plain connection is looked at for it.
-        Exit::Http2 => return,
     };
     opening.permits.or(caller.into_permits());
     let is_stream = matches!(opening.transport, Transport::Sse { .. });

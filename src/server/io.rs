@@ -1,11 +1,13 @@
 //! An accepted connection while hyper reads its requests: the socket, with a bound on how long a write may stall.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,9 +43,12 @@ pub struct Io {
     is_empty: bool,
 }
 
+/// Read at once while the runtime does not know the socket, and as the first bytes: a head fits into it.
+const READ: usize = 2 * 1024;
+
 thread_local! {
-    /// A head fits into it. To read into the room that hyper has for one, all of that would have to be cleared before.
-    static SCRATCH: RefCell<[u8; 2048]> = const { RefCell::new([0; 2048]) };
+    /// To read into the room that hyper has for a head, all of that would have to be cleared before.
+    static SCRATCH: RefCell<[u8; READ]> = const { RefCell::new([0; READ]) };
 }
 
 /// What a connection and whoever watches it tell each other while hyper has it.
@@ -51,15 +56,20 @@ thread_local! {
 pub struct Signs {
     /// Whether bytes wait for a socket that takes nothing.
     pub stalled: Cell<bool>,
-    /// Whether to look at the first bytes for those of HTTP/2. If it is them, they are not shown.
-    pub wary: Cell<bool>,
-    /// It was them.
-    pub is_http2: Cell<bool>,
     /// Whether the runtime is told of the socket only when this is unset: most requests have come already, and are for streams,
     /// whose sockets leave the runtime at once.
     pub hasty: Cell<bool>,
     /// There was nothing to read, and nobody will say when there is.
     pub unwatched: Cell<bool>,
+}
+
+/// What a connection speaks, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// HTTP/1.1, or nothing that anybody knows.
+    Http1,
+    /// HTTP/2, as its client has known before that it may.
+    Http2,
 }
 
 #[derive(Debug)]
@@ -122,6 +132,22 @@ impl Io {
                 seen => return seen,
             }
         }
+    }
+
+    /// Waits for the first bytes, which are then read again. Nothing if the client ends before.
+    pub async fn begin(&mut self) -> io::Result<Option<Begun>> {
+        poll_fn(|cx| {
+            let mut space = [MaybeUninit::uninit(); READ];
+            let mut first = ReadBuf::uninit(&mut space);
+            ready!(self.poll_socket(cx, &mut first))?;
+            self.again = Bytes::copy_from_slice(first.filled());
+            Poll::Ready(Ok(match first.filled() {
+                [] => None,
+                bytes if bytes.starts_with(PREFACE) => Some(Begun::Http2),
+                _ => Some(Begun::Http1),
+            }))
+        })
+        .await
     }
 
     /// Takes the socket out of the runtime.
@@ -201,28 +227,12 @@ pub async fn farewell(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
-        if io.signs.is_http2.get() && io.signs.wary.get() {
-            // Whoever was wary is about to take the connection away from who reads here.
-            return Poll::Pending;
-        }
         if !io.again.is_empty() {
             let size = io.again.len().min(buf.remaining());
             buf.put_slice(&io.again.split_to(size));
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        let read = io.poll_socket(cx, buf);
-        if io.signs.wary.get() && read.is_ready() {
-            let first = &buf.filled()[before..];
-            if first.starts_with(PREFACE) {
-                io.signs.is_http2.set(true);
-                io.again = Bytes::copy_from_slice(first);
-                buf.set_filled(before);
-                return Poll::Pending;
-            }
-            io.signs.wary.set(false);
-        }
-        read
+        io.poll_socket(cx, buf)
     }
 }
 
