@@ -73,6 +73,16 @@ impl Payload {
     }
 }
 
+/// What was written from this place on, in no more room than it needs: the log keeps it for long. What is short is copied, for
+/// to have the allocator cut a rest off costs more than that, and leaves it a hole to look after.
+pub fn tight(written: Vec<u8>, from: usize) -> Bytes {
+    const SHORT: usize = 1024;
+    match written.len() > SHORT {
+        true => Bytes::from(written.into_boxed_slice()).slice(from..),
+        false => Bytes::copy_from_slice(&written[from..]),
+    }
+}
+
 /// Why a channel is behind, as clients are told: a fixed word, so that no address or key leaves the house.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(pub &'static str);

@@ -21,5 +21,5 @@ pub use inbox::{Delivery, Inbox};
 pub use limit::{Counts, Ended, Limit, for_new};
 pub use log::{Found, Log, LogView, SlotKey, TOMBSTONE_AGE, Trim};
 pub use makers::Maker;
-pub use message::{Body, Encoding, MESSAGE, Message, Name, Payload, Reason, Snapshot};
+pub use message::{Body, Encoding, MESSAGE, Message, Name, Payload, Reason, Snapshot, tight};
 pub use registry::{Hub, Options, Revision, SubscribeError, Subscription};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::decode;
 use super::{Change, Decode};
-use crate::hub::{Payload, Snapshot};
+use crate::hub::{Payload, Snapshot, tight};
 use crate::keyspace::Value;
 
 /// Stands before the base64 of a field's name that is not UTF-8, where JSON allows nothing but a string. A name that
@@ -58,9 +58,8 @@ pub(super) fn render(change: &Change<'_>, decode: Decode) -> Payload {
         false => Snapshot::Without(start..out.len()),
     };
     out.push(b'}');
-    // The log keeps the bytes for long: give back what was not needed.
     Payload {
-        live: out.into_boxed_slice().into(),
+        live: tight(out, 0),
         snapshot,
         json: true,
         absent: value.is_absent(),

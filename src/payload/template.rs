@@ -17,7 +17,7 @@ use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value as Vari
 
 use super::json::{Score, last_of_each, name_in_base64};
 use super::{Change, Decode, Unsendable, decode};
-use crate::hub::{Payload, Snapshot};
+use crate::hub::{Payload, Snapshot, tight};
 use crate::keyspace::Value;
 pub use problem::TemplateError;
 
@@ -203,7 +203,7 @@ impl Templates {
         let template = self.environment.get_template(which);
         let rendered = template.and_then(|it| it.render_captured_to(variables, &mut markup).map(drop));
         match rendered {
-            Ok(()) => Ok(markup.bytes.into_boxed_slice().into()),
+            Ok(()) => Ok(tight(markup.bytes, 0)),
             Err(error) => Err(Unsendable::Template {
                 which,
                 line: error.line().unwrap_or(1),

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::hub::{Body, Channel, Cursor, Encoding, Message, Payload};
+use crate::hub::{Body, Channel, Cursor, Encoding, Message, Payload, tight};
 use crate::session::{Ending, Rendition, Step};
 use control::Control;
 
@@ -234,6 +234,6 @@ impl Frame {
     fn finish(mut self, head: &[u8]) -> Bytes {
         let start = Frame::HEAD - head.len();
         self.0[start..Frame::HEAD].copy_from_slice(head);
-        Bytes::from(self.0.into_boxed_slice()).slice(start..)
+        tight(self.0, start)
     }
 }
