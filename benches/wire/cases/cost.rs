@@ -4,6 +4,7 @@
 //! one is written, and what start and end cost goes out of the account by taking the difference of two runs.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::Transport;
 use crate::bench::Bench;
@@ -18,6 +19,9 @@ const CLIENTS: usize = 100;
 
 /// Subscribers of a run that tells what a message costs, whoever receives it, from what a delivery does.
 const FEW: usize = 10;
+
+/// Between two messages: a key is read once a millisecond at most, and what is done to wait for that would be counted.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Messages of the shorter run; the longer one has twice as many.
 const MESSAGES: u64 = 200;
@@ -86,6 +90,7 @@ fn count(who: &Who, tool: Tool, transport: Transport, clients: usize, messages: 
         writer.write_next();
         let is_there = audience.until_deliveries(message * clients as u64);
         assert!(is_there, "a message is lost");
+        std::thread::sleep(PAUSE);
     }
     let text = subject.counted();
     total(tool, &text).unwrap_or_else(|| panic!("{tool:?} wrote no total:\n{text}"))
