@@ -90,7 +90,7 @@ fn count(who: &Who, tool: Tool, transport: Transport, clients: usize, messages: 
         writer.write_next();
         let is_there = audience.until_deliveries(message * clients as u64);
         assert!(is_there, "a message is lost");
-        std::thread::sleep(PAUSE);
+        audience.read(PAUSE);
     }
     let text = subject.counted();
     total(tool, &text).unwrap_or_else(|| panic!("{tool:?} wrote no total:\n{text}"))
