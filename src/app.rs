@@ -2,12 +2,12 @@
 //!
 //! One thread hears key events (the feed), one reads values and appends them (the relay), one for each core serves clients,
 //! and one answers operators; this one waits for signals and deals out connections. With a core of its own the feed keeps
-//! up with a burst while the relay is busy. Where there is but one, it cannot, and passing every change from thread to
-//! thread would only cost: then the two share one, which took 20 of 98 µs off each change.
+//! up with a burst while the relay is busy. Where there are but two, the threads of clients have them both, and passing every
+//! change from feed to relay would only cost: then these two share a thread, and on a single core that of the clients.
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -122,6 +122,13 @@ async fn serve(
     let _guard = stop.clone().drop_guard();
     let reviser = relay.reviser();
     let relaying = apart(relay.run(appender, stop.clone()));
+    let relaying: Pin<Box<dyn Future<Output = ()> + Send>> = if cores() > 2 {
+        let relay = start("relay", || relaying)?;
+        // It fails only if the thread breaks down, and that is an end too.
+        Box::pin(async { drop(relay.await) })
+    } else {
+        Box::pin(relaying)
+    };
     let (plans, planned) = watch::channel(Plan {
         number: 0,
         subscriptions: needs.subscriptions.clone(),
@@ -143,10 +150,8 @@ async fn serve(
             }
         }
     };
-    // Feed and relay share a thread: a change is heard, read and appended without waking another one in between. On a single core
-    // more threads would only take turns, so there they share that of the clients, too.
     let (mut feed, beside) = if cores() > 1 {
-        (start("relay", hearing)?, None)
+        (start("feed", hearing)?, None)
     } else {
         let (ended, end) = oneshot::channel();
         let heard: Beside = Box::pin(async move { drop(ended.send(hearing().await)) });
@@ -241,7 +246,7 @@ async fn serve(
     Err(failed)
 }
 
-/// Why the feed or the relay cannot go on. On a single core they end with the thread that serves clients, which is no failure.
+/// Why the feed or the relay cannot go on. Where they share a thread the end of one is that of both. On a single core they end with the thread that serves clients, which is no failure.
 async fn failed(feed: &mut oneshot::Receiver<Result<(), FatalError>>, drain: &CancellationToken) -> anyhow::Error {
     match feed.await {
         Ok(Err(FatalError::Notifications(why))) => anyhow::anyhow!(why),

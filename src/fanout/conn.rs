@@ -109,7 +109,7 @@ pub(super) struct Conn {
     pub jitter: u8,
     pub transport: Transport,
     pub phase: Phase,
-    /// The socket took less than it was given: nothing is written until epoll says so.
+    /// The socket has no room, or took less than it was given: nothing is written until epoll says so.
     pub blocked: bool,
     /// There may be something to read.
     pub readable: bool,
@@ -252,7 +252,7 @@ impl Conn {
         self.arm(books.tick.saturating_add(books.write_timeout), books);
     }
 
-    /// Whether the socket took less than it was given.
+    /// Whether the socket has no room, or took less than it was given.
     pub fn set_blocked(&mut self, blocked: bool, books: &mut Books) {
         match (std::mem::replace(&mut self.blocked, blocked), blocked) {
             (false, true) => {

@@ -10,7 +10,7 @@ use super::codec;
 use super::conn::{Phase, Sent, Token};
 use super::core::{Core, SLICE, client, count, enqueue};
 
-/// Most that one client is sent before others get their turn: a slice, which short messages do not fill, being gathered.
+/// Most that one client is sent before others get their turn. Short messages are gathered, so that they take no slice of time.
 const STEPS: usize = SLICE;
 
 /// As [`STEPS`], in bytes.
@@ -21,7 +21,7 @@ const BYTES: usize = 256 * 1024;
 const SHORT: usize = 2 * 1024;
 
 /// So much is sent at once to a client that was sent nothing just before; otherwise its socket is asked for how much it has
-/// room. It bounds what a client holds on to for itself when it takes nothing any more.
+/// room. What a client holds on to for itself when it takes nothing any more is twice as much at most.
 const GATHERED: usize = 16 * 1024;
 
 /// A client of Server-Sent Events has nothing to say after its request; more than this and it is ended.

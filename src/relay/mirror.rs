@@ -41,7 +41,8 @@ pub(super) struct Mirror {
     pub(super) scratch: Scratch,
     pub(super) logs: HashMap<u64, LogEntry>,
     pub(super) by_name: HashMap<Name, u64>,
-    /// Each has a place, so that they can be visited one after the other ([`Verify`]).
+    /// Each has a place, so that they can be visited one after the other ([`Verify`]). Strangers may choose names in here; they
+    /// are bounded in number, and by which of them fall together is drawn anew for each table.
     pub(super) keys: IndexMap<Bytes, KeyEntry, RandomState>,
     pub(super) nodes: Nodes,
     pub(super) timers: Timers,

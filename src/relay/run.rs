@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::StreamExt;
 use futures_util::stream::{self, select_all};
 use tokio::sync::mpsc;
+use tokio::task::coop::consume_budget;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Catalog, Table};
@@ -159,8 +160,8 @@ impl Relay {
         self.reviser.clone()
     }
 
-    /// Mirrors until `stop`. It wants a current-thread runtime: nothing but the feed, and clients where there is but one core,
-    /// should delay it.
+    /// Mirrors until `stop`. It wants a thread of its own with a current-thread runtime, where there are cores enough: nothing
+    /// else should delay it.
     pub async fn run(self, appender: Appender, stop: CancellationToken) {
         let seed = getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id()));
         let hub = appender.hub().clone();
@@ -199,9 +200,11 @@ impl Relay {
             mirror.commit();
             mirror.report(now);
             let idle = now.mono + IDLE;
+            // However much there is to do, the feed gets its turn where it shares the thread.
+            consume_budget().await;
             alarm.set(mirror.next_wake().map_or(idle, |at| at.min(idle)).into());
             tokio::select! {
-                // Whatever comes, the next turn looks at all but what stands first, which is seldom there.
+                // Whatever rings, each turn looks at all of it; what stands before the bells is told here alone.
                 biased;
                 Some(seldom) = seldom.next() => match seldom {
                     Seldom::Stop => return,
@@ -217,6 +220,7 @@ impl Relay {
                         mirror.commit();
                     }
                     Done::Told(Told::Page(pass, page, took)) => mirror.scanned(node, pass, page, took, Now::read()),
+                    // Told again and again, until the next turn lets the reader go.
                     Done::Told(Told::Closed) => {
                         tracing::debug!(node = node.0, "the reader's connection is closed");
                         mirror.unlinked(node, Now::read());

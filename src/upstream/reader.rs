@@ -277,6 +277,9 @@ impl Reader {
                 // Out of step, nothing that comes can be trusted.
                 self.closed = true;
             }
+            if let (Err(_), Ok(replies)) = (&checked, &replies) {
+                self.pipe.release(replies.memory);
+            }
             let replies = checked.and(replies);
             match task {
                 Task::Scan { begun } => {

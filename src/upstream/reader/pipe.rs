@@ -193,6 +193,7 @@ impl Pipe {
             self.flushing = true;
         }
         self.out.clear();
+        self.out.shrink_to(READ_SIZE);
         self.written = 0;
         if self.flushing {
             self.flushing = Pin::new(&mut self.socket).poll_flush(context)?.is_pending();

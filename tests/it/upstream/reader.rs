@@ -772,6 +772,35 @@ fn there_is_only_so_much_room_at_once() {
     });
 }
 
+/// Replies that are void for want of their guard take no room once that was said.
+#[test]
+fn what_is_refused_at_its_end_leaves_its_room() {
+    let server = Server::start();
+    server.grant("reset on >secret ~* +@all");
+    redis!(server, "SET", "large", "x".repeat(100_000));
+    let mut options = Options {
+        memory: 1 << 20,
+        ..options(&server)
+    };
+    options.endpoint.username = Some("relay".into());
+    options.endpoint.password = Some("secret".into());
+    run(async {
+        let reader = Asker::connect(&options).await.unwrap();
+        let large = || ReadRequest {
+            max_value: 1 << 20,
+            ..request(b"large", Some(Kind::String))
+        };
+        server.grant("-ping");
+        for _ in 0..20 {
+            let error = reader.read(vec![large()]).await.remove(0).unwrap_err();
+            assert_eq!(error.kind, ReadErrorKind::NoPermission, "{error}");
+        }
+        server.grant("+ping");
+        let reading = reader.read(vec![large()]).await.remove(0).unwrap();
+        assert_eq!(reading.value.size_in_bytes(), 100_000);
+    });
+}
+
 #[test]
 fn a_lost_connection_is_said_and_leaves_nothing_behind() {
     let mut server = Server::start();
