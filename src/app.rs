@@ -246,7 +246,8 @@ async fn serve(
     Err(failed)
 }
 
-/// Why the feed or the relay cannot go on. Where they share a thread the end of one is that of both. On a single core they end with the thread that serves clients, which is no failure.
+/// Why the feed or the relay cannot go on. Where they share a thread the end of one is that of both. On a single core they end
+/// with the thread that serves clients, which is no failure.
 async fn failed(feed: &mut oneshot::Receiver<Result<(), FatalError>>, drain: &CancellationToken) -> anyhow::Error {
     match feed.await {
         Ok(Err(FatalError::Notifications(why))) => anyhow::anyhow!(why),
@@ -307,7 +308,7 @@ where
     std::thread::Builder::new()
         .name(name.into())
         .spawn(move || {
-            // As where it is not alone on its thread.
+            // What it sets apart becomes a task of this set.
             let done = LocalSet::new().block_on(&runtime, apart(make()));
             // Nobody waits any more after a second signal.
             let _ = ended.send(done);

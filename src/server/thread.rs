@@ -60,10 +60,12 @@ pub fn start(
                 carried.spawn_local_on(task, &tasks);
             }
             let serving = tasks.spawn_local(serve(parts, incoming));
-            match tasks.block_on(&runtime, serving) {
+            match tasks
+                .block_on(&runtime, serving)
+                .unwrap_or_else(|error| Err(error.into()))
+            {
                 // Nobody listens only where the process ends anyway.
-                Ok(Ok(cut_off)) => drop(tell.send(cut_off)),
-                Ok(Err(error)) => tracing::error!(%error, "a thread that serves clients broke down"),
+                Ok(cut_off) => drop(tell.send(cut_off)),
                 Err(error) => tracing::error!(%error, "a thread that serves clients broke down"),
             }
         })?;

@@ -40,7 +40,7 @@ pub(crate) fn replies(data: &[u8]) {
     let frames = std::iter::from_fn(|| match walk.over(&unread, 1 << 20, 2 << 20) {
         Ok(Walked::Whole { large: false, here, .. }) => {
             let bytes = unread.split_to(here).freeze();
-            complete::decode_bytes(&bytes).ok().flatten().map(|(frame, _)| frame)
+            super::reader::fuzzing::decode(&bytes)
         }
         _ => None,
     });

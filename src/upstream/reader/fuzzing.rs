@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use redis_protocol::resp3::types::BytesFrame;
 
+pub(in crate::upstream) use super::pipe::decode;
 use super::{
     ReadRequest,
     command::{Commands, unless_error},

@@ -141,7 +141,7 @@ impl Pipe {
         });
     }
 
-    /// The replies to the oldest round are not held any more.
+    /// Replies that took so much are not held any more.
     pub fn release(&mut self, memory: u64) {
         self.room.held = self.room.held.saturating_sub(memory);
     }
@@ -259,19 +259,25 @@ fn next(walk: &mut Walk, unread: &mut BytesMut, most: u64, room: &Room) -> Resul
             }
             Walked::Whole { memory, here, .. } => {
                 let bytes = unread.split_to(here).freeze();
-                let frame = match scalar(&bytes) {
-                    Some(frame) => frame,
-                    None => match complete::decode_bytes(&bytes) {
-                        Ok(Some((frame, length))) if length == bytes.len() => frame,
-                        _ => return Err(WireError::Malformed.into()),
-                    },
-                };
+                let frame = decode(&bytes).ok_or(WireError::Malformed)?;
                 if !matches!(frame, BytesFrame::Push { .. }) {
                     return Ok(Some((super::command::unless_error(frame), memory)));
                 }
             }
         }
     }
+}
+
+/// The frame that these bytes are, which were walked over to its end.
+pub(in crate::upstream) fn decode(bytes: &Bytes) -> Option<BytesFrame> {
+    let frame = scalar(bytes);
+    debug_assert!(frame.is_none() || frame == by_codec(bytes), "{}", bytes.escape_ascii());
+    frame.or_else(|| by_codec(bytes))
+}
+
+fn by_codec(bytes: &Bytes) -> Option<BytesFrame> {
+    let (frame, length) = complete::decode_bytes(bytes).ok()??;
+    (length == bytes.len()).then_some(frame)
 }
 
 /// The frame of a string or a number, which is what most replies are, for a tenth of what the codec takes for it; `None` leaves
@@ -289,5 +295,30 @@ fn scalar(frame: &Bytes) -> Option<BytesFrame> {
             Some(BytesFrame::BlobString { data, attributes: None })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_and_numbers_are_what_the_codec_says() {
+        for frame in [
+            ":0\r\n",
+            ":-2\r\n",
+            ":9223372036854775807\r\n",
+            "$0\r\n\r\n",
+            "$3\r\na\r\n\r\n",
+            "$11\r\n$3\r\nabc\r\n:1\r\n",
+        ] {
+            let frame = Bytes::from(frame);
+            assert!(scalar(&frame).is_some());
+            assert_eq!(scalar(&frame), by_codec(&frame));
+        }
+        // A string that does not end where it says, and what is neither.
+        for other in [":x\r\n", ":\r\n", "$1\r\nabc", "+OK\r\n", "_\r\n", "*1\r\n:1\r\n", ""] {
+            assert!(scalar(&Bytes::from(other)).is_none(), "{other:?}");
+        }
     }
 }
